@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Anchor boxes of every level.
+
+Sources: Detectron2's ``DefaultAnchorGenerator`` and torchvision's ``AnchorGenerator``, which
+rounds the base anchors to whole pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from segnode.model.architecture import Architecture
+
+STRIDES = (4, 8, 16, 32, 64)
+
+
+def base_anchors(architecture: Architecture, level: int) -> Tensor:
+    """Return the anchors around (0, 0) of one level: (A, 4) float32 xyxy, network pixels."""
+    anchors = []
+    for size in architecture.anchor_sizes[level]:
+        for ratio in architecture.anchor_ratios[level]:
+            if architecture.family == 'torchvision':
+                height = size * math.sqrt(ratio)
+                width = size / math.sqrt(ratio)
+            else:
+                width = math.sqrt(size**2 / ratio)
+                height = ratio * width
+            anchors.append((-width / 2, -height / 2, width / 2, height / 2))
+    table = torch.tensor(anchors, dtype=torch.float32)
+    return table.round() if architecture.family == 'torchvision' else table
+
+
+def make_anchors(
+    architecture: Architecture, feature_hw: list[tuple[int, int]], device: torch.device
+) -> list[Tensor]:
+    """Return the anchors of every level, each (h * w * A, 4) float32 xyxy in network pixels.
+
+    They are ordered by row, column and then base anchor, as the RPN's outputs are flattened.
+    """
+    levels = []
+    for level, (height, width) in enumerate(feature_hw):
+        stride = STRIDES[level]
+        offset = architecture.anchor_offset * stride
+        y = torch.arange(height, dtype=torch.float32) * stride + offset
+        x = torch.arange(width, dtype=torch.float32) * stride + offset
+        grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
+        shifts = torch.stack((grid_x, grid_y, grid_x, grid_y), dim=-1).reshape(-1, 1, 4)
+        levels.append((shifts + base_anchors(architecture, level)).reshape(-1, 4).to(device))
+    return levels

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What a Mask R-CNN is, apart from its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Every property of a Mask R-CNN + FPN that changes its answer.
+
+    The defaults are those of Detectron2's ``Base-RCNN-FPN.yaml`` with a ResNet-50; names in
+    brackets are the config keys they come from. ``family`` picks the reference semantics where
+    Detectron2 and torchvision differ: resize, anchor rounding, box clean-up and mask paste.
+    Weights are always named and ordered as Detectron2 does (background is the last class).
+
+    Attributes:
+        depth: layers of the ResNet: 18, 34, 50, 101 or 152 [RESNETS.DEPTH].
+        num_groups: groups of the 3x3 convolutions; 32 makes a ResNeXt [RESNETS.NUM_GROUPS].
+        width_per_group: bottleneck channels a group in res2 [RESNETS.WIDTH_PER_GROUP].
+        stem_out_channels: channels after the stem [RESNETS.STEM_OUT_CHANNELS].
+        res2_out_channels: channels after res2, doubled every stage [RESNETS.RES2_OUT_CHANNELS].
+        stride_in_1x1: the stride sits in the 1x1, not the 3x3 [RESNETS.STRIDE_IN_1X1].
+        norm_eps: epsilon of the batch norms; 0 for torchvision's published COCO weights,
+            1e-5 otherwise.
+        fpn_channels: channels of p2 to p6 [FPN.OUT_CHANNELS].
+        fpn_fuse: how lateral and top-down maps join [FPN.FUSE_TYPE].
+        anchor_sizes: side in pixels of the anchors of p2 to p6 [ANCHOR_GENERATOR.SIZES].
+        anchor_ratios: height / width [ANCHOR_GENERATOR.ASPECT_RATIOS].
+        anchor_offset: centre of the first anchor in strides [ANCHOR_GENERATOR.OFFSET].
+        rpn_conv_dims: channels of the RPN's hidden convolutions, -1 keeps [RPN.CONV_DIMS].
+        rpn_bbox_weights: scale of the anchor deltas [RPN.BBOX_REG_WEIGHTS].
+        rpn_pre_nms_topk: candidates a level before NMS [RPN.PRE_NMS_TOPK_TEST].
+        rpn_post_nms_topk: proposals after NMS [RPN.POST_NMS_TOPK_TEST].
+        rpn_nms_threshold: IoU [RPN.NMS_THRESH].
+        rpn_min_size: shortest side of a proposal, network pixels [PROPOSAL_GENERATOR.MIN_SIZE].
+        box_pooler_resolution, box_sampling_ratio, box_aligned: RoIAlign [ROI_BOX_HEAD.POOLER_*].
+        box_conv_dims: channels of the box head's 3x3 convolutions [ROI_BOX_HEAD.NUM_CONV].
+        box_fc_dims: width of each hidden layer [ROI_BOX_HEAD.NUM_FC, FC_DIM].
+        box_cls_agnostic: one box for all classes [ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG].
+        box_bbox_weights: scale of the box deltas [ROI_BOX_HEAD.BBOX_REG_WEIGHTS].
+        mask_pooler_resolution, mask_sampling_ratio, mask_aligned: RoIAlign [ROI_MASK_HEAD].
+        mask_conv_dims: channels of the mask head's convolutions; the last one is the
+            deconvolution's too [ROI_MASK_HEAD.NUM_CONV, CONV_DIM].
+        mask_cls_agnostic: one mask for all classes [ROI_MASK_HEAD.CLS_AGNOSTIC_MASK].
+        num_classes: foreground classes [ROI_HEADS.NUM_CLASSES].
+        score_threshold: default [ROI_HEADS.SCORE_THRESH_TEST].
+        nms_threshold: default [ROI_HEADS.NMS_THRESH_TEST].
+        max_instances: default [TEST.DETECTIONS_PER_IMAGE].
+        color: channel order of the network's input [INPUT.FORMAT].
+        pixel_mean, pixel_std: in 0..255 and in the order of ``color`` [MODEL.PIXEL_*].
+        short_side, long_side: default network input [INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST].
+        size_divisibility: the input is padded to multiples of it (at least 32)
+            [FPN backbone: 32].
+    """
+
+    family: Literal['detectron2', 'torchvision'] = 'detectron2'
+    depth: int = 50
+    num_groups: int = 1
+    width_per_group: int = 64
+    stem_out_channels: int = 64
+    res2_out_channels: int = 256
+    stride_in_1x1: bool = True
+    norm_eps: float = 1e-5
+    fpn_channels: int = 256
+    fpn_fuse: Literal['sum', 'avg'] = 'sum'
+    anchor_sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
+    anchor_ratios: tuple[tuple[float, ...], ...] = ((0.5, 1.0, 2.0),) * 5
+    anchor_offset: float = 0.0
+    rpn_conv_dims: tuple[int, ...] = (-1,)
+    rpn_bbox_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    rpn_pre_nms_topk: int = 1000
+    rpn_post_nms_topk: int = 1000
+    rpn_nms_threshold: float = 0.7
+    rpn_min_size: float = 0.0
+    box_pooler_resolution: int = 7
+    box_sampling_ratio: int = 0
+    box_aligned: bool = True
+    box_conv_dims: tuple[int, ...] = ()
+    box_fc_dims: tuple[int, ...] = (1024, 1024)
+    box_cls_agnostic: bool = False
+    box_bbox_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    mask_pooler_resolution: int = 14
+    mask_sampling_ratio: int = 0
+    mask_aligned: bool = True
+    mask_conv_dims: tuple[int, ...] = (256, 256, 256, 256)
+    mask_cls_agnostic: bool = False
+    num_classes: int = 80
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_instances: int = 100
+    color: Literal['BGR', 'RGB'] = 'BGR'
+    pixel_mean: tuple[float, float, float] = (103.53, 116.28, 123.675)
+    pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    short_side: int = 800
+    long_side: int = 1333
+    size_divisibility: int = 32

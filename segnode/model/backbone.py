@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""ResNet and ResNeXt, named and wired as in Detectron2's ``modeling/backbone/resnet.py``.
+
+Shapes: N images, C channels, H and W of the map at hand.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segnode.model.architecture import Architecture
+
+BLOCKS_PER_STAGE = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+class Conv(nn.Conv2d):
+    """Convolution, then batch norm (``norm``) and ReLU where asked for."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        norm: bool = False,
+        relu: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel,
+            stride=stride,
+            padding=kernel // 2,
+            groups=groups,
+            bias=not norm,
+        )
+        self.norm = nn.BatchNorm2d(out_channels) if norm else None
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
+        x = super().forward(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu(x) if self.relu else x
+
+    @torch.no_grad()
+    def fold_norm(self) -> None:
+        """Move the batch norm's running statistics into weight and bias, and drop it."""
+        if self.norm is None:
+            return
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        self.weight.mul_(scale[:, None, None, None])
+        self.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+        self.norm = None
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.shortcut = (
+            Conv(in_channels, out_channels, 1, stride=stride, norm=True)
+            if in_channels != out_channels
+            else None
+        )
+        self.conv1 = Conv(in_channels, out_channels, 3, stride=stride, norm=True, relu=True)
+        self.conv2 = Conv(out_channels, out_channels, 3, norm=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        return F.relu(self.conv2(self.conv1(x)) + shortcut)
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 (grouped for ResNeXt) and 1x1 convolutions and a shortcut."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        bottleneck_channels: int,
+        out_channels: int,
+        stride: int,
+        architecture: Architecture,
+    ) -> None:
+        super().__init__()
+        stride_1x1, stride_3x3 = (stride, 1) if architecture.stride_in_1x1 else (1, stride)
+        self.shortcut = (
+            Conv(in_channels, out_channels, 1, stride=stride, norm=True)
+            if in_channels != out_channels
+            else None
+        )
+        self.conv1 = Conv(
+            in_channels, bottleneck_channels, 1, stride=stride_1x1, norm=True, relu=True
+        )
+        self.conv2 = Conv(
+            bottleneck_channels,
+            bottleneck_channels,
+            3,
+            stride=stride_3x3,
+            groups=architecture.num_groups,
+            norm=True,
+            relu=True,
+        )
+        self.conv3 = Conv(bottleneck_channels, out_channels, 1, norm=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        return F.relu(self.conv3(self.conv2(self.conv1(x))) + shortcut)
+
+
+class Stem(nn.Module):
+    """7x7 convolution and max pooling: stride 4."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = Conv(3, out_channels, 7, stride=2, norm=True, relu=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, C, H / 4, W / 4)."""
+        return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
+
+
+class ResNet(nn.Module):
+    """The bottom-up path: stem and four stages, strides 4, 8, 16, 32."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.stem = Stem(architecture.stem_out_channels)
+        in_channels = architecture.stem_out_channels
+        out_channels = architecture.res2_out_channels
+        bottleneck = architecture.num_groups * architecture.width_per_group
+        self.out_channels: list[int] = []
+        for index, blocks in enumerate(BLOCKS_PER_STAGE[architecture.depth]):
+            stage = nn.Sequential()
+            for block in range(blocks):
+                stride = 2 if index > 0 and block == 0 else 1
+                stage.append(
+                    BasicBlock(in_channels, out_channels, stride)
+                    if architecture.depth < 50
+                    else BottleneckBlock(
+                        in_channels, bottleneck, out_channels, stride, architecture
+                    )
+                )
+                in_channels = out_channels
+            self.add_module(f'res{index + 2}', stage)
+            self.out_channels.append(out_channels)
+            out_channels *= 2
+            bottleneck *= 2
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (N, 3, H, W) to res2..res5, each (N, C_l, H / 2^l, W / 2^l)."""
+        x = self.stem(x)
+        stages = []
+        for name in ('res2', 'res3', 'res4', 'res5'):
+            x = self.get_submodule(name)(x)
+            stages.append(x)
+        return stages

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Box head and the selection of detections (Detectron2's ``box_head.py``, ``fast_rcnn.py``).
+
+Shapes: N images, P proposals, C classes, K candidates, D detections, F hidden units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segnode.model.architecture import Architecture
+from segnode.model.backbone import Conv
+from segnode.model.boxes import box_sides, clip_boxes, decode_boxes, top_k
+from segnode.model.nms import nms
+from segnode.model.rpn import Proposals
+
+
+@dataclass(frozen=True, slots=True)
+class BoxDetections:
+    """What the box head found, highest score first, in one fixed shape.
+
+    Attributes:
+        boxes: (N, D, 4) float32 xyxy, network pixels.
+        scores: (N, D) float32 class probabilities, 0 where not valid.
+        class_ids: (N, D) int64.
+        valid: (N, D) bool; the valid ones come first.
+        filtered_class: (N,) int64, detections that the allow-list took out.
+        overflow: (N,) bool, more candidates than K and fewer survivors than D: a larger K could
+            have found more.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    class_ids: Tensor
+    valid: Tensor
+    filtered_class: Tensor
+    overflow: Tensor
+
+
+class BoxHead(nn.Module):
+    """Optional 3x3 convolutions, then fully connected layers (``FastRCNNConvFCHead``)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        channels = architecture.fpn_channels
+        self.convs: list[str] = []
+        self.fcs: list[str] = []
+        for index, dim in enumerate(architecture.box_conv_dims, start=1):
+            self.add_module(f'conv{index}', Conv(channels, dim, 3, relu=True))
+            self.convs.append(f'conv{index}')
+            channels = dim
+        size = channels * architecture.box_pooler_resolution**2
+        for index, dim in enumerate(architecture.box_fc_dims, start=1):
+            self.add_module(f'fc{index}', nn.Linear(size, dim))
+            self.fcs.append(f'fc{index}')
+            size = dim
+        self.out_features = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pooled features (R, C, S, S) to (R, F)."""
+        for name in self.convs:
+            x = self.get_submodule(name)(x)
+        x = x.flatten(1)
+        for name in self.fcs:
+            x = F.relu(self.get_submodule(name)(x))
+        return x
+
+
+class BoxPredictor(nn.Module):
+    """Class logits, background last, and box deltas (``FastRCNNOutputLayers``)."""
+
+    def __init__(self, architecture: Architecture, in_features: int) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(in_features, architecture.num_classes + 1)
+        boxes = 1 if architecture.box_cls_agnostic else architecture.num_classes
+        self.bbox_pred = nn.Linear(in_features, boxes * 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (R, F) to logits (R, C + 1) and deltas (R, 4 C), or (R, 4) if class-agnostic."""
+        return self.cls_score(x), self.bbox_pred(x)
+
+
+def select_detections(
+    logits: Tensor,
+    deltas: Tensor,
+    proposals: Proposals,
+    image_hw: tuple[int, int],
+    architecture: Architecture,
+    *,
+    score_threshold: float | Tensor,
+    nms_threshold: float,
+    allowed: Tensor,
+    max_instances: int,
+    candidates: int,
+) -> BoxDetections:
+    """Turn the predictor's output into detections (``fast_rcnn_inference``).
+
+    The K best (proposal, class) pairs above the threshold replace the reference's P * C ones:
+    greedy NMS over the K best by score gives a prefix of the full result, so the answer is exact
+    unless ``overflow`` says otherwise.
+
+    Args:
+        logits: (N, P, C + 1), any float dtype.
+        deltas: (N, P, 4 C) or (N, P, 4), any float dtype.
+        proposals: what the predictor was run on.
+        image_hw: network input before padding.
+        architecture: gives the deltas' weights and the family.
+        score_threshold: a score must exceed it.
+        nms_threshold: IoU between boxes of one class.
+        allowed: (C,) bool, the classes to keep.
+        max_instances: D.
+        candidates: K.
+
+    Returns:
+        Detections of one fixed shape; it does not synchronise where ``nms`` does not.
+    """
+    n, p, classes = logits.shape[0], logits.shape[1], logits.shape[2] - 1
+    probabilities = logits.float().softmax(-1)[..., :classes]
+    usable = (
+        proposals.valid[..., None] & torch.isfinite(probabilities)
+    ) & (probabilities > score_threshold)
+    scores = probabilities.masked_fill(~usable, -torch.inf).flatten(1)
+    total = usable.flatten(1).sum(1)
+    scores, index = top_k(scores, min(candidates, scores.shape[1]))
+    proposal, class_ids = index // classes, index % classes
+
+    deltas = deltas.view(n, p, -1, 4)
+    column = torch.zeros_like(class_ids) if deltas.shape[2] == 1 else class_ids
+    flat = proposal * deltas.shape[2] + column
+    chosen = deltas.flatten(1, 2).gather(1, flat[..., None].expand(-1, -1, 4))
+    origin = proposals.boxes.gather(1, proposal[..., None].expand(-1, -1, 4))
+    boxes = decode_boxes(chosen, origin, architecture.box_bbox_weights)
+    valid = (scores > -torch.inf) & torch.isfinite(boxes).all(-1)
+    boxes = clip_boxes(boxes.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), image_hw)
+    if architecture.family == 'torchvision':
+        width, height = box_sides(boxes)
+        valid &= (width >= 1e-2) & (height >= 1e-2)
+
+    kept = nms(boxes, valid, nms_threshold, groups=class_ids)
+    passed = kept & allowed[class_ids]
+    scores, index = top_k(
+        scores.masked_fill(~passed, -torch.inf), min(max_instances, scores.shape[1])
+    )
+    valid = scores > -torch.inf
+    survivors = valid.sum(1)
+    return BoxDetections(
+        boxes=boxes.gather(1, index[..., None].expand(-1, -1, 4)),
+        scores=scores.masked_fill(~valid, 0.0),
+        class_ids=class_ids.gather(1, index),
+        valid=valid,
+        filtered_class=kept.sum(1) - passed.sum(1),
+        overflow=(total > candidates) & (survivors < max_instances),
+    )

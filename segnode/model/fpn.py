@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Feature Pyramid Network (Lin et al., 2017) as in Detectron2's ``modeling/backbone/fpn.py``."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segnode.model.architecture import Architecture
+from segnode.model.backbone import Conv, ResNet
+
+
+class FPN(nn.Module):
+    """ResNet with top-down path and a max-pooled p6; H and W are multiples of 32."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.bottom_up = ResNet(architecture)
+        self.average = architecture.fpn_fuse == 'avg'
+        for level, channels in enumerate(self.bottom_up.out_channels, start=2):
+            self.add_module(f'fpn_lateral{level}', Conv(channels, architecture.fpn_channels, 1))
+            self.add_module(
+                f'fpn_output{level}',
+                Conv(architecture.fpn_channels, architecture.fpn_channels, 3),
+            )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map (N, 3, H, W) to [p2, p3, p4, p5, p6], each (N, C, H / 2^l, W / 2^l)."""
+        maps: list[Tensor] = []
+        above: Tensor | None = None
+        for level, x in reversed(list(enumerate(self.bottom_up(images), start=2))):
+            lateral = self.get_submodule(f'fpn_lateral{level}')(x)
+            if above is not None:
+                lateral = lateral + F.interpolate(above, scale_factor=2.0, mode='nearest')
+                if self.average:
+                    lateral = lateral / 2
+            above = lateral
+            maps.insert(0, self.get_submodule(f'fpn_output{level}')(above))
+        maps.append(F.max_pool2d(maps[-1], kernel_size=1, stride=2))
+        return maps
