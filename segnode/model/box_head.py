@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from segnode.model.architecture import Architecture
 from segnode.model.backbone import Conv
 from segnode.model.boxes import box_sides, clip_boxes, decode_boxes, top_k
-from segnode.model.nms import nms
+from segnode.model.nms import Suppress, nms
 from segnode.model.rpn import Proposals
 
 
@@ -96,7 +96,8 @@ def select_detections(
     nms_threshold: float,
     allowed: Tensor,
     max_instances: int,
-    candidates: int,
+    candidates: int | None,
+    suppress: Suppress = nms,
 ) -> BoxDetections:
     """Turn the predictor's output into detections (``fast_rcnn_inference``).
 
@@ -114,19 +115,19 @@ def select_detections(
         nms_threshold: IoU between boxes of one class.
         allowed: (C,) bool, the classes to keep.
         max_instances: D.
-        candidates: K.
+        candidates: K; None takes as many as there are, for which it synchronises.
+        suppress: the NMS to use.
 
     Returns:
-        Detections of one fixed shape; it does not synchronise where ``nms`` does not.
+        Detections of one fixed shape; with a fixed K it does not synchronise where ``suppress`` does not.
     """
     n, p, classes = logits.shape[0], logits.shape[1], logits.shape[2] - 1
     probabilities = logits.float().softmax(-1)[..., :classes]
-    usable = (
-        proposals.valid[..., None] & torch.isfinite(probabilities)
-    ) & (probabilities > score_threshold)
+    usable = proposals.valid[..., None] & (probabilities > score_threshold)
     scores = probabilities.masked_fill(~usable, -torch.inf).flatten(1)
     total = usable.flatten(1).sum(1)
-    scores, index = top_k(scores, min(candidates, scores.shape[1]))
+    capacity = max(int(total.max()), 1) if candidates is None else candidates
+    scores, index = top_k(scores, min(capacity, scores.shape[1]))
     proposal, class_ids = index // classes, index % classes
 
     deltas = deltas.view(n, p, -1, 4)
@@ -141,7 +142,7 @@ def select_detections(
         width, height = box_sides(boxes)
         valid &= (width >= 1e-2) & (height >= 1e-2)
 
-    kept = nms(boxes, valid, nms_threshold, groups=class_ids)
+    kept = suppress(boxes, valid, nms_threshold, class_ids)
     passed = kept & allowed[class_ids]
     scores, index = top_k(
         scores.masked_fill(~passed, -torch.inf), min(max_instances, scores.shape[1])
@@ -154,5 +155,5 @@ def select_detections(
         class_ids=class_ids.gather(1, index),
         valid=valid,
         filtered_class=kept.sum(1) - passed.sum(1),
-        overflow=(total > candidates) & (survivors < max_instances),
+        overflow=(total > capacity) & (survivors < max_instances),
     )

@@ -7,9 +7,15 @@ Shapes: B independent sets (any leading dimensions), K boxes a set.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
+
+# boxes, valid, threshold, groups -> keep
+Suppress: TypeAlias = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
 
 # Boxes resolved serially before their rows are applied to all that follow.
 BLOCK = 64

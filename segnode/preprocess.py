@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""From an image to the network's input, exactly as the checkpoint's family does it.
+
+Detectron2 resizes uint8 pixels with Pillow's antialiased bilinear filter and then normalises;
+torchvision normalises first and resizes float pixels without antialiasing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segnode.image import Image
+from segnode.model.architecture import Architecture
+
+
+def resized_hw(
+    image_hw: tuple[int, int],
+    short_side: int,
+    long_side: int,
+    family: Literal['detectron2', 'torchvision'] = 'detectron2',
+) -> tuple[int, int]:
+    """Return height and width of the network input before padding.
+
+    Sources: Detectron2's ``ResizeShortestEdge.get_output_shape`` (rounds half up) and
+    torchvision's ``_resize_image_and_masks`` (rounds down). A ``short_side`` of 0 keeps the size.
+    """
+    height, width = image_hw
+    if short_side == 0:
+        return height, width
+    if family == 'torchvision':
+        scale = min(short_side / min(image_hw), long_side / max(image_hw))
+        return max(int(height * scale), 1), max(int(width * scale), 1)
+    scale = short_side / min(image_hw)
+    new_h, new_w = (short_side, scale * width) if height < width else (scale * height, short_side)
+    if max(new_h, new_w) > long_side:
+        scale = long_side / max(new_h, new_w)
+        new_h, new_w = new_h * scale, new_w * scale
+    return max(int(new_h + 0.5), 1), max(int(new_w + 0.5), 1)
+
+
+def resize_pixels(pixels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) uint8 by Pillow's two-pass fixed-point bilinear filter."""
+    if pixels.shape[:2] == size_hw:
+        return pixels
+    resized = PIL.Image.fromarray(np.ascontiguousarray(pixels)).resize(
+        (size_hw[1], size_hw[0]), PIL.Image.Resampling.BILINEAR
+    )
+    return np.asarray(resized)
+
+
+def preprocess(image: Image, size_hw: tuple[int, int], architecture: Architecture) -> Tensor:
+    """Return the padded, normalised network input of one image.
+
+    Args:
+        image: any size.
+        size_hw: from ``resized_hw``.
+        architecture: gives colour order, mean, deviation, family and padding.
+
+    Returns:
+        (3, H', W') float32 on the CPU, H' and W' multiples of ``size_divisibility``; the padding
+        is zero, at the bottom and on the right.
+    """
+    swap = image.order.upper() != architecture.color
+    mean = torch.tensor(architecture.pixel_mean).view(3, 1, 1)
+    std = torch.tensor(architecture.pixel_std).view(3, 1, 1)
+    torchvision = architecture.family == 'torchvision'
+    pixels = image.pixels if torchvision else resize_pixels(image.pixels, size_hw)
+    # torch cannot wrap negative strides or read-only memory; the copy is planar already.
+    planar = np.ascontiguousarray((pixels[..., ::-1] if swap else pixels).transpose(2, 0, 1))
+    x = torch.from_numpy(planar if planar.flags.writeable else planar.copy())
+    normalised = (x.float() - mean) / std
+    if torchvision and image.pixels.shape[:2] != size_hw:
+        normalised = F.interpolate(
+            normalised[None], size=size_hw, mode='bilinear', align_corners=False
+        )[0]
+    step = architecture.size_divisibility
+    return F.pad(normalised, (0, -size_hw[1] % step, 0, -size_hw[0] % step))
