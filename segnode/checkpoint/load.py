@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""From what the user named to a model in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from segnode.checkpoint import detectron2, torchvision
+from segnode.checkpoint.coco_classes import COCO_CATEGORIES, COCO_CATEGORY_IDS, COCO_CLASS_NAMES
+from segnode.checkpoint.download import fetch
+from segnode.checkpoint.model import NativeModel, TorchScriptModel
+from segnode.checkpoint.presets import (
+    PRESETS,
+    published_checksum,
+    published_url,
+    unknown_model,
+)
+from segnode.checkpoint.torchscript import read_description
+from segnode.checkpoint.weights_file import check_file, digest, read_weights, weights_kind
+from segnode.checkpoint.yaml_file import read_yaml
+from segnode.config import Config
+from segnode.errors import CheckpointError, ConfigError
+
+DEMO_MODEL: Final = Path(__file__).resolve().parents[1] / 'demo' / 'mask_rcnn_demo.yaml'
+# torchvision numbers its classes by COCO's sparse category ids, 1 to 90.
+_SPARSE_IDS: Final = tuple(range(1, 91))
+_SPARSE_NAMES: Final = tuple(COCO_CATEGORIES.get(i, 'N/A') for i in _SPARSE_IDS)
+
+
+def load_model(config: Config) -> NativeModel | TorchScriptModel:
+    """Load the model that ``model`` and ``weights`` name; nothing in its files is executed.
+
+    A preset without ``weights``, and ``weights`` that are a URL, are fetched into the cache.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, of another architecture, or not fetchable.
+        ConfigError: the model is neither preset nor file, or a key, name or class list does not
+            fit.
+    """
+    if config.model in PRESETS:
+        _check_backend(config, 'native')
+        return _load_preset(config)
+    path = Path(config.model).expanduser() if config.model else DEMO_MODEL
+    if config.model and not path.exists():
+        raise ConfigError(unknown_model(config.model))
+    check_file(path, 'a model config')
+    kind = weights_kind(path)
+    if kind == 'torchscript':
+        raise CheckpointError(
+            f'{path}: expected a model description, found a TorchScript program alone; '
+            'name a YAML file that describes its input and output (README, "Own models")'
+        )
+    if kind != 'unknown':
+        raise CheckpointError(
+            f'{path}: expected a model config (YAML), found weights; '
+            'name their config as the model and this file with --weights'
+        )
+    if 'backend' in read_yaml(path, 'a model config'):
+        _check_backend(config, 'torchscript')
+        return _describe_exported(config, path)
+    _check_backend(config, 'native')
+    return _load_detectron2(config, path)
+
+
+def _check_backend(config: Config, backend: str) -> None:
+    if config.backend not in ('auto', backend):
+        raise ConfigError(
+            f'backend: expected auto or {backend} for model {config.model!r}, '
+            f'found {config.backend}'
+        )
+
+
+def _load_preset(config: Config) -> NativeModel:
+    preset = PRESETS[config.model]
+    path = _weights_path(config.weights or preset.url)
+    published = digest(path, preset.checksum.algorithm).startswith(preset.checksum.prefix)
+    tensors = read_weights(path).tensors
+    if preset.architecture.family == 'torchvision':
+        architecture, state = torchvision.fit_weights(tensors, path, published=published)
+    else:
+        architecture = preset.architecture
+        state = detectron2.fit_weights(tensors, architecture, (), path)
+    names = _class_names(config, {}, architecture.num_classes)
+    if architecture.family == 'torchvision' and not config.class_names:
+        names = _SPARSE_NAMES if len(names) == len(_SPARSE_NAMES) else names
+    return NativeModel(
+        architecture=architecture,
+        state_dict=state,
+        class_names=names,
+        category_ids=_category_ids(names),
+        name=config.model,
+        weights_path=path,
+        weights_sha256=digest(path, 'sha256'),
+        licence=preset.licence if published else '',
+    )
+
+
+def _load_detectron2(config: Config, path: Path) -> NativeModel:
+    model = detectron2.read_config(path)
+    weights = _weights_path(config.weights) if config.weights else _config_weights(path, model)
+    stored = read_weights(weights)
+    names = _class_names(config, stored.metadata, model.architecture.num_classes)
+    return NativeModel(
+        architecture=model.architecture,
+        state_dict=detectron2.fit_weights(
+            stored.tensors, model.architecture, model.normed, weights
+        ),
+        class_names=names,
+        category_ids=_category_ids(names),
+        name=path.stem,
+        weights_path=weights,
+        weights_sha256=digest(weights, 'sha256'),
+        licence=stored.metadata.get('licence', ''),
+    )
+
+
+def _describe_exported(config: Config, path: Path) -> TorchScriptModel:
+    description = read_description(path)
+    weights = (
+        _weights_path(config.weights)
+        if config.weights
+        else path.parent / Path(description.weights).expanduser()
+    )
+    check_file(weights, 'a TorchScript program')
+    if weights_kind(weights) != 'torchscript':
+        raise CheckpointError(f'{weights}: expected a TorchScript program, found another file')
+    sparse = description.labels == 'coco_category_id'
+    names = _class_names(config, {}, len(COCO_CLASS_NAMES) if sparse else None)
+    return TorchScriptModel(
+        description=description,
+        class_names=names,
+        category_ids=COCO_CATEGORY_IDS if sparse else _category_ids(names),
+        name=weights.stem,
+        weights_path=weights,
+        weights_sha256=digest(weights, 'sha256'),
+    )
+
+
+def _weights_path(location: str) -> Path:
+    """Return the file that ``weights`` names, fetched where it is a URL."""
+    url = published_url(location)
+    if url.startswith(('http://', 'https://')):
+        return fetch(url, published_checksum(url))
+    if '://' in url:
+        raise ConfigError(f'weights: expected a file or an http(s) URL, found {location}')
+    path = Path(location).expanduser()
+    check_file(path, 'weights')
+    return path
+
+
+def _config_weights(path: Path, model: detectron2.Detectron2Config) -> Path:
+    """Return the file that MODEL.WEIGHTS names; a config never has anything fetched."""
+    expected = f'{path}: MODEL.WEIGHTS: expected a file, found'
+    if not model.weights:
+        raise CheckpointError(f'{expected} none; name the weights with --weights')
+    if '://' in model.weights:
+        raise CheckpointError(
+            f'{expected} {model.weights}; name the trained weights, file or URL, with --weights'
+        )
+    # Detectron2 takes it from the working directory; a config that is handed on, from its own.
+    beside = model.weights_folder / Path(model.weights).expanduser()
+    here = Path(model.weights).expanduser()
+    return here if here.is_file() and not beside.exists() else beside
+
+
+def _class_names(config: Config, metadata: dict[str, str], count: int | None) -> tuple[str, ...]:
+    """Return the names that the user gave, the file holds, or the number of classes suggests.
+
+    Args:
+        config: gives the user's names or the file of them.
+        metadata: of the weights file.
+        count: number of classes, None where only the names tell.
+    """
+    names = config.class_names
+    source = 'class_names'
+    if len(names) == 1 and Path(names[0]).expanduser().is_file():
+        source = names[0]
+        names = _read_names(Path(names[0]).expanduser())
+    elif not names and 'class_names' in metadata:
+        source = 'class_names in the weights'
+        names = _parse_names(metadata['class_names'])
+    if not names:
+        if count in (None, len(COCO_CLASS_NAMES)):
+            return COCO_CLASS_NAMES
+        return tuple(f'class_{index}' for index in range(count or 0))
+    if count not in (None, len(names)):
+        raise ConfigError(
+            f'{source}: expected {count} names, one for each class, found {len(names)}'
+        )
+    if not all(name.strip() for name in names):
+        raise ConfigError(f'{source}: expected names, found an empty one')
+    return names
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    check_file(path, 'class names, one in a line')
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f'{path}: expected class names as UTF-8 text, found other bytes'
+        ) from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError('class_names in the weights: expected a JSON list of texts')
+    return tuple(names)
+
+
+def _category_ids(names: tuple[str, ...]) -> tuple[int, ...] | None:
+    if names == _SPARSE_NAMES:
+        return _SPARSE_IDS
+    return COCO_CATEGORY_IDS if names == COCO_CLASS_NAMES else None

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Exported (TorchScript) models: their description in YAML, and the one that runs them.
+
+A TorchScript file is a program. It is run because the user named it, and only then.
+
+Shapes: N instances, M side of a mask.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+import torchvision  # noqa: F401 - registers the operators that exported models call
+from torch import Tensor
+
+from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS
+from segnode.checkpoint.model import (
+    ExportedInput,
+    ExportedOutput,
+    ModelDescription,
+    TorchScriptModel,
+)
+from segnode.checkpoint.yaml_file import read_yaml
+from segnode.errors import CheckpointError, ConfigError
+
+_ENGINES: Final = ('fbgemm', 'x86', 'qnnpack', 'onednn')
+
+
+def read_description(path: Path) -> ModelDescription:
+    """Read a model description.
+
+    Raises:
+        CheckpointError: the file is missing or no YAML.
+        ConfigError: a field is missing, unknown or has no usable value.
+    """
+    top = _Fields(path, '', read_yaml(path, 'a model description'))
+    given = top.section('input')
+    network_input = ExportedInput(
+        layout=given.choice('layout', 'list_of_chw'),
+        color=given.choice('color', 'bgr', 'rgb'),
+        scale=given.numbers('scale', 1, positive=True)[0],
+        mean=given.numbers('mean', 3),
+        std=given.numbers('std', 3, positive=True),
+        short_side=given.side('short_side'),
+        long_side=given.side('long_side'),
+    )
+    given.finish()
+    answer = top.section('output')
+    network_output = ExportedOutput(
+        select=answer.indices('select'),
+        boxes=answer.text('boxes'),
+        scores=answer.text('scores'),
+        labels=answer.text('labels'),
+        masks=answer.text('masks'),
+    )
+    answer.finish()
+    top.choice('backend', 'torchscript')
+    description = ModelDescription(
+        weights=top.text('weights'),
+        quantized_engine=top.choice('quantized_engine', *_ENGINES, default=''),
+        input=network_input,
+        output=network_output,
+        labels=top.choice('labels', 'coco_category_id', 'index'),
+        paste=top.choice('paste', 'detectron2', 'torchvision'),
+    )
+    top.finish()
+    return description
+
+
+def load_torchscript(
+    model: TorchScriptModel, device: torch.device | None = None
+) -> TorchScriptRunner:
+    """Load the exported program; from here on its code runs.
+
+    It sets ``torch.backends.quantized.engine`` for the process where the description names one.
+
+    Args:
+        model: from ``load_model``.
+        device: where to run it; None is the CPU.
+
+    Raises:
+        CheckpointError: the file is no TorchScript program, or needs a quantized engine that this
+            PyTorch does not have.
+    """
+    engine = model.description.quantized_engine
+    if engine:
+        supported = torch.backends.quantized.supported_engines
+        if engine not in supported:
+            raise CheckpointError(
+                f'{model.weights_path}: expected the quantized engine {engine}, '
+                f'found only {", ".join(supported)} in this PyTorch'
+            )
+        torch.backends.quantized.engine = engine
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', FutureWarning)  # torch.jit is deprecated, and works
+            program = torch.jit.load(  # type: ignore[no-untyped-call]
+                str(model.weights_path), map_location=device or torch.device('cpu')
+            )
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f'{model.weights_path}: expected a TorchScript program, found {_last_line(error)}'
+        ) from None
+    return TorchScriptRunner(model, program.eval())
+
+
+class TorchScriptRunner:
+    """An exported Mask R-CNN, ready to run."""
+
+    def __init__(self, model: TorchScriptModel, program: Any) -> None:
+        """Take a program that ``load_torchscript`` loaded."""
+        self._model = model
+        self._program = program
+        if model.description.labels == 'coco_category_id':
+            table = torch.full((max(COCO_CATEGORY_IDS) + 1,), -1, dtype=torch.int64)
+            table[list(COCO_CATEGORY_IDS)] = torch.arange(len(COCO_CATEGORY_IDS))
+        else:
+            table = torch.arange(len(model.class_names))
+        self._class_of_label = table
+
+    @torch.inference_mode()
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run the network on one resized and normalised image.
+
+        It synchronises with the device.
+
+        Args:
+            image: (3, H, W) float32 in the description's colour order and scale.
+
+        Returns:
+            boxes (N, 4) float32 xyxy in pixels of ``image``, scores (N,) float32, class_ids (N,)
+            int64 from 0, masks (N, M, M) float32 probabilities; in the program's own order.
+
+        Raises:
+            CheckpointError: the program fails, or its output is not what the description says.
+        """
+        try:
+            answer = self._program([image])
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise CheckpointError(
+                f'{self._model.weights_path}: the program failed: {_last_line(error)}'
+            ) from None
+        where = self._model.description.output
+        for index in where.select:
+            if not isinstance(answer, list | tuple) or not -len(answer) <= index < len(answer):
+                raise self._error(f'an item {index} by select {list(where.select)}', answer)
+            answer = answer[index]
+        boxes = self._output(answer, where.boxes, (-1, 4))
+        n = len(boxes)
+        scores = self._output(answer, where.scores, (n,))
+        labels = self._output(answer, where.labels, (n,))
+        masks = self._output(answer, where.masks, (n, 1, -1, -1))
+        if masks.shape[2] != masks.shape[3]:
+            raise self._error(f'square masks as {where.masks!r}', masks)
+        return boxes.float(), scores.float(), self._class_ids(labels), masks[:, 0].float()
+
+    def _output(self, answer: object, key: str, shape: tuple[int, ...]) -> Tensor:
+        """Return one output after checking its shape; -1 stands for any size."""
+        expected = ', '.join('?' if size < 0 else str(size) for size in shape)
+        if not isinstance(answer, Mapping) or key not in answer:
+            raise self._error(f'a dictionary with {key!r}', answer)
+        value = answer[key]
+        if (
+            not isinstance(value, Tensor)
+            or value.dim() != len(shape)
+            or any(s >= 0 and s != found for s, found in zip(shape, value.shape, strict=True))
+        ):
+            raise self._error(f'{key!r} of shape ({expected})', value)
+        return value
+
+    def _class_ids(self, labels: Tensor) -> Tensor:
+        table = self._class_of_label.to(labels.device)
+        labels = labels.long()
+        known = (labels >= 0) & (labels < len(table))
+        class_ids = table[labels.clamp(0, len(table) - 1)]
+        if not bool((known & (class_ids >= 0)).all()):
+            raise self._error(f'labels as {self._model.description.labels}', labels)
+        return class_ids
+
+    def _error(self, expected: str, found: object) -> CheckpointError:
+        if isinstance(found, Tensor):
+            shown = f'a tensor of shape {tuple(found.shape)}'
+            if found.dim() == 1 and not found.is_floating_point():
+                shown = f'{found.tolist()[:8]}'
+        elif isinstance(found, Mapping):
+            shown = f'the keys {", ".join(map(str, found))}'
+        else:
+            shown = type(found).__name__
+        return CheckpointError(
+            f'{self._model.weights_path}: the description expects {expected}, found {shown}'
+        )
+
+
+class _Fields:
+    """The fields of one section of a description, checked as they are taken."""
+
+    def __init__(self, path: Path, prefix: str, fields: Mapping[str, Any]) -> None:
+        self._path = path
+        self._prefix = prefix
+        self._fields = dict(fields)
+
+    def _take(self, key: str) -> Any:
+        if key not in self._fields:
+            raise ConfigError(f'{self._path}: {self._prefix}{key}: expected a value, found none')
+        return self._fields.pop(key)
+
+    def _error(self, key: str, expected: str, value: object) -> ConfigError:
+        return ConfigError(
+            f'{self._path}: {self._prefix}{key}: expected {expected}, found {repr(value)[:80]}'
+        )
+
+    def finish(self) -> None:
+        """Refuse what was not taken."""
+        for key in self._fields:
+            raise ConfigError(
+                f'{self._path}: {self._prefix}{key}: expected a field of a model description, '
+                'found an unknown one'
+            )
+
+    def section(self, key: str) -> _Fields:
+        value = self._take(key)
+        if not isinstance(value, dict):
+            raise self._error(key, 'fields under it', value)
+        return _Fields(self._path, f'{self._prefix}{key}.', value)
+
+    def text(self, key: str) -> str:
+        value = self._take(key)
+        if not isinstance(value, str) or not value:
+            raise self._error(key, 'a text', value)
+        return value
+
+    def choice(self, key: str, *choices: str, default: str | None = None) -> Any:
+        if default is not None and key not in self._fields:
+            return default
+        value = self._take(key)
+        if value not in choices:
+            raise self._error(key, ' or '.join(choices), value)
+        return value
+
+    def numbers(self, key: str, count: Literal[1, 3], *, positive: bool = False) -> Any:
+        value = self._take(key)
+        values = value if isinstance(value, list) else [value]
+        if (
+            (count > 1) != isinstance(value, list)
+            or len(values) != count
+            or not all(type(v) in (int, float) and abs(v) < 1e9 for v in values)
+            or (positive and not all(v > 0 for v in values))
+        ):
+            kind = 'positive number' if positive else 'number'
+            raise self._error(key, f'{count} {kind}{"s" if count > 1 else ""}', value)
+        return tuple(float(v) for v in values)
+
+    def side(self, key: str) -> int:
+        value = self._take(key)
+        if type(value) is not int or not 1 <= value <= 65536:
+            raise self._error(key, 'pixels', value)
+        return value
+
+    def indices(self, key: str) -> tuple[int, ...]:
+        value = self._take(key)
+        if not isinstance(value, list) or not all(type(v) is int for v in value):
+            raise self._error(key, 'a list of integers', value)
+        return tuple(value)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:120] if lines else type(error).__name__

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""torchvision's ``maskrcnn_resnet50_fpn`` checkpoints under Detectron2's names and class order."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor
+
+from segnode.checkpoint.state_dict import fit_state_dict
+from segnode.model.architecture import Architecture
+from segnode.model.mask_rcnn import expected_state_dict
+
+# torchvision/models/detection/mask_rcnn.py and faster_rcnn.py; pixels in 0..255 here, 0..1 there.
+ARCHITECTURE: Final = Architecture(
+    family='torchvision',
+    stride_in_1x1=False,
+    rpn_min_size=1e-3,
+    box_sampling_ratio=2,
+    box_aligned=False,
+    mask_sampling_ratio=2,
+    mask_aligned=False,
+    num_classes=90,
+    color='RGB',
+    pixel_mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+    pixel_std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+)
+
+# From the names of torchvision up to 0.12 to those of later versions.
+_OLD_NAMES: Final = (
+    (
+        r'^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)$',
+        r'backbone.fpn.\1_blocks.\2.0.\3',
+    ),
+    (r'^rpn\.head\.conv\.(weight|bias)$', r'rpn.head.conv.0.0.\1'),
+    (
+        r'^roi_heads\.mask_head\.mask_fcn(\d)\.',
+        lambda match: f'roi_heads.mask_head.{int(match[1]) - 1}.0.',
+    ),
+)
+# From Detectron2's names to torchvision's.
+_NAMES: Final = (
+    (r'^backbone\.bottom_up\.stem\.', 'backbone.body.'),
+    (
+        r'^backbone\.bottom_up\.res(\d)\.(\d+)\.',
+        lambda match: f'backbone.body.layer{int(match[1]) - 1}.{match[2]}.',
+    ),
+    (r'\.conv(\d)\.norm\.', r'.bn\1.'),
+    (r'\.shortcut\.norm\.', '.downsample.1.'),
+    (r'\.shortcut\.', '.downsample.0.'),
+    (
+        r'^backbone\.fpn_lateral(\d)\.',
+        lambda match: f'backbone.fpn.inner_blocks.{int(match[1]) - 2}.0.',
+    ),
+    (
+        r'^backbone\.fpn_output(\d)\.',
+        lambda match: f'backbone.fpn.layer_blocks.{int(match[1]) - 2}.0.',
+    ),
+    (r'^proposal_generator\.rpn_head\.conv\.', 'rpn.head.conv.0.0.'),
+    (r'^proposal_generator\.rpn_head\.objectness_logits\.', 'rpn.head.cls_logits.'),
+    (r'^proposal_generator\.rpn_head\.anchor_deltas\.', 'rpn.head.bbox_pred.'),
+    (r'^roi_heads\.box_head\.fc1\.', 'roi_heads.box_head.fc6.'),
+    (r'^roi_heads\.box_head\.fc2\.', 'roi_heads.box_head.fc7.'),
+    (
+        r'^roi_heads\.mask_head\.mask_fcn(\d)\.',
+        lambda match: f'roi_heads.mask_head.{int(match[1]) - 1}.0.',
+    ),
+    (r'^roi_heads\.mask_head\.deconv\.', 'roi_heads.mask_predictor.conv5_mask.'),
+    (r'^roi_heads\.mask_head\.predictor\.', 'roi_heads.mask_predictor.mask_fcn_logits.'),
+)
+# Rows of torchvision's background, class 0, that Detectron2 does not have.
+_BACKGROUND_ROWS: Final = {
+    'roi_heads.box_predictor.bbox_pred': 4,
+    'roi_heads.mask_head.predictor': 1,
+}
+_MOST_CLASSES: Final = 65_535
+
+
+def fit_weights(
+    tensors: Mapping[str, Tensor], path: Path, *, published: bool
+) -> tuple[Architecture, dict[str, Tensor]]:
+    """Return the architecture and the state dict of ``MaskRCNN(architecture)``.
+
+    Args:
+        tensors: what the file holds, under torchvision's names of any version; the number of
+            classes is free.
+        path: the file, for the message.
+        published: True for torchvision's own COCO weights, whose batch norms have an epsilon of
+            0 (``overwrite_eps`` in torchvision), False for all others: 1e-5.
+
+    Raises:
+        CheckpointError: the tensors are not those of a ``maskrcnn_resnet50_fpn``.
+    """
+    tensors = {_rename(name, _OLD_NAMES): tensor for name, tensor in tensors.items()}
+    logits = tensors.get('roi_heads.box_predictor.cls_score.bias')
+    classes = ARCHITECTURE.num_classes
+    if logits is not None:
+        classes = min(max(logits.numel() - 1, 1), _MOST_CLASSES)
+    architecture = dataclasses.replace(
+        ARCHITECTURE, num_classes=classes, norm_eps=0.0 if published else 1e-5
+    )
+    expected = expected_state_dict(architecture)
+    theirs = {
+        _rename(name, _NAMES): (shape[0] + _background(name), *shape[1:])
+        for name, shape in expected.items()
+    }
+    fitted = fit_state_dict(tensors, theirs, path)
+    state = {name: fitted[_rename(name, _NAMES)][_background(name) :] for name in expected}
+    for kind in ('weight', 'bias'):
+        name = f'roi_heads.box_predictor.cls_score.{kind}'
+        state[name] = state[name].roll(-1, dims=0)
+    return architecture, state
+
+
+def _background(name: str) -> int:
+    return _BACKGROUND_ROWS.get(name.rpartition('.')[0], 0)
+
+
+def _rename(name: str, rules: tuple[tuple[str, object], ...]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)  # type: ignore[call-overload]
+    return name
