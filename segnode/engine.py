@@ -39,6 +39,10 @@ class Network(Protocol):
         """Return the settings of the model's own config."""
         ...
 
+    def check(self, settings: InferenceSettings) -> None:
+        """Raise ConfigError where a setting has no meaning for this network."""
+        ...
+
     def resized_hw(self, image_hw: tuple[int, int], settings: InferenceSettings) -> tuple[int, int]:
         """Return the network's input size for an image, before padding."""
         ...
@@ -170,7 +174,11 @@ class Engine:
             )
             self._paste = model.architecture.family
         else:
-            self._network = ExportedNetwork(model, load_torchscript(model), self.device)
+            if config.device == 'auto' and model.description.quantized_engine:
+                self.device = torch.device('cpu')  # PyTorch's quantized kernels are CPU only
+            self._network = ExportedNetwork(
+                model, load_torchscript(model, self.device), self.device
+            )
             self._paste = model.description.paste
         self.class_names: tuple[str, ...] = model.class_names
         self.category_ids: tuple[int, ...] | None = model.category_ids
@@ -184,7 +192,7 @@ class Engine:
                 f'found {config.precision}'
             )
         self.config = config
-        self.settings = resolve_settings(config, self._network.defaults(), self.class_names)
+        self.settings = self._resolve(config)
 
     def configure(self, config: Config) -> None:
         """Take other settings from the next frame on, all or none.
@@ -197,8 +205,13 @@ class Engine:
         changed = [name for name in fixed if current[name] != wanted[name]]
         if changed:
             raise ConfigError(f'{", ".join(changed)}: a change needs a restart')
-        self.settings = resolve_settings(config, self._network.defaults(), self.class_names)
+        self.settings = self._resolve(config)
         self.config = config
+
+    def _resolve(self, config: Config) -> InferenceSettings:
+        settings = resolve_settings(config, self._network.defaults(), self.class_names)
+        self._network.check(settings)
+        return settings
 
     def warm_up(self, image_hw: tuple[int, int]) -> None:
         """Run two empty frames of a size, so that the first real one is not slow."""

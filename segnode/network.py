@@ -89,6 +89,9 @@ class NativeNetwork:
             proposals=architecture.rpn_post_nms_topk,
         )
 
+    def check(self, settings: InferenceSettings) -> None:
+        """Every setting has a meaning for a native network."""
+
     def resized_hw(self, image_hw: tuple[int, int], settings: InferenceSettings) -> tuple[int, int]:
         """Return the network's input size for an image, before padding."""
         family = self.architecture.family

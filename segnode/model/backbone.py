@@ -7,6 +7,9 @@ Shapes: N images, C channels, H and W of the map at hand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,8 +25,12 @@ BLOCKS_PER_STAGE = {
 }
 
 
+# One call for convolution, bias, residual and ReLU: see fusion.py.
+FusedConv: TypeAlias = Callable[['Conv', Tensor, Tensor | None], Tensor]
+
+
 class Conv(nn.Conv2d):
-    """Convolution, then batch norm (``norm``) and ReLU where asked for."""
+    """Convolution, then batch norm (``norm``), a residual and ReLU where asked for."""
 
     def __init__(
         self,
@@ -47,12 +54,18 @@ class Conv(nn.Conv2d):
         )
         self.norm = nn.BatchNorm2d(out_channels) if norm else None
         self.relu = relu
+        self.fused: FusedConv | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, H', W'); a ``residual`` is added before the ReLU."""
+        x = x.to(self.weight.dtype)
+        if self.fused is not None:
+            return self.fused(self, x, residual)
         x = super().forward(x)
         if self.norm is not None:
             x = self.norm(x)
+        if residual is not None:
+            x = x + residual
         return F.relu(x) if self.relu else x
 
     @torch.no_grad()
@@ -80,12 +93,13 @@ class BasicBlock(nn.Module):
             else None
         )
         self.conv1 = Conv(in_channels, out_channels, 3, stride=stride, norm=True, relu=True)
-        self.conv2 = Conv(out_channels, out_channels, 3, norm=True)
+        self.conv2 = Conv(out_channels, out_channels, 3, norm=True, relu=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(self.conv2(self.conv1(x)) + shortcut)
+        out: Tensor = self.conv2(self.conv1(x), shortcut)
+        return out
 
 
 class BottleneckBlock(nn.Module):
@@ -118,12 +132,13 @@ class BottleneckBlock(nn.Module):
             norm=True,
             relu=True,
         )
-        self.conv3 = Conv(bottleneck_channels, out_channels, 1, norm=True)
+        self.conv3 = Conv(bottleneck_channels, out_channels, 1, norm=True, relu=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(self.conv3(self.conv2(self.conv1(x))) + shortcut)
+        out: Tensor = self.conv3(self.conv2(self.conv1(x)), shortcut)
+        return out
 
 
 class Stem(nn.Module):

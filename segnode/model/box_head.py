@@ -67,7 +67,8 @@ class BoxHead(nn.Module):
             x = self.get_submodule(name)(x)
         x = x.flatten(1)
         for name in self.fcs:
-            x = F.relu(self.get_submodule(name)(x))
+            fc = self.get_submodule(name)
+            x = F.relu(fc(x.to(fc.weight.dtype)))
         return x
 
 
@@ -82,6 +83,7 @@ class BoxPredictor(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (R, F) to logits (R, C + 1) and deltas (R, 4 C), or (R, 4) if class-agnostic."""
+        x = x.to(self.cls_score.weight.dtype)
         return self.cls_score(x), self.bbox_pred(x)
 
 

@@ -34,7 +34,8 @@ class MaskHead(nn.Module):
         """Map pooled features (R, C, S, S) to logits (R, K, 2 S, 2 S)."""
         for name in self.convs:
             x = self.get_submodule(name)(x)
-        logits: Tensor = self.predictor(F.relu(self.deconv(x)))
+        x = F.relu(self.deconv(x.to(self.deconv.weight.dtype)))
+        logits: Tensor = self.predictor(x)
         return logits
 
 

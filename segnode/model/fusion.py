@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Convolution, bias, residual and ReLU in one call, where the PyTorch at hand offers it.
+
+oneDNN's pointwise fusion serves CPUs and cuDNN's serves NVIDIA GPUs. Neither is a documented
+interface, so each is tried on a small input first and must agree with the plain operators.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from segnode.model.backbone import Conv, FusedConv
+
+
+def onednn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
+    """Run one folded convolution by oneDNN."""
+    geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+    if residual is None:
+        attribute = 'relu' if conv.relu else 'none'
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, conv.weight, conv.bias, *geometry, attribute, [], ''
+        )
+        return out
+    attribute = 'relu' if conv.relu else None
+    out = torch.ops.mkldnn._convolution_pointwise.binary(
+        x, residual, conv.weight, conv.bias, *geometry, 'add', 1.0, attribute, [], ''
+    )
+    return out
+
+
+def cudnn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
+    """Run one folded convolution by cuDNN; only those with a ReLU have a fused form."""
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    if not conv.relu:
+        x = torch.conv2d(
+            x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+        return x if residual is None else x + residual
+    if residual is None:
+        return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *geometry)
+    return torch.cudnn_convolution_add_relu(x, conv.weight, residual, 1.0, conv.bias, *geometry)
+
+
+def fuse_convolutions(model: nn.Module) -> str:
+    """Give every folded convolution of a model its fused form.
+
+    Args:
+        model: on its device, in its dtypes, batch norms folded.
+
+    Returns:
+        ``onednn``, ``cudnn`` or ``none``.
+    """
+    convs = [module for module in model.modules() if isinstance(module, Conv)]
+    name, fused = ('cudnn', cudnn_conv) if convs[0].weight.is_cuda else ('onednn', onednn_conv)
+    for conv in convs:
+        # The formats and geometries of one network differ, and so may what is supported.
+        conv.fused = fused if _agrees(conv, fused) else None
+    return name if any(conv.fused is not None for conv in convs) else 'none'
+
+
+@torch.inference_mode()
+def _agrees(conv: Conv, fused: FusedConv) -> bool:
+    """Return whether a fused form runs and gives what the plain operators give."""
+    shape = (1, conv.in_channels, 16, 16)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator).to(conv.weight)
+    x = x.to(memory_format=torch.channels_last)
+    plain = conv.forward(x)
+    residual = torch.ones_like(plain)
+    try:
+        results = [(fused(conv, x, None), plain), (fused(conv, x, residual), conv(x, residual))]
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    tolerance = 1e-4 if conv.weight.dtype == torch.float32 else 3e-2
+    spread = plain.float().abs().max().clamp(min=1e-6)
+    return all(
+        ((a.float() - b.float()).abs().max() <= tolerance * spread).item() for a, b in results
+    )

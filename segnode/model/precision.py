@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The number format of the network, and the layers that cannot have it.
+
+Coordinates, scores, softmax and NMS are float32 in every format; what is converted are the
+convolutions and the fully connected layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Return the format for a ``precision`` setting.
+
+    ``auto`` is fp16 on a GPU with fast half precision (compute capability 7 and up, or ROCm),
+    bf16 on a processor with bfloat16 instructions, and fp32 elsewhere.
+    """
+    if wanted != 'auto':
+        return wanted
+    if device.type == 'cuda':
+        modern = torch.version.hip or torch.cuda.get_device_capability(device) >= (7, 0)
+        return 'fp16' if modern else 'fp32'
+    return 'bf16' if has_bfloat16_instructions() else 'fp32'
+
+
+def has_bfloat16_instructions() -> bool:
+    """Return whether this processor multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+    try:
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    except AttributeError:
+        return False
+
+
+def convert_layers(
+    model: nn.Module, dtype: torch.dtype, run: Callable[[], object]
+) -> tuple[str, ...]:
+    """Convert the layers to ``dtype``, but those whose numbers do not fit in it.
+
+    A layer stays float32 where its weights or its output are not finite in ``dtype``. As a layer
+    that stays can hand its successor more than fits, the check is repeated until all agree.
+
+    Args:
+        model: float32, batch norms folded.
+        dtype: what to convert to.
+        run: runs the model once on realistic input, so that every layer is passed.
+
+    Returns:
+        Names of the layers that stay float32.
+    """
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    }
+    weights = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    biases = {
+        name: None if layer.bias is None else layer.bias.detach().clone()
+        for name, layer in layers.items()
+    }
+
+    def convert(name: str, to: torch.dtype) -> None:
+        # From the stored float32, as a value that was rounded once cannot come back.
+        layer, bias = layers[name], biases[name]
+        layer.weight.data = weights[name].to(to)
+        if layer.bias is not None and bias is not None:
+            layer.bias.data = bias.to(to)
+
+    kept: list[str] = []
+    for name in layers:
+        fits = torch.isfinite(weights[name].to(dtype)).all()
+        convert(name, dtype if fits else torch.float32)
+        if not fits:
+            kept.append(name)
+    while dtype != torch.float32:
+        overflown = _overflowing(layers, run)
+        if not overflown:
+            break
+        # Only the first one: what follows it was fed infinities.
+        convert(overflown[0], torch.float32)
+        kept.append(overflown[0])
+    return tuple(kept)
+
+
+def _overflowing(layers: dict[str, nn.Module], run: Callable[[], object]) -> list[str]:
+    """Return the half precision layers that gave numbers that are not finite, in order."""
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            half = module.weight.dtype != torch.float32
+            if half and name not in found and not torch.isfinite(output).all():
+                found.append(name)
+
+        return hook
+
+    hooks = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
