@@ -30,3 +30,7 @@ class DeviceError(SegnodeError):
 
 class OutOfMemoryError(DeviceError):
     """The device ran out of memory; what the frame held has been freed."""
+
+
+class AnnotationError(SegnodeError):
+    """A file of ground truth cannot be used."""

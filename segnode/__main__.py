@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The command line: ``python -m segnode COMMAND``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segnode.errors import ConfigError, SegnodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: its module has ``main(args) -> exit code`` and is imported when chosen."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    'node': Command('segnode.ros.node', 'the ROS 2 node: image topic in, masks out (needs ROS)'),
+    'predict': Command('segnode.predict', 'images -> COCO results, overlays, AP'),
+    'demo': Command('segnode.demo.command', 'the shipped model on a camera topic (needs ROS)'),
+    'doctor': Command('segnode.doctor', 'checks this machine and says what to do'),
+}
+
+_NODE_HELP = """\
+usage: segnode node [--ros-args ...]
+
+The ROS 2 node: subscribes to a camera's image topic and publishes instance masks, detections
+and timings under its own name. What follows `node` are ROS arguments.
+
+examples:
+  segnode node --ros-args -r image:=/camera/image_raw
+  segnode node --ros-args --params-file config/seg.yaml -p device:=cuda:0 -r __ns:=/front
+  ros2 param describe /segnode filter.score_threshold   # every parameter, while it runs
+"""
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name.ljust(width)}  {command.summary}' for name, command in COMMANDS.items()]
+    return '\n'.join(
+        (
+            'usage: segnode COMMAND [options]      (segnode is `python -m segnode`)',
+            '',
+            'Instance masks for robots: Mask R-CNN on camera images, as a ROS 2 node and offline.',
+            '',
+            'commands:',
+            *lines,
+            '',
+            'options:',
+            '  -h, --help   this text; `segnode COMMAND --help` has the options and examples',
+            '  --version    the version',
+            '',
+            'examples:',
+            '  segnode doctor',
+            '  segnode predict photo.jpg --overlay out/',
+            '  segnode node --ros-args -r image:=/camera/image_raw',
+            '',
+        )
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 on success, 1 when the work failed, 2 on wrong use, 130 after Ctrl-C.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter must not meet the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (SegnodeError, OSError) as error:
+        return _fail(str(error), 2 if isinstance(error, ConfigError) else 1)
+    return code
+
+
+def _dispatch(args: list[str]) -> int:
+    if args and args[0] in ('-h', '--help'):
+        sys.stdout.write(_help())
+        return 0
+    if args == ['--version']:
+        from segnode import __version__
+
+        sys.stdout.write(f'segnode {__version__}\n')
+        return 0
+    known = f'expected one of {", ".join(COMMANDS)} (see segnode --help)'
+    if not args:
+        return _fail(f'no command given; {known}', 2)
+    name, rest = args[0], args[1:]
+    if name not in COMMANDS:
+        return _fail(f'unknown command {name!r}; {known}', 2)
+    if name == 'node' and rest in (['-h'], ['--help']):
+        sys.stdout.write(_NODE_HELP)
+        return 0
+    try:
+        return int(importlib.import_module(COMMANDS[name].module).main(rest))
+    except ImportError as error:
+        return _fail(_import_remedy(name, error), 1)
+    except SystemExit as stop:  # argparse leaves this way
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+def _import_remedy(command: str, error: ImportError) -> str:
+    missing = error.name or str(error)
+    if command == 'node' and not missing.startswith(('torch', 'numpy', 'cv2', 'PIL', 'segnode')):
+        return (
+            f'the node needs ROS 2, and {missing} cannot be imported here: source a ROS 2 '
+            'installation first, or run `make setup` in the checkout and use .venv/bin/python'
+        )
+    return f'{missing} cannot be imported ({error}); install it, or run `make setup`'
+
+
+def _fail(message: str, code: int) -> int:
+    line = ' '.join(message.split())
+    sys.stderr.write(f'segnode: error: {line}\n')
+    return code
+
+
+def node() -> int:
+    """Console script ``node``."""
+    return main(['node', *sys.argv[1:]])
+
+
+def predict() -> int:
+    """Console script ``predict``."""
+    return main(['predict', *sys.argv[1:]])
+
+
+def demo() -> int:
+    """Console script ``demo``."""
+    return main(['demo', *sys.argv[1:]])
+
+
+def doctor() -> int:
+    """Console script ``doctor``."""
+    return main(['doctor', *sys.argv[1:]])
+
+
+if __name__ == '__main__':
+    sys.exit(main())

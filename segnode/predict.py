@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""``segnode predict``: images in, COCO results, overlays and average precision out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from segnode.cli import (
+    Parser,
+    add_config_options,
+    check_writable,
+    config_from,
+    make_folder,
+    note,
+    say,
+    stage_summary,
+    stage_table,
+    table,
+    write_json,
+)
+from segnode.errors import AnnotationError, ImageError
+
+if TYPE_CHECKING:
+    from segnode.engine import Engine, Prediction
+    from segnode.evaluation.annotations import Annotations
+    from segnode.image import Image
+
+IMAGE_SUFFIXES = (
+    '.bmp',
+    '.gif',
+    '.jpeg',
+    '.jpg',
+    '.pgm',
+    '.png',
+    '.ppm',
+    '.tif',
+    '.tiff',
+    '.webp',
+)
+
+_EXAMPLES = """\
+  segnode predict photo.jpg --overlay out/
+  segnode predict photos/ --json results.json --score-threshold 0.5
+  segnode predict val2017/ --annotations instances_val2017.json --model mask_rcnn_R_50_FPN_3x
+  segnode predict val2017/ --model config.yaml --weights model_final.pth --device cuda:0
+
+Settings that are not given are the model's own. Of a folder every image is taken, in the order
+of names, without its subfolders. With --annotations, exactly the images given are scored: one
+that cannot be read counts as missed, one without annotations is left out.
+"""
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the images that files and folders name; what else is in a folder is skipped.
+
+    Raises:
+        ImageError: there is none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        files = sorted(item for item in path.iterdir() if item.is_file())
+        images = [item for item in files if item.suffix.lower() in IMAGE_SUFFIXES]
+        others = [item.name for item in files if item not in set(images)]
+        if others:
+            shown = ', '.join(others[:3]) + (', ...' if len(others) > 3 else '')
+            note(f'{path}: skipped {len(others)} files that are no images ({shown})')
+        found += images
+    if not found:
+        raise ImageError(f'{", ".join(map(str, paths))}: expected images, found none')
+    return found
+
+
+@dataclass(slots=True)
+class _Run:
+    """What a run over images gathers."""
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    stages_ms: list[dict[str, float]] = field(default_factory=list)
+    image_ms: list[float] = field(default_factory=list)
+    scored_ids: set[int] = field(default_factory=set)
+    failed: int = 0
+    not_annotated: list[str] = field(default_factory=list)
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0, or 1 when an image could not be used.
+
+    Raises:
+        SegnodeError: nothing could be done at all.
+    """
+    parser = Parser('predict', 'Segment images, offline, with the engine of the node.', _EXAMPLES)
+    parser.add_argument('images', nargs='+', type=Path, metavar='IMAGE|FOLDER')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write COCO results')
+    parser.add_argument('--overlay', type=Path, metavar='DIR', help='write pictures with masks')
+    parser.add_argument(
+        '--annotations', type=Path, metavar='FILE', help='COCO instances: print box and mask AP'
+    )
+    add_config_options(parser)
+    options = parser.parse_args(args)
+    config = config_from(options)
+    check_writable(options.json)
+    images = find_images(options.images)
+    if options.overlay is not None:
+        make_folder(options.overlay)
+    annotations = _read_annotations(options)
+
+    # Torch takes seconds to import: after every mistake in the options has been found.
+    from segnode.engine import Engine
+
+    engine = Engine(config, report=note)
+    run = _predict(engine, images, annotations, options.overlay)
+    _print_tables(engine, run)
+    report: Any = run.results
+    if annotations is not None:
+        report = _score(annotations, run)
+    if options.json is not None:
+        write_json(options.json, report)
+    p50 = f'{np.median(run.image_ms):.1f}' if run.image_ms else '-'
+    say(
+        f'predict: images={len(run.image_ms)} instances={len(run.results)} failed={run.failed} '
+        f'milliseconds_p50={p50}'
+    )
+    return 1 if run.failed else 0
+
+
+def _read_annotations(options: argparse.Namespace) -> Annotations | None:
+    if options.annotations is None:
+        return None
+    from segnode.evaluation.annotations import Annotations
+
+    return Annotations.read(options.annotations)
+
+
+def _predict(
+    engine: Engine, paths: list[Path], annotations: Annotations | None, overlay: Path | None
+) -> _Run:
+    from tqdm import tqdm
+
+    from segnode.evaluation.metrics import categories_by_name, coco_results
+    from segnode.image import read_image
+
+    names = engine.class_names
+    categories: Sequence[int | None] = engine.category_ids or range(len(names))
+    if annotations is not None:
+        categories = categories_by_name(names, annotations)
+        unknown = [name for name, i in zip(names, categories, strict=True) if i is None]
+        if len(unknown) == len(names):
+            raise AnnotationError(
+                f'the annotations have none of the classes of {engine.model_name} '
+                f'({", ".join(names[:5])}{", ..." if len(names) > 5 else ""})'
+            )
+        if unknown:
+            note(f'left out, as the annotations do not have them: {", ".join(unknown)}')
+    run = _Run()
+    drawn: set[str] = set()
+    for position, path in enumerate(tqdm(paths, unit='image', disable=None, leave=False)):
+        image_id, file_name = position, path.name
+        try:
+            if annotations is not None:
+                annotated = annotations.find(path)
+                if annotated is None:
+                    run.not_annotated.append(path.name)
+                    continue
+                image_id, file_name = annotated.id, annotated.file_name
+                if image_id in run.scored_ids:
+                    raise ImageError(f'{path}: given twice, an image is scored once')
+                run.scored_ids.add(image_id)
+            image = read_image(path)
+            if annotations is not None and annotated is not None:
+                _check_size(path, image, annotated.image_hw)
+        except ImageError as error:
+            note(f'error: {error}')
+            run.failed += 1
+            continue
+        if not run.image_ms:
+            engine.warm_up((image.height, image.width))
+        start = time.perf_counter()
+        (prediction,) = engine.predict([image])
+        run.image_ms.append((time.perf_counter() - start) * 1e3)
+        run.stages_ms.append(prediction.stage_ms)
+        run.results += coco_results(
+            prediction.detections,
+            (prediction.rle(i) for i in range(len(prediction.detections))),
+            image_id=image_id,
+            file_name=file_name,
+            class_names=names,
+            category_ids=categories,
+        )
+        if overlay is not None:
+            target = next(name for name in _file_names(path.stem) if name not in drawn)
+            drawn.add(target)
+            _write_overlay(overlay / target, image, prediction, names)
+    return run
+
+
+def _check_size(path: Path, image: Image, image_hw: tuple[int, int]) -> None:
+    if (image.height, image.width) != image_hw:
+        raise ImageError(
+            f'{path}: expected {image_hw[1]} x {image_hw[0]} pixels as annotated, '
+            f'found {image.width} x {image.height}'
+        )
+
+
+def _file_names(stem: str) -> Iterator[str]:
+    """Yield ``stem.jpg``, then numbered ones: two folders may hold the same name."""
+    yield f'{stem}.jpg'
+    number = 2
+    while True:
+        yield f'{stem}_{number}.jpg'
+        number += 1
+
+
+def _write_overlay(
+    path: Path, image: Image, prediction: Prediction, class_names: Sequence[str]
+) -> None:
+    from segnode.overlay import draw_overlay
+
+    labels = prediction.label_image()
+    write_picture(path, draw_overlay(image, prediction.detections, labels, class_names))
+
+
+def write_picture(path: Path, bgr: npt.NDArray[np.uint8]) -> None:
+    """Write a (H, W, 3) uint8 BGR picture; the suffix picks the format.
+
+    Raises:
+        ImageError: the file cannot be written.
+    """
+    _, data = cv2.imencode(path.suffix, bgr)
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise ImageError(f'{path}: cannot be written ({error.strerror})') from None
+
+
+def _print_tables(engine: Engine, run: _Run) -> None:
+    s = engine.settings
+    say(
+        f'model {engine.model_name}, {len(engine.class_names)} classes, weights '
+        f'{engine.weights_sha256[:12]}, {engine.device}, {engine.precision}; '
+        f'sides {s.short_side} to {s.long_side} px, score threshold {s.score_threshold:g}'
+    )
+    if not run.image_ms:
+        return
+    say()
+    say(stage_table(stage_summary(run.stages_ms)))
+    counts = Counter(result['category_name'] for result in run.results)
+    if counts:
+        say()
+        rows = [(name, str(count)) for name, count in counts.most_common(10)]
+        if len(counts) > 10:
+            rest = sum(count for _, count in counts.most_common()[10:])
+            rows.append((f'{len(counts) - 10} more classes', str(rest)))
+        say(table(('class', 'instances'), rows))
+    say()
+
+
+def _score(annotations: Annotations, run: _Run) -> dict[str, Any]:
+    from segnode.evaluation.metrics import average_precision
+
+    if run.not_annotated:
+        shown = ', '.join(run.not_annotated[:3]) + (', ...' if len(run.not_annotated) > 3 else '')
+        note(f'left out {len(run.not_annotated)} images without annotations ({shown})')
+    images = run.scored_ids
+    if not images:
+        raise AnnotationError('none of the images is annotated: compare the file names')
+    if len(images) < len(annotations.images):
+        note(f'scored on the {len(images)} images given of {len(annotations.images)} annotated')
+    box = average_precision(annotations, run.results, 'bbox', images)
+    mask = average_precision(annotations, run.results, 'segm', images)
+    rows = [
+        (name, *('-' if value is None else f'{value:.3f}' for value in (score.ap, score.ap50)))
+        for name, score in (('box', box), ('mask', mask))
+    ]
+    say(table((f'{len(images)} images', 'AP', 'AP50'), rows))
+    say()
+    return {
+        'results': run.results,
+        'box_ap': box.ap,
+        'box_ap50': box.ap50,
+        'mask_ap': mask.ap,
+        'mask_ap50': mask.ap50,
+        'images': len(images),
+        'milliseconds_p50': float(np.median(run.image_ms)) if run.image_ms else None,
+    }
