@@ -113,13 +113,13 @@ def decode_image(
             f'found {buffer.size}; correct the publisher of the image'
         )
     pixels = buffer[: rows * step].reshape(rows, step)[:, : width * pixel_bytes]
-    if encoding == 'mono16':
-        pixels = np.ascontiguousarray(pixels[:, 0 if is_bigendian else 1 :: 2])
-    elif pixel_bytes > 1:
+    if pixel_bytes > 1:
         pixels = pixels.reshape(rows, width, pixel_bytes)
+    if encoding == 'mono16':
+        pixels = cast('npt.NDArray[np.uint8]', cv2.extractChannel(pixels, int(not is_bigendian)))
     if code is None:
         return Image(pixels, 'rgb' if encoding == 'rgb8' else 'bgr')
-    return Image(_convert(pixels, code), 'bgr')
+    return Image(cast('npt.NDArray[np.uint8]', cv2.cvtColor(pixels, code)), 'bgr')
 
 
 def decode_compressed(*, format: str, data: ImageData) -> Image:  # noqa: A002
@@ -189,10 +189,6 @@ def _check_sampling(encoding: str, height: int, width: int) -> None:
         raise ImageError(
             f'expected at least 3 x 3 pixels for {encoding}, found {width} x {height}'
         )
-
-
-def _convert(pixels: npt.NDArray[np.uint8], code: int) -> npt.NDArray[np.uint8]:
-    return cast('npt.NDArray[np.uint8]', cv2.cvtColor(pixels, code))
 
 
 def _file_size(file: bytes, format_name: str) -> tuple[int, int]:
