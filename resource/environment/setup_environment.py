@@ -1,0 +1,550 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Makes ``.venv`` in the checkout: ROS 2, torch and segnode itself, in one prefix.
+
+Without a ROS 2 sourced, rclpy and the message packages come from wheels and vision_msgs is built
+from vision_msgs.json, so that ``.venv/bin/python -m segnode`` needs nothing sourced. With one
+sourced, the virtual environment sees its packages and only torch and the like are added.
+
+Each step leaves a stamp with the hash of what went into it and is skipped while that holds.
+Standard library only: this runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent.parent
+NEEDED_PYTHON = (3, 10)
+NEEDED_BYTES = 9 * 10**9
+NETWORK_REMEDY = 'check the network and run the same command again; what is done is kept'
+# What a shell may carry over from another ROS or virtual environment.
+FOREIGN_VARIABLES = (
+    'AMENT_PREFIX_PATH',
+    'CMAKE_PREFIX_PATH',
+    'COLCON_PREFIX_PATH',
+    'LD_LIBRARY_PATH',
+    'PYTHONHOME',
+    'PYTHONPATH',
+)
+# What torch from another source (JetPack's, say) replaces.
+TORCH_STACK = re.compile(r'(torch|torchvision|triton|nvidia-.*|cuda-.*)==')
+# Asked of the system's interpreter where a ROS is sourced.
+PROBE = """
+import importlib.util, json
+import rclpy
+try:
+    import numpy
+    numpy_major = int(numpy.__version__.split('.')[0])
+except ImportError:
+    numpy_major = None
+found = {name: importlib.util.find_spec(name) is not None
+         for name in ('vision_msgs', 'torch', 'torchvision')}
+print(json.dumps({'numpy_major': numpy_major, 'vision_msgs': found['vision_msgs'],
+                  'torch': found['torch'] and found['torchvision']}))
+"""
+
+
+class SetupError(Exception):
+    """A step failed; the text says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class SourcedRos:
+    """The ROS 2 that the calling shell has sourced, as the system's Python sees it."""
+
+    distro: str
+    numpy_major: int | None
+    vision_msgs: bool
+    torch: bool
+
+
+def without_prefix(environ: Mapping[str, str], prefix: Path) -> dict[str, str]:
+    """The variables without the path entries that lie in ``prefix``."""
+    kept = dict(environ)
+    for name in FOREIGN_VARIABLES:
+        entries = kept.pop(name, '').split(os.pathsep)
+        entries = [e for e in entries if e and not Path(e).is_relative_to(prefix)]
+        if entries:
+            kept[name] = os.pathsep.join(entries)
+    return kept
+
+
+def find_sourced_ros(
+    environ: Mapping[str, str], python: str, venv: Path | None = None
+) -> SourcedRos | None:
+    """The sourced ROS 2, or None where the shell has none.
+
+    Raises:
+        SetupError: a ROS is sourced, but ``python`` cannot import its rclpy.
+    """
+    if venv is not None:
+        environ = without_prefix(environ, venv)
+    if not environ.get('ROS_DISTRO') and not environ.get('AMENT_PREFIX_PATH'):
+        return None
+    distro = environ.get('ROS_DISTRO', 'DISTRO')
+    probe = subprocess.run(
+        [python, '-c', PROBE], env=dict(environ), capture_output=True, text=True, check=False
+    )
+    if probe.returncode:
+        reason = (probe.stderr.strip().splitlines() or ['no output'])[-1]
+        raise SetupError(
+            f'a ROS 2 is sourced ({distro}), but {python} cannot import its rclpy ({reason}); '
+            'run `make PYTHON=/usr/bin/python3 ...` with the Python that this ROS was built for, '
+            f'or `apt install ros-{distro}-ros-base`, or use a shell without ROS'
+        )
+    return SourcedRos(distro=distro, **json.loads(probe.stdout.splitlines()[-1]))
+
+
+def check_machine(ros: SourcedRos | None, machine: str | None = None) -> None:
+    """Refuses a machine on which a later step would fail.
+
+    Raises:
+        SetupError: something is missing; the text says what to install.
+    """
+    machine = machine or platform.machine()
+    version = '.'.join(map(str, sys.version_info[:2]))
+    if ros is None and machine != 'x86_64':
+        raise SetupError(
+            f'ROS 2 wheels exist for x86_64 only, and this machine is {machine}: install ROS 2 '
+            'with apt, source it (`source /opt/ros/DISTRO/setup.bash`) and run this again'
+        )
+    if ros is not None and not ros.vision_msgs:
+        raise SetupError(
+            f'the sourced ROS 2 has no vision_msgs: apt install ros-{ros.distro}-vision-msgs'
+        )
+    try:
+        import ensurepip  # noqa: F401  Debian ships venv without it
+    except ImportError:
+        raise SetupError(
+            f'Python {version} has no venv: apt install python{version}-venv'
+        ) from None
+    if ros is None:
+        if not any(map(shutil.which, ('c++', 'g++', 'clang++'))):
+            raise SetupError('no C++ compiler for vision_msgs: apt install build-essential')
+        if not (Path(sysconfig.get_path('include')) / 'Python.h').is_file():
+            raise SetupError(
+                f'no Python.h for vision_msgs: apt install python{version}-dev'
+            )
+
+
+def requirements(stem: str, ros: SourcedRos | None) -> list[str]:
+    """The pins of one requirements file, as they hold beside the sourced ROS."""
+    lines = pins(stem)
+    if ros is not None and ros.torch:
+        lines = [line for line in lines if not TORCH_STACK.match(line)]
+    if ros is not None and ros.numpy_major == 1:
+        replacing = {line.split('==')[0]: line for line in pins('numpy1')}
+        replaced = [line for line in lines if line.split('==')[0] not in replacing]
+        if len(replaced) < len(lines):
+            lines = [*replacing.values(), *replaced]
+    return lines
+
+
+def pins(stem: str) -> list[str]:
+    """The lines of ``<stem>.txt`` that are no comments."""
+    lines = (HERE / f'{stem}.txt').read_text().splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+def digest(parts: Iterable[str | bytes]) -> str:
+    """One hash of all parts, in order."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(f'{len(data)}:'.encode() + data)
+    return total.hexdigest()
+
+
+def package_sources(checkout: Path) -> list[Path]:
+    """Every file of the checkout that colcon installs, or that says how."""
+    found = [checkout / name for name in ('package.xml', 'setup.py', 'setup.cfg')]
+    for folder in ('segnode', 'launch', 'config', 'resource'):
+        found += (path for path in (checkout / folder).rglob('*') if path.is_file())
+    return sorted(path for path in found if path.suffix != '.pyc')
+
+
+@dataclass
+class Step:
+    """One part of the set-up: skipped while its stamp holds the hash of its inputs."""
+
+    name: str
+    title: str
+    inputs: Sequence[str | bytes]
+    action: Callable[[], None]
+    remedy: str
+    after: Sequence[Step] = ()
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = digest([*self.inputs, *(step.key for step in self.after)])
+
+
+class Environment:
+    """The virtual environment and the steps that make it."""
+
+    def __init__(self, venv: Path, checkout: Path, ros: SourcedRos | None) -> None:
+        self.venv = venv
+        self.checkout = checkout
+        self.ros = ros
+        # The interpreter itself, so that an activated .venv is never made from itself.
+        self.base_python = Path(sys.executable).resolve()
+        self.python = venv / 'bin' / 'python'
+        self.records = venv / 'setup'
+        self.build = venv / 'build'
+        self.log: Path | None = None
+
+    def steps(self, *, test: bool) -> list[Step]:
+        """The steps in order; ``test`` adds the checkers and the oracle."""
+        version = '.'.join(map(str, sys.version_info[:2]))
+        venv = Step(
+            'venv',
+            f'virtual environment with Python {version}',
+            [version, str(self.base_python), str(self.venv), repr(self.ros)],
+            self.make_venv,
+            f'apt install python{version}-venv',
+        )
+        build = self.pip_step('build', 'colcon and setuptools', [venv])
+        runtime = self.pip_step(
+            'runtime', 'torch and other packages (several GB the first time)', [build]
+        )
+        steps = [venv, build, runtime]
+        if self.ros is None:
+            wheels = self.pip_step('ros', 'ROS 2 from wheels', [runtime])
+            # By what it is built from, and not by every pin: it takes half a minute.
+            numpy = [line for line in requirements('runtime', None) if line.startswith('numpy==')]
+            vision_msgs = Step(
+                'vision_msgs',
+                'vision_msgs from its field table',
+                [(HERE / 'vision_msgs.json').read_bytes(), *pins('ros'), *numpy],
+                self.build_vision_msgs,
+                'apt install build-essential python3-dev',
+                [venv],
+            )
+            steps += [wheels, vision_msgs]
+        sources = package_sources(self.checkout)
+        contents = [part for path in sources for part in (str(path), path.read_bytes())]
+        steps.append(
+            Step(
+                'segnode',
+                'segnode by colcon',
+                contents,
+                self.install_segnode,
+                'see the lines above; is setup.py sound?',
+                [build],
+            )
+        )
+        if test:
+            tools = self.pip_step('test', 'test tools', [runtime])
+            oracle = Step(
+                'oracle',
+                'Detectron2 as an oracle for the tests',
+                pins('oracle'),
+                self.unpack_oracle,
+                NETWORK_REMEDY,
+                [tools],
+            )
+            steps += [tools, oracle]
+        return steps
+
+    def pip_step(self, stem: str, title: str, after: Sequence[Step]) -> Step:
+        """A step that installs the pins of one requirements file."""
+        lines = requirements(stem, self.ros)
+
+        def install() -> None:
+            chosen = self.records / f'{stem}.txt'
+            chosen.write_text('\n'.join(lines) + '\n')
+            self.pip('install', '--requirement', str(chosen))
+
+        return Step(stem, title, lines, install, NETWORK_REMEDY, after)
+
+    def run_steps(self, steps: Sequence[Step]) -> int:
+        """Runs what is not up to date; returns how many steps that was.
+
+        Raises:
+            SetupError: a step failed.
+        """
+        done = 0
+        for step in steps:
+            stamp = self.records / f'{step.name}.stamp'
+            if stamp.is_file() and stamp.read_text() == step.key:
+                continue
+            stamp.unlink(missing_ok=True)
+            self.log = self.records / f'{step.name}.log'
+            say(f'setup: {step.title} ...', end='')
+            start = time.monotonic()
+            try:
+                step.action()
+            except (SetupError, OSError, subprocess.SubprocessError) as error:
+                say(' failed')
+                tail = self.log.read_text(errors='replace').splitlines() if self.log.is_file() else []
+                raise SetupError(
+                    '\n'.join(
+                        [
+                            *(f'  | {line}' for line in tail[-20:]),
+                            f'setup: the step {step.name!r} ({step.title}) failed: {error}',
+                            f'setup: what to do: {step.remedy}',
+                            f'setup: the whole output: {self.log}',
+                        ]
+                    )
+                ) from None
+            self.records.mkdir(parents=True, exist_ok=True)
+            stamp.write_text(step.key)
+            say(f' {time.monotonic() - start:.0f} s')
+            done += 1
+        return done
+
+    def make_venv(self) -> None:
+        """An empty virtual environment in place of whatever this script left there."""
+        if self.venv.exists():
+            if not self.records.is_dir():
+                raise SetupError(f'{self.venv} was not made by this script; move it away')
+            shutil.rmtree(self.venv)
+        free = shutil.disk_usage(self.checkout).free
+        if free < NEEDED_BYTES:
+            raise SetupError(
+                f'{NEEDED_BYTES / 1e9:.0f} GB of free disk space needed, {free / 1e9:.1f} GB found'
+            )
+        # The records first: they mark a half-made environment as this script's own.
+        self.records.mkdir(parents=True)
+        (self.venv / 'COLCON_IGNORE').touch()
+        (self.venv / '.gitignore').write_text('*\n')
+        options = ['--system-site-packages'] if self.ros is not None else []
+        self.run([str(self.base_python), '-m', 'venv', *options, str(self.venv)])
+
+    def build_vision_msgs(self) -> None:
+        """Generates, builds and copies vision_msgs into the prefix, and checks its type hashes.
+
+        Raises:
+            SetupError: what was generated is not wire-compatible with the published package.
+        """
+        table = json.loads((HERE / 'vision_msgs.json').read_text())
+        base = self.build / 'vision_msgs'
+        shutil.rmtree(base, ignore_errors=True)
+        write_interface_package(base / 'source', 'vision_msgs', table)
+        numpy_include = subprocess.run(
+            [str(self.python), '-c', 'import numpy; print(numpy.get_include())'],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        point_cmake_at(self.venv / 'share', sysconfig.get_path('include'), numpy_include)
+        self.colcon(
+            base,
+            base / 'source',
+            base / 'install',
+            '--cmake-args',
+            '-DBUILD_TESTING=OFF',
+            '-DCMAKE_BUILD_TYPE=Release',
+            '-DCMAKE_INSTALL_RPATH=$ORIGIN;$ORIGIN/../../..',
+            f'-DPython3_EXECUTABLE={self.python}',
+        )
+        for name, message in table['messages'].items():
+            generated = base / 'install' / 'share' / 'vision_msgs' / 'msg' / f'{name}.json'
+            hashes = json.loads(generated.read_text())['type_hashes']
+            found = next(h['hash_string'] for h in hashes if h['type_name'].endswith('/' + name))
+            if found != message['type_hash']:
+                raise SetupError(f'vision_msgs/{name} has hash {found}, not the published one')
+        for folder in ('lib', 'share'):
+            shutil.copytree(base / 'install' / folder, self.venv / folder, dirs_exist_ok=True)
+        shutil.rmtree(base)
+
+    def install_segnode(self) -> None:
+        """Installs the checkout and removes what an earlier install left."""
+        base = self.build / 'segnode'
+        shutil.rmtree(base, ignore_errors=True)
+        self.colcon(base, self.checkout, self.venv)
+        record = next(base.glob('*/install.log'))
+        installed = {os.path.realpath(line) for line in record.read_text().splitlines()}
+        packages = next((self.venv / 'lib').glob('python3*')) / 'site-packages'
+        share = self.venv / 'share' / 'segnode'
+        owned = (packages / 'segnode', share / 'launch', share / 'config')
+        for path in (path for folder in owned for path in folder.rglob('*')):
+            if path.is_file() and path.suffix != '.pyc' and os.path.realpath(path) not in installed:
+                path.unlink()
+
+    def unpack_oracle(self) -> None:
+        """Unpacks Detectron2's Python into ``oracle/`` of the virtual environment."""
+        target = self.venv / 'oracle'
+        download = self.build / 'oracle'
+        for folder in (target, download):
+            shutil.rmtree(folder, ignore_errors=True)
+        # Its setup.py imports torch, which an isolated build would not see.
+        self.pip(
+            'download',
+            '--no-deps',
+            '--no-binary=:all:',
+            '--no-build-isolation',
+            '--require-hashes',
+            f'--dest={download}',
+            f'--requirement={HERE / "oracle.txt"}',
+        )
+        with tarfile.open(next(download.glob('*.tar.gz'))) as archive:
+            for member in archive:
+                path = Path(*Path(member.name).parts[1:])
+                data = archive.extractfile(member) if member.isfile() else None
+                if data is None or path.parts[:1] != ('detectron2',) or '..' in path.parts:
+                    continue
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                (target / path).write_bytes(data.read())
+        shutil.rmtree(download)
+
+    def colcon(self, base: Path, source: Path, install: Path, *arguments: str) -> None:
+        """Builds the package in ``source`` and installs it, with all by-products in ``base``."""
+        self.run(
+            [
+                *(str(self.python), '-m', 'colcon', f'--log-base={base / "log"}', 'build'),
+                *(f'--paths={source}', f'--build-base={base}', '--merge-install'),
+                *(f'--install-base={install}', '--event-handlers', 'console_direct+'),
+                *arguments,
+            ]
+        )
+
+    def pip(self, command: str, *arguments: str) -> None:
+        """Runs the virtual environment's pip."""
+        self.run([str(self.python), '-m', 'pip', command, '--no-input', *arguments])
+
+    def run(self, command: Sequence[str]) -> None:
+        """Runs a command into the log of the current step.
+
+        Raises:
+            SetupError: it did not exit with 0.
+        """
+        assert self.log is not None
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open('w') as log:
+            log.write(f'$ {" ".join(command)}\n')
+            log.flush()
+            code = subprocess.run(
+                command,
+                cwd=self.checkout,
+                env=self.variables(os.environ),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            ).returncode
+        if code:
+            raise SetupError(f'exit code {code}')
+
+    def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The environment of every command: the virtual environment first, nothing foreign."""
+        kept = without_prefix(environ, self.venv)
+        if self.ros is None:
+            for name in (*FOREIGN_VARIABLES, 'ROS_DISTRO'):
+                kept.pop(name, None)
+        for name in ('AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH'):
+            kept[name] = os.pathsep.join(filter(None, [str(self.venv), kept.get(name)]))
+        kept['PATH'] = f'{self.venv / "bin"}{os.pathsep}{kept.get("PATH", os.defpath)}'
+        kept['VIRTUAL_ENV'] = str(self.venv)
+        kept['COLCON_DEFAULTS_FILE'] = os.devnull
+        kept['PIP_DISABLE_PIP_VERSION_CHECK'] = '1'
+        return kept
+
+
+def write_interface_package(folder: Path, name: str, table: Mapping[str, object]) -> None:
+    """Writes an interface package of messages from its field table."""
+    messages = table['messages']
+    assert isinstance(messages, dict)
+    (folder / 'msg').mkdir(parents=True)
+    for message, entry in messages.items():
+        (folder / 'msg' / f'{message}.msg').write_text('\n'.join(entry['fields']) + '\n')
+    depends = ('geometry_msgs', 'std_msgs')
+    (folder / 'package.xml').write_text(
+        '<?xml version="1.0"?>\n<package format="3">\n'
+        f'  <name>{name}</name>\n  <version>{table["version"]}</version>\n'
+        f'  <description>Messages of {name}, generated from a field table</description>\n'
+        '  <maintainer email="segnode@users.noreply.github.com">segnode</maintainer>\n'
+        '  <license>Apache-2.0</license>\n'
+        '  <buildtool_depend>ament_cmake</buildtool_depend>\n'
+        '  <buildtool_depend>rosidl_default_generators</buildtool_depend>\n'
+        + ''.join(f'  <depend>{depend}</depend>\n' for depend in depends)
+        + '  <exec_depend>rosidl_default_runtime</exec_depend>\n'
+        '  <member_of_group>rosidl_interface_packages</member_of_group>\n'
+        '  <export><build_type>ament_cmake</build_type></export>\n</package>\n'
+    )
+    files = ' '.join(f'"msg/{message}.msg"' for message in messages)
+    (folder / 'CMakeLists.txt').write_text(
+        f'cmake_minimum_required(VERSION 3.14)\nproject({name})\n'
+        'set(CMAKE_CXX_STANDARD 17)\n'
+        'find_package(ament_cmake REQUIRED)\nfind_package(rosidl_default_generators REQUIRED)\n'
+        + ''.join(f'find_package({depend} REQUIRED)\n' for depend in depends)
+        + f'rosidl_generate_interfaces(${{PROJECT_NAME}} {files} '
+        f'DEPENDENCIES {" ".join(depends)})\n'
+        'ament_export_dependencies(rosidl_default_runtime)\nament_package()\n'
+    )
+
+
+def point_cmake_at(share: Path, python_include: str, numpy_include: str) -> None:
+    """Rewrites the folders of the wheels' build machine in their exported CMake files.
+
+    CMake refuses to generate while an imported target names an include folder that is missing.
+    """
+    for path in share.rglob('*.cmake'):
+        text = path.read_text(errors='surrogateescape')
+        if '/opt/python/' not in text:
+            continue
+        text = re.sub(r'/opt/python/[^;"\s]*/numpy/_?core/include', numpy_include, text)
+        text = re.sub(r'/opt/python/[^;"\s]*/include/python3[\d.]*', python_include, text)
+        path.write_text(text, errors='surrogateescape')
+
+
+def say(text: str, end: str = '\n') -> None:
+    """Prints at once."""
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Sets up what is not up to date."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('--test', action='store_true', help='add the test tools and the oracle')
+    parser.add_argument('--venv', type=Path, default=CHECKOUT / '.venv', help='default: .venv')
+    arguments = parser.parse_args(argv)
+    venv = arguments.venv.absolute()
+    try:
+        if sys.version_info < NEEDED_PYTHON:
+            raise SetupError(
+                f'Python 3.10 or newer needed, {platform.python_version()} found: '
+                'run `make PYTHON=python3.10 ...` with a newer one'
+            )
+        ros = find_sourced_ros(os.environ, str(Path(sys.executable).resolve()), venv)
+        check_machine(ros)
+        lock = os.open(CHECKOUT, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say('setup: waiting for another set-up of this checkout')
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        environment = Environment(venv, CHECKOUT, ros)
+        done = environment.run_steps(environment.steps(test=arguments.test))
+    except SetupError as error:
+        sys.stderr.write(f'{error}\n')
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write('\nsetup: interrupted; run the same command again to go on\n')
+        return 130
+    source = 'from wheels' if ros is None else f'{ros.distro}, as sourced'
+    say(f'setup: {venv} is {"ready" if done else "up to date"} (ROS 2 {source})')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

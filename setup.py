@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The ament_python package: all metadata lives here (and, for rosdep, in package.xml)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+COMMANDS = ('node', 'predict', 'demo', 'doctor')
+
+
+def files(pattern: str) -> list[str]:
+    """Paths of the checkout, relative to it, as setuptools wants them."""
+    return sorted(str(path) for path in Path().glob(pattern) if path.is_file())
+
+
+setup(
+    name='segnode',
+    version='0.1.0',
+    description='Instance masks for robots: Mask R-CNN on camera topics of ROS 2, and offline',
+    author='The segnode authors',
+    author_email='segnode@users.noreply.github.com',
+    maintainer='The segnode authors',
+    maintainer_email='segnode@users.noreply.github.com',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['segnode', 'segnode.*']),
+    package_data={'': ['py.typed', '*.safetensors', '*.yaml']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', ['resource/segnode']),
+        ('share/segnode', ['package.xml']),
+        ('share/segnode/launch', files('launch/*.launch.py')),
+        ('share/segnode/config', files('config/*')),
+    ],
+    install_requires=[
+        'numpy',
+        'opencv-python-headless',
+        'pillow',
+        'pycocotools',
+        'pyyaml',
+        'safetensors',
+        'setuptools',
+        'torch',
+        'torchvision',
+        'tqdm',
+    ],
+    extras_require={'test': ['pytest']},
+    zip_safe=True,
+    entry_points={
+        'console_scripts': [f'{command} = segnode.__main__:{command}' for command in COMMANDS]
+    },
+)
