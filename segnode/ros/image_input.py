@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""A camera's subscription: QoS that fits the publishers, undecoded messages, and decoding."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import Header
+
+from segnode.errors import ImageError
+from segnode.image import Image
+from segnode.image_message import UnsupportedEncodingError, decode_compressed, decode_image
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+TYPE_NAMES = {
+    ImageMessage: 'sensor_msgs/msg/Image',
+    CompressedImage: 'sensor_msgs/msg/CompressedImage',
+}
+
+
+def common_reliability(offers: Sequence[ReliabilityPolicy]) -> ReliabilityPolicy:
+    """Return reliable where every publisher offers it, else best effort, which fits them all.
+
+    Without a publisher it is reliable: large raw images rarely survive best effort.
+    """
+    if all(offer == ReliabilityPolicy.RELIABLE for offer in offers):
+        return ReliabilityPolicy.RELIABLE
+    return ReliabilityPolicy.BEST_EFFORT
+
+
+class ImageInput:
+    """One camera: every message goes to a callback as its serialised bytes.
+
+    Bytes are deserialised and decoded only for frames that are worked on.
+
+    Attributes:
+        topic: the full name of what is subscribed.
+        messages_lost: losses that the middleware reported, None where it cannot.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        topic: str,
+        transport: str,
+        qos: str,
+        receive: Callable[[bytes], None],
+    ) -> None:
+        """Prepare a subscription without opening it.
+
+        Args:
+            node: the node that subscribes.
+            topic: the camera's base topic, before remapping.
+            transport: ``raw`` or ``compressed``.
+            qos: ``auto``, ``sensor_data`` or ``reliable``.
+            receive: called with each message.
+        """
+        self._node = node
+        self._receive = receive
+        self._message_type = CompressedImage if transport == 'compressed' else ImageMessage
+        self.topic = node.resolve_topic_name(topic)
+        if transport == 'compressed':
+            # As image_transport does: remap the base topic first, then add the transport.
+            self.topic = node.resolve_topic_name(f'{self.topic}/compressed')
+        self.messages_lost: int | None = 0
+        override = f'qos_overrides.{self.topic}.subscription.reliability'
+        self._follows = qos == 'auto' and override not in node._parameter_overrides
+        self._reliability = (
+            ReliabilityPolicy.BEST_EFFORT if qos == 'sensor_data' else ReliabilityPolicy.RELIABLE
+        )
+        self._subscription: Subscription | None = None
+
+    def open(self) -> None:
+        """Subscribe."""
+        if self._follows:
+            self._reliability = common_reliability(self._offers())
+        try:
+            self._subscription = self._subscribe(
+                {'message_lost': self._count_lost, 'incompatible_qos': self._note_incompatible}
+            )
+        except UnsupportedEventTypeError:
+            self.messages_lost = None
+            self._subscription = self._subscribe({})
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def follow_publishers(self) -> None:
+        """Subscribe anew where the publishers' reliability has changed."""
+        if self._subscription is None or not self._follows:
+            return
+        offers = self._offers()
+        if offers and common_reliability(offers) != self._reliability:
+            self.close()
+            self.open()
+            self._node.get_logger().info(
+                f'{self.topic}: subscribed {self._reliability.name.lower()} as it is published'
+            )
+
+    def silence(self) -> str:
+        """Say why no image may be coming, and what to do."""
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        if not publishers:
+            return f'nobody publishes {self.topic}; check image_topics, remapping, ROS_DOMAIN_ID'
+        expected = TYPE_NAMES[self._message_type]
+        others = sorted({p.topic_type for p in publishers} - {expected})
+        if others:
+            return f'{self.topic} is {", ".join(others)}, not {expected}; check image_transport'
+        offered = common_reliability([p.qos_profile.reliability for p in publishers])
+        if self._reliability == ReliabilityPolicy.RELIABLE != offered:
+            return (
+                f'incompatible QoS: {self.topic} is published best effort and subscribed '
+                'reliable; set image_qos to auto'
+            )
+        if self._reliability == ReliabilityPolicy.RELIABLE:
+            return f'the publisher of {self.topic} is silent'
+        return (
+            f'the publisher of {self.topic} is silent, or its images are lost on the way: give '
+            "the camera's process the Fast DDS profile of segnode (FASTDDS_DEFAULT_PROFILES_FILE) "
+            'or a reliable publisher'
+        )
+
+    def decode(self, data: bytes) -> tuple[Header, Image]:
+        """Return header and pixels of a serialised message.
+
+        Raises:
+            ImageError: the message or the image in it cannot be decoded.
+        """
+        try:
+            message = deserialize_message(data, self._message_type)
+        except Exception as error:
+            raise ImageError(f'expected {TYPE_NAMES[self._message_type]}: {error}') from None
+        if self._message_type is CompressedImage:
+            return message.header, decode_compressed(format=message.format, data=message.data)
+        try:
+            image = decode_image(
+                height=message.height,
+                width=message.width,
+                encoding=message.encoding,
+                is_bigendian=bool(message.is_bigendian),
+                step=message.step,
+                data=message.data,
+            )
+        except UnsupportedEncodingError as error:
+            image = _decode_with_cv_bridge(message, error)
+        return message.header, image
+
+    def _offers(self) -> list[ReliabilityPolicy]:
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        return [p.qos_profile.reliability for p in publishers]
+
+    def _subscribe(self, callbacks: dict[str, Callable[[Any], None]]) -> Subscription:
+        profile = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=1,
+            reliability=self._reliability,
+            durability=DurabilityPolicy.VOLATILE,
+        )
+        kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+        if not self._follows:
+            # An override that is declared once would pin the reliability of all that follow.
+            kinds.append(QoSPolicyKind.RELIABILITY)
+        subscription = self._node.create_subscription(
+            self._message_type,
+            self.topic,
+            self._receive,
+            profile,
+            raw=True,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False, **callbacks),
+            qos_overriding_options=QoSOverridingOptions(kinds),
+        )
+        self._reliability = profile.reliability
+        return subscription
+
+    def _note_incompatible(self, _event: Any) -> None:
+        if self._follows:
+            self.follow_publishers()
+        else:
+            self._node.get_logger().warning(self.silence())
+
+    def _count_lost(self, event: Any) -> None:
+        self.messages_lost = (self.messages_lost or 0) + event.total_count_change
+
+
+def _decode_with_cv_bridge(message: ImageMessage, unsupported: UnsupportedEncodingError) -> Image:
+    try:
+        bridge = importlib.import_module('cv_bridge').CvBridge()
+    except ImportError:
+        raise unsupported from None
+    try:
+        return Image(bridge.imgmsg_to_cv2(message, 'bgr8'), 'bgr')
+    except Exception as error:
+        raise ImageError(f'{unsupported}; cv_bridge: {error}') from None

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Results as ROS messages: pure functions, one a topic.
+
+Shape letters: H, W image, D detections.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    Detection2D,
+    Detection2DArray,
+    LabelInfo,
+    ObjectHypothesisWithPose,
+    VisionClass,
+)
+
+from segnode.engine import Detections
+
+MAX_CLASSES_IN_CLASS_MASK = 255
+
+
+def detections_message(
+    header: Header,
+    detections: Detections,
+    class_names: Sequence[str],
+    class_id_format: Literal['name', 'index'],
+) -> Detection2DArray:
+    """Return all detections, highest score first; the id of the k-th (from 1) is str(k)."""
+    message = Detection2DArray(header=header)
+    rows = zip(
+        detections.boxes_xyxy.tolist(),
+        detections.scores.tolist(),
+        detections.class_ids.tolist(),
+        strict=True,
+    )
+    for k, ((x0, y0, x1, y1), score, class_id) in enumerate(rows, start=1):
+        detection = Detection2D(header=header, id=str(k))
+        detection.bbox.center.position.x = (x0 + x1) / 2
+        detection.bbox.center.position.y = (y0 + y1) / 2
+        detection.bbox.size_x = x1 - x0
+        detection.bbox.size_y = y1 - y0
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id = (
+            class_names[class_id] if class_id_format == 'name' else str(class_id)
+        )
+        result.hypothesis.score = score
+        detection.results.append(result)
+        message.detections.append(detection)
+    return message
+
+
+def instance_mask_message(header: Header, label_image: npt.NDArray[np.uint16]) -> Image:
+    """Return the label image as 16UC1: cv_bridge would rescale mono16."""
+    return _image_message(header, label_image, '16UC1')
+
+
+def instance_mask_png(header: Header, label_image: npt.NDArray[np.uint16]) -> CompressedImage:
+    """Return the label image as a PNG, its format written as image_transport does.
+
+    Subscribers take the pixels for mono8 where the format does not say 16UC1.
+    """
+    return _compressed_message(
+        header, label_image, '16UC1; png compressed ', '.png', [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    )
+
+
+def class_mask_message(
+    header: Header, label_image: npt.NDArray[np.uint16], class_ids: npt.NDArray[np.int64]
+) -> Image:
+    """Return mono8 of the class index + 1 of the instance that owns each pixel.
+
+    Class indices have to be below MAX_CLASSES_IN_CLASS_MASK.
+    """
+    values = np.concatenate([np.zeros(1, np.int64), class_ids + 1]).astype(np.uint8)
+    return _image_message(header, values[label_image], 'mono8')
+
+
+def overlay_message(header: Header, overlay: npt.NDArray[np.uint8]) -> Image:
+    """Return the drawn picture, (H, W, 3) uint8 BGR, as bgr8."""
+    return _image_message(header, overlay, 'bgr8')
+
+
+def overlay_jpeg(header: Header, overlay: npt.NDArray[np.uint8]) -> CompressedImage:
+    """Return the drawn picture, (H, W, 3) uint8 BGR, as a JPEG."""
+    return _compressed_message(
+        header, overlay, 'bgr8; jpeg compressed bgr8', '.jpg', [cv2.IMWRITE_JPEG_QUALITY, 90]
+    )
+
+
+def label_info_message(
+    header: Header, class_names: Sequence[str], score_threshold: float
+) -> LabelInfo:
+    """Return the class map (class index to name) and the score threshold in force."""
+    classes = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(class_names)]
+    return LabelInfo(header=header, class_map=classes, threshold=score_threshold)
+
+
+def stage_times_message(
+    header: Header,
+    name: str,
+    stage_ms: Mapping[str, float],
+    network_hw: tuple[int, int],
+    counts: Mapping[str, int],
+) -> DiagnosticArray:
+    """Return one frame's times: ``<stage>_ms`` each, network input size in pixels, counts."""
+    values = {f'{stage}_ms': f'{ms:.3f}' for stage, ms in stage_ms.items()}
+    values['total_ms'] = f'{sum(stage_ms.values()):.3f}'
+    values['network_height'], values['network_width'] = (str(side) for side in network_hw)
+    values.update({count: str(n) for count, n in counts.items()})
+    status = DiagnosticStatus(name=name, level=DiagnosticStatus.OK, values=key_values(values))
+    return DiagnosticArray(header=header, status=[status])
+
+
+def key_values(values: Mapping[str, str]) -> list[KeyValue]:
+    """Return a mapping as diagnostic_msgs has it."""
+    return [KeyValue(key=key, value=value) for key, value in values.items()]
+
+
+def _image_message(header: Header, pixels: npt.NDArray[np.generic], encoding: str) -> Image:
+    height, width = pixels.shape[:2]
+    data = array.array('B')
+    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast('B'))
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=sys.byteorder == 'big',
+        step=width * pixels.itemsize * (pixels.shape[2] if pixels.ndim == 3 else 1),
+        data=data,
+    )
+
+
+def _compressed_message(
+    header: Header,
+    pixels: npt.NDArray[np.generic],
+    image_format: str,
+    extension: str,
+    options: list[int],
+) -> CompressedImage:
+    _, encoded = cv2.imencode(extension, pixels, options)
+    return CompressedImage(
+        header=header, format=image_format, data=array.array('B', encoded.tobytes())
+    )
