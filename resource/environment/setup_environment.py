@@ -140,9 +140,7 @@ def check_machine(ros: SourcedRos | None, machine: str | None = None) -> None:
         if not any(map(shutil.which, ('c++', 'g++', 'clang++'))):
             raise SetupError('no C++ compiler for vision_msgs: apt install build-essential')
         if not (Path(sysconfig.get_path('include')) / 'Python.h').is_file():
-            raise SetupError(
-                f'no Python.h for vision_msgs: apt install python{version}-dev'
-            )
+            raise SetupError(f'no Python.h for vision_msgs: apt install python{version}-dev')
 
 
 def requirements(stem: str, ros: SourcedRos | None) -> list[str]:
@@ -294,7 +292,9 @@ class Environment:
                 step.action()
             except (SetupError, OSError, subprocess.SubprocessError) as error:
                 say(' failed')
-                tail = self.log.read_text(errors='replace').splitlines() if self.log.is_file() else []
+                tail = (
+                    self.log.read_text(errors='replace').splitlines() if self.log.is_file() else []
+                )
                 raise SetupError(
                     '\n'.join(
                         [
@@ -377,7 +377,11 @@ class Environment:
         share = self.venv / 'share' / 'segnode'
         owned = (packages / 'segnode', share / 'launch', share / 'config')
         for path in (path for folder in owned for path in folder.rglob('*')):
-            if path.is_file() and path.suffix != '.pyc' and os.path.realpath(path) not in installed:
+            if (
+                path.is_file()
+                and path.suffix != '.pyc'
+                and os.path.realpath(path) not in installed
+            ):
                 path.unlink()
 
     def unpack_oracle(self) -> None:

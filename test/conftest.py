@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What every test may ask for, and the reasons for which a marked test is skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from segnode.oracle import import_detectron2
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def shared_folder() -> Path:
+    return Path(os.environ.get('SEGNODE_SHARED') or CHECKOUT.parent / 'shared')
+
+
+def reason_to_skip(marker: str) -> str | None:
+    """What this machine lacks for tests with ``marker``, or None."""
+    if marker == 'gpu' and not torch.cuda.is_available():
+        return 'needs a CUDA or ROCm device'
+    if marker == 'launch' and shutil.which('ros2') is None:
+        return 'needs `ros2 launch` of an installed ROS 2'
+    if marker == 'shared' and not (shared_folder() / 'data').is_dir():
+        return f'needs {shared_folder()} with data/ (another place: SEGNODE_SHARED)'
+    return None
+
+
+def pytest_configure() -> None:
+    # A process that a test starts runs the checkout, too.
+    entries = [str(CHECKOUT), os.environ.get('PYTHONPATH', '')]
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, entries))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if 'shared' in getattr(item, 'fixturenames', ()):
+            item.add_marker('shared')
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in ('gpu', 'launch', 'shared'):
+        if item.get_closest_marker(marker) and (reason := reason_to_skip(marker)):
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    """The folder with photographs, annotations and a trained model; never part of a checkout."""
+    return shared_folder()
+
+
+@pytest.fixture(scope='session')
+def detectron2() -> ModuleType:
+    """Detectron2 itself, as the oracle."""
+    return import_detectron2()
