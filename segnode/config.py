@@ -12,11 +12,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
+
+from typing_extensions import Self
 
 from segnode.errors import ConfigError
-
-T = TypeVar('T', bound='Settings')
 
 
 def setting(
@@ -74,7 +74,7 @@ class Parameter:
         Raises:
             ConfigError: the type, the range or the choice is wrong.
         """
-        expected = type(self.default)
+        expected: type = type(self.default)
         if expected is tuple:
             items = () if value is None else value
             if not isinstance(items, list | tuple) or not all(isinstance(i, str) for i in items):
@@ -91,9 +91,7 @@ class Parameter:
         if isinstance(value, int | float) and not isinstance(value, bool):
             low, high = self.minimum, self.maximum
             if not ((low is None or value >= low) and (high is None or value <= high)):
-                raise ConfigError(
-                    f'{self.name}: expected {self._range()}, found {value!r}'
-                )
+                raise ConfigError(f'{self.name}: expected {self._range()}, found {value!r}')
         return value
 
     def _range(self) -> str:
@@ -127,7 +125,7 @@ class Settings:
                 values[field.name] = value
         return values
 
-    def replace(self: T, changes: Mapping[str, Any]) -> T:
+    def replace(self, changes: Mapping[str, Any]) -> Self:
         """Return a copy with ``changes`` (dotted names) applied.
 
         Raises:
@@ -199,7 +197,7 @@ class Filter(Settings):
     )
     nms_threshold: float = setting(
         -1.0,
-        'IoU above which the lower of two boxes of one class is dropped; -1 takes the model config',
+        'IoU above which the lower of two boxes of a class is dropped; -1 takes the model config',
         minimum=-1.0,
         maximum=1.0,
         runtime=True,
@@ -265,6 +263,13 @@ class Config(Settings):
         'auto',
         'Number format of the network; coordinates and scores stay in fp32',
         choices=('auto', 'fp16', 'bf16', 'fp32'),
+    )
+    memory_limit_mb: int = setting(
+        0,
+        'Most device memory that this process may take, on a GPU; 0 is off',
+        unit='MB',
+        minimum=0,
+        maximum=2**31 - 1,
     )
     class_names: tuple[str, ...] = setting(
         (), "Names of the classes in the model's order; empty takes the model's own"

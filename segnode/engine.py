@@ -10,10 +10,12 @@ Shapes: D instances, H and W of the input image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +25,17 @@ from pycocotools import mask as coco_mask
 from segnode.checkpoint import NativeModel, load_model
 from segnode.checkpoint.torchscript import load_torchscript
 from segnode.config import Config, parameters
-from segnode.errors import ConfigError, DeviceError
+from segnode.errors import ConfigError, DeviceError, OutOfMemoryError
 from segnode.exported import ExportedNetwork
 from segnode.image import Image
+from segnode.model.precision import choose_precision
 from segnode.network import Instances, NativeNetwork
 from segnode.paste import MaskCrop, Paste, label_image, paste_mask, whole_mask
 from segnode.settings import InferenceSettings, resolve_settings
 from segnode.timing import StageClock
+
+if TYPE_CHECKING:
+    from segnode.static_path import StaticPaths
 
 
 class Network(Protocol):
@@ -43,7 +49,9 @@ class Network(Protocol):
         """Raise ConfigError where a setting has no meaning for this network."""
         ...
 
-    def resized_hw(self, image_hw: tuple[int, int], settings: InferenceSettings) -> tuple[int, int]:
+    def resized_hw(
+        self, image_hw: tuple[int, int], settings: InferenceSettings
+    ) -> tuple[int, int]:
         """Return the network's input size for an image, before padding."""
         ...
 
@@ -159,20 +167,34 @@ class Engine:
 
         Raises:
             CheckpointError: the model's files are not usable.
-            ConfigError: a setting does not fit the model.
+            ConfigError: a setting does not fit the model or the device.
             DeviceError: the device is not there.
         """
         say = report or (lambda _: None)
         self.device = select_device(config.device)
+        limit_memory(config.memory_limit_mb, self.device)
         model = load_model(config)
         say(f'model {model.name}, weights {model.weights_path}')
         self._network: Network
+        self._static: StaticPaths | None = None
         self._paste: Paste
         if isinstance(model, NativeModel):
-            self._network = NativeNetwork(
-                model.architecture, model.state_dict, self.device, static=static
-            )
+            precision = choose_precision(config.precision, self.device)
+            network = NativeNetwork(model.architecture, model.state_dict, self.device, precision)
+            if network.float32_layers:
+                say(
+                    f'{len(network.float32_layers)} layers stay in fp32, as their numbers do not '
+                    f'fit in {precision}: {", ".join(network.float32_layers)}'
+                )
+            self._network = network
             self._paste = model.architecture.family
+            self.precision = precision
+            if static or self.device.type == 'cuda':
+                # Here, as a CPU that runs the dynamic path needs neither.
+                from segnode.kernels.operators import select_operators
+                from segnode.static_path import StaticPaths
+
+                self._static = StaticPaths(network, select_operators(self.device), say)
         else:
             if config.device == 'auto' and model.description.quantized_engine:
                 self.device = torch.device('cpu')  # PyTorch's quantized kernels are CPU only
@@ -180,17 +202,17 @@ class Engine:
                 model, load_torchscript(model, self.device), self.device
             )
             self._paste = model.description.paste
+            self.precision = 'exported'
+            if config.precision != 'auto':
+                raise ConfigError(
+                    'precision: expected auto, as an exported model has its own number format '
+                    f'inside, found {config.precision}'
+                )
         self.class_names: tuple[str, ...] = model.class_names
         self.category_ids: tuple[int, ...] | None = model.category_ids
         self.model_name: str = model.name
         self.weights_path: Path = model.weights_path
         self.weights_sha256: str = model.weights_sha256
-        self.precision = 'fp32'
-        if config.precision not in ('auto', self.precision):
-            raise ConfigError(
-                f'precision: expected auto or {self.precision} for this model, '
-                f'found {config.precision}'
-            )
         self.config = config
         self.settings = self._resolve(config)
 
@@ -205,7 +227,10 @@ class Engine:
         changed = [name for name in fixed if current[name] != wanted[name]]
         if changed:
             raise ConfigError(f'{", ".join(changed)}: a change needs a restart')
-        self.settings = self._resolve(config)
+        settings = self._resolve(config)
+        if self._static is not None:
+            self._static.prepare(settings)
+        self.settings = settings
         self.config = config
 
     def _resolve(self, config: Config) -> InferenceSettings:
@@ -220,9 +245,16 @@ class Engine:
             self.segment([blank])
 
     def segment(self, images: Sequence[Image]) -> list[Segmentation]:
-        """Return detections and label image of each of several images of one size."""
+        """Return detections and label image of each of several images of one size.
+
+        Raises:
+            OutOfMemoryError: what the frame held has been freed; another resolution may fit.
+        """
         settings, clock = self.settings, StageClock()
         image_hw = _common_size(images)
+        if self._static is not None:
+            with self._freeing_memory():
+                return self._segment_static(self._static, images, settings)
         found = self._run(images, settings, clock)
         with clock.stage('paste'):
             labels = [label_image(crops, image_hw) for _, crops, _ in found]
@@ -234,7 +266,11 @@ class Engine:
         ]
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
-        """Return detections and whole masks of each of several images of one size."""
+        """Return detections and whole masks of each of several images of one size.
+
+        Raises:
+            OutOfMemoryError: what the frame held has been freed; another resolution may fit.
+        """
         settings, clock = self.settings, StageClock()
         image_hw = _common_size(images)
         found = self._run(images, settings, clock)
@@ -254,10 +290,49 @@ class Engine:
             'peak': torch.cuda.max_memory_allocated(self.device),
         }
 
+    @contextmanager
+    def _freeing_memory(self) -> Iterator[None]:
+        """Turn what PyTorch raises without memory into one typed error, after freeing."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            if not exhausted and 'allocate memory' not in str(error):
+                raise
+        else:
+            return
+        # Outside of the handler, as the exception's frames hold the tensors.
+        if self._static is not None:
+            self._static.clear()
+        gc.collect()
+        if self.device.type == 'cuda':
+            torch.cuda.empty_cache()
+        raise OutOfMemoryError(
+            f'{self.device} ran out of memory at network input short side '
+            f'{self.settings.short_side}; lower resolution.short_side or take a smaller model'
+        )
+
+    def _segment_static(
+        self, static: StaticPaths, images: Sequence[Image], settings: InferenceSettings
+    ) -> list[Segmentation]:
+        answers, stage_ms = static.segment(images, settings)
+        network_hw = self._network.resized_hw((images[0].height, images[0].width), settings)
+        return [
+            Segmentation(
+                Detections(found.boxes, found.scores, found.class_ids, found.areas),
+                found.labels,
+                stage_ms,
+                network_hw,
+                {**found.counts, 'kept': len(found.scores)},
+            )
+            for found in answers
+        ]
+
     def _run(
         self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
     ) -> list[tuple[Detections, list[MaskCrop], dict[str, int]]]:
-        instances = self._network.run(images, settings, clock)
+        with self._freeing_memory():
+            instances = (self._static or self._network).run(images, settings, clock)
         image_hw = (images[0].height, images[0].width)
         with clock.stage('paste'):
             return [self._paste_instances(each, image_hw, settings) for each in instances]
@@ -273,7 +348,10 @@ class Engine:
         areas = np.array([crop.area for crop in crops], dtype=np.int64)
         stay = (areas >= settings.min_mask_area) & (areas <= settings.max_mask_area)
         detections = Detections(
-            boxes[stay], found.scores.numpy()[stay], found.class_ids.numpy()[stay], areas[stay]
+            boxes[stay],
+            found.scores.numpy()[stay],
+            found.class_ids.numpy()[stay],
+            areas[stay],
         )
         counts = dict(found.counts)
         counts['filtered_area'] += int((~stay).sum())
@@ -302,6 +380,20 @@ def select_device(name: str) -> torch.device:
             f'{torch.cuda.device_count()}; take device auto or cpu, or run "segnode doctor"'
         )
     return device
+
+
+def limit_memory(megabytes: int, device: torch.device) -> None:
+    """Let this process take no more than that much of a GPU's memory; 0 is no limit.
+
+    Raises:
+        ConfigError: a limit for a device that has none.
+    """
+    if megabytes == 0:
+        return
+    if device.type != 'cuda':
+        raise ConfigError(f'memory_limit_mb: expected 0 on {device}, found {megabytes}')
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(megabytes * 2**20 / total, 1.0), device)
 
 
 def _common_size(images: Sequence[Image]) -> tuple[int, int]:

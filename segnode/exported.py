@@ -60,14 +60,19 @@ class ExportedNetwork:
             ConfigError: an IoU threshold or a number of proposals was set.
         """
         defaults = self.defaults()
-        for name, key in (('nms_threshold', 'filter.nms_threshold'), ('proposals', 'proposals')):
+        for name, key in (
+            ('nms_threshold', 'filter.nms_threshold'),
+            ('proposals', 'proposals'),
+        ):
             if getattr(settings, name) != getattr(defaults, name):
                 raise ConfigError(
                     f'{key}: expected it unset, as an exported model has its own inside, '
                     f'found {getattr(settings, name)}'
                 )
 
-    def resized_hw(self, image_hw: tuple[int, int], settings: InferenceSettings) -> tuple[int, int]:
+    def resized_hw(
+        self, image_hw: tuple[int, int], settings: InferenceSettings
+    ) -> tuple[int, int]:
         """Return the network's input size for an image."""
         return resized_hw(image_hw, settings.short_side, settings.long_side)
 
@@ -87,9 +92,7 @@ class ExportedNetwork:
         return [self._run_one(image, settings, clock) for image in images]
 
     @torch.inference_mode()
-    def _run_one(
-        self, image: Image, settings: InferenceSettings, clock: StageClock
-    ) -> Instances:
+    def _run_one(self, image: Image, settings: InferenceSettings, clock: StageClock) -> Instances:
         image_hw = (image.height, image.width)
         network_hw = self.resized_hw(image_hw, settings)
         with clock.stage('preprocess'):
@@ -106,7 +109,8 @@ class ExportedNetwork:
             width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
             usable &= (width > 0) & (height > 0)
             allowed = torch.isin(
-                class_ids, torch.tensor(sorted(settings.classes), device=class_ids.device)
+                class_ids,
+                torch.tensor(sorted(settings.classes), device=class_ids.device),
             )
             chosen = (usable & allowed).nonzero().squeeze(1)[: settings.max_instances]
             filtered = filter_detections(
@@ -144,6 +148,6 @@ def exported_input(image: Image, size_hw: tuple[int, int], given: ExportedInput)
     if image.order != given.color:
         pixels = pixels[..., ::-1]
     planar = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
-    mean = np.float32(given.mean).reshape(3, 1, 1)
-    std = np.float32(given.std).reshape(3, 1, 1)
+    mean = np.array(given.mean, dtype=np.float32).reshape(3, 1, 1)
+    std = np.array(given.std, dtype=np.float32).reshape(3, 1, 1)
     return torch.from_numpy((planar * np.float32(given.scale) - mean) / std)

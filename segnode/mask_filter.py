@@ -58,7 +58,8 @@ def filter_detections(
     """
     scale_y, scale_x = image_hw[0] / network_hw[0], image_hw[1] / network_hw[1]
     scaled = torch.stack(
-        [x * s for x, s in zip(boxes.unbind(-1), (scale_x, scale_y) * 2, strict=True)], dim=-1
+        [x * s for x, s in zip(boxes.unbind(-1), (scale_x, scale_y) * 2, strict=True)],
+        dim=-1,
     )
     keep = valid
     if paste == 'detectron2':

@@ -45,7 +45,8 @@ def axis_weights(
     """Return how the pixels of one axis sample the mask of one box.
 
     Args:
-        low, high: the box's interval in input pixels.
+        low: start of the box's interval, input pixels.
+        high: its end.
         size: the image's extent in pixels.
         cells: M.
         paste: whose sampling to follow.

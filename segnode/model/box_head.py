@@ -54,20 +54,36 @@ class BoxHead(nn.Module):
             self.add_module(f'conv{index}', Conv(channels, dim, 3, relu=True))
             self.convs.append(f'conv{index}')
             channels = dim
-        size = channels * architecture.box_pooler_resolution**2
+        self.pooled_side = architecture.box_pooler_resolution
+        size = channels * self.pooled_side**2
         for index, dim in enumerate(architecture.box_fc_dims, start=1):
             self.add_module(f'fc{index}', nn.Linear(size, dim))
             self.fcs.append(f'fc{index}')
             size = dim
         self.out_features = size
+        self._channels_last = False
+
+    @torch.no_grad()
+    def expect_channels_last(self) -> None:
+        """Reorder the first layer for pooled features in channels_last memory.
+
+        Flattening them as they lie saves a copy of all RoIs a frame.
+        """
+        fc = self.get_submodule(self.fcs[0])
+        assert isinstance(fc, nn.Linear)
+        side = self.pooled_side
+        weight = fc.weight.view(fc.out_features, -1, side, side).permute(0, 2, 3, 1)
+        fc.weight = nn.Parameter(weight.reshape(fc.out_features, -1), requires_grad=False)
+        self._channels_last = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pooled features (R, C, S, S) to (R, F)."""
         for name in self.convs:
             x = self.get_submodule(name)(x)
-        x = x.flatten(1)
+        x = x.permute(0, 2, 3, 1).flatten(1) if self._channels_last else x.flatten(1)
         for name in self.fcs:
             fc = self.get_submodule(name)
+            assert isinstance(fc, nn.Linear)
             x = F.relu(fc(x.to(fc.weight.dtype)))
         return x
 
@@ -95,9 +111,10 @@ def select_detections(
     architecture: Architecture,
     *,
     score_threshold: float | Tensor,
-    nms_threshold: float,
+    nms_threshold: float | Tensor,
     allowed: Tensor,
-    max_instances: int,
+    capacity: int,
+    max_instances: int | Tensor,
     candidates: int | None,
     suppress: Suppress = nms,
 ) -> BoxDetections:
@@ -116,20 +133,22 @@ def select_detections(
         score_threshold: a score must exceed it.
         nms_threshold: IoU between boxes of one class.
         allowed: (C,) bool, the classes to keep.
-        max_instances: D.
+        capacity: D.
+        max_instances: how many of the D may be valid.
         candidates: K; None takes as many as there are, for which it synchronises.
         suppress: the NMS to use.
 
     Returns:
-        Detections of one fixed shape; with a fixed K it does not synchronise where ``suppress`` does not.
+        Detections of one fixed shape; with a fixed K it does not synchronise where ``suppress``
+        does not.
     """
     n, p, classes = logits.shape[0], logits.shape[1], logits.shape[2] - 1
     probabilities = logits.float().softmax(-1)[..., :classes]
     usable = proposals.valid[..., None] & (probabilities > score_threshold)
     scores = probabilities.masked_fill(~usable, -torch.inf).flatten(1)
     total = usable.flatten(1).sum(1)
-    capacity = max(int(total.max()), 1) if candidates is None else candidates
-    scores, index = top_k(scores, min(capacity, scores.shape[1]))
+    considered = max(int(total.max()), 1) if candidates is None else candidates
+    scores, index = top_k(scores, min(considered, scores.shape[1]))
     proposal, class_ids = index // classes, index % classes
 
     deltas = deltas.view(n, p, -1, 4)
@@ -146,10 +165,9 @@ def select_detections(
 
     kept = suppress(boxes, valid, nms_threshold, class_ids)
     passed = kept & allowed[class_ids]
-    scores, index = top_k(
-        scores.masked_fill(~passed, -torch.inf), min(max_instances, scores.shape[1])
-    )
-    valid = scores > -torch.inf
+    scores, index = top_k(scores.masked_fill(~passed, -torch.inf), min(capacity, scores.shape[1]))
+    rank = torch.arange(scores.shape[1], device=scores.device)
+    valid = (scores > -torch.inf) & (rank < max_instances)
     survivors = valid.sum(1)
     return BoxDetections(
         boxes=boxes.gather(1, index[..., None].expand(-1, -1, 4)),
@@ -157,5 +175,5 @@ def select_detections(
         class_ids=class_ids.gather(1, index),
         valid=valid,
         filtered_class=kept.sum(1) - passed.sum(1),
-        overflow=(total > capacity) & (survivors < max_instances),
+        overflow=(total > considered) & (survivors < max_instances),
     )

@@ -35,7 +35,8 @@ def decode_boxes(
     half_w = 0.5 * torch.exp((dw / ww).clamp(max=SCALE_CLAMP)) * widths
     half_h = 0.5 * torch.exp((dh / wh).clamp(max=SCALE_CLAMP)) * heights
     return torch.stack(
-        (center_x - half_w, center_y - half_h, center_x + half_w, center_y + half_h), dim=-1
+        (center_x - half_w, center_y - half_h, center_x + half_w, center_y + half_h),
+        dim=-1,
     )
 
 
@@ -44,7 +45,13 @@ def clip_boxes(boxes: Tensor, image_hw: tuple[int, int]) -> Tensor:
     height, width = image_hw
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack(
-        (x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)), dim=-1
+        (
+            x0.clamp(0, width),
+            y0.clamp(0, height),
+            x1.clamp(0, width),
+            y1.clamp(0, height),
+        ),
+        dim=-1,
     )
 
 

@@ -8,6 +8,8 @@ interface, so each is tried on a small input first and must agree with the plain
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -16,31 +18,45 @@ from segnode.model.backbone import Conv, FusedConv
 
 def onednn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
     """Run one folded convolution by oneDNN."""
-    geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+    pads, strides = _ints(conv.padding), _ints(conv.stride)
+    geometry = (pads, strides, _ints(conv.dilation), conv.groups)
     if residual is None:
-        attribute = 'relu' if conv.relu else 'none'
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, conv.weight, conv.bias, *geometry, attribute, [], ''
+            x, conv.weight, conv.bias, *geometry, 'relu' if conv.relu else 'none', [], ''
         )
         return out
-    attribute = 'relu' if conv.relu else None
     out = torch.ops.mkldnn._convolution_pointwise.binary(
-        x, residual, conv.weight, conv.bias, *geometry, 'add', 1.0, attribute, [], ''
+        x,
+        residual,
+        conv.weight,
+        conv.bias,
+        *geometry,
+        'add',
+        1.0,
+        'relu' if conv.relu else None,
+        [],
+        '',
     )
     return out
 
 
 def cudnn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
     """Run one folded convolution by cuDNN; only those with a ReLU have a fused form."""
-    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    strides, pads, dilation = _ints(conv.stride), _ints(conv.padding), _ints(conv.dilation)
     if not conv.relu:
-        x = torch.conv2d(
-            x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
-        )
+        x = torch.conv2d(x, conv.weight, conv.bias, strides, pads, dilation, conv.groups)
         return x if residual is None else x + residual
     if residual is None:
-        return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *geometry)
-    return torch.cudnn_convolution_add_relu(x, conv.weight, residual, 1.0, conv.bias, *geometry)
+        return torch.cudnn_convolution_relu(
+            x, conv.weight, conv.bias, strides, pads, dilation, conv.groups
+        )
+    return torch.cudnn_convolution_add_relu(
+        x, conv.weight, residual, 1.0, conv.bias, strides, pads, dilation, conv.groups
+    )
+
+
+def _ints(geometry: Iterable[int | str]) -> list[int]:
+    return [int(value) for value in geometry]
 
 
 def fuse_convolutions(model: nn.Module) -> str:
@@ -70,7 +86,10 @@ def _agrees(conv: Conv, fused: FusedConv) -> bool:
     plain = conv.forward(x)
     residual = torch.ones_like(plain)
     try:
-        results = [(fused(conv, x, None), plain), (fused(conv, x, residual), conv(x, residual))]
+        results = [
+            (fused(conv, x, None), plain),
+            (fused(conv, x, residual), conv(x, residual)),
+        ]
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     tolerance = 1e-4 if conv.weight.dtype == torch.float32 else 3e-2

@@ -10,18 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
 # boxes, valid, threshold, groups -> keep
-Suppress: TypeAlias = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
+Suppress: TypeAlias = Callable[[Tensor, Tensor, float | Tensor, Tensor | None], Tensor]
 
 # Boxes resolved serially before their rows are applied to all that follow.
 BLOCK = 64
 
 
-def nms(boxes: Tensor, valid: Tensor, threshold: float, groups: Tensor | None = None) -> Tensor:
+def nms(
+    boxes: Tensor,
+    valid: Tensor,
+    threshold: float | Tensor,
+    groups: Tensor | None = None,
+) -> Tensor:
     """Keep each box that no kept box before it overlaps by more than ``threshold``.
 
     Args:
@@ -41,7 +47,7 @@ def nms(boxes: Tensor, valid: Tensor, threshold: float, groups: Tensor | None = 
             _nms_of_one(
                 flat_boxes[i],
                 flat_valid[i],
-                threshold,
+                float(threshold),
                 None if flat_groups is None else flat_groups[i],
             )
             for i in range(flat_boxes.shape[0])
@@ -65,14 +71,31 @@ def _nms_of_one(boxes: Tensor, valid: Tensor, threshold: float, groups: Tensor |
     return keep
 
 
+def largest_float32(threshold: float) -> float:
+    """Return the largest float32 not above ``threshold``.
+
+    torchvision compares float32 overlaps with a float64 threshold; this one, compared in
+    float32, gives the same answer where an overlap is the threshold rounded up (0.3, for one).
+    """
+    nearest = np.float32(threshold)
+    above = float(nearest) > threshold
+    return float(np.nextafter(nearest, np.float32(-1)) if above else nearest)
+
+
 def nms_static(
-    boxes: Tensor, valid: Tensor, threshold: float | Tensor, groups: Tensor | None = None
+    boxes: Tensor,
+    valid: Tensor,
+    threshold: float | Tensor,
+    groups: Tensor | None = None,
 ) -> Tensor:
     """As ``nms``, by a block-wise suppression matrix: one shape, no host stop.
 
     It is the plain twin of the device kernel: within a block of 64 boxes the order is resolved
     serially, then the rows of those that stay are applied to everything behind the block.
+    A ``threshold`` on the device, () float32, should come from ``largest_float32``.
     """
+    if not isinstance(threshold, Tensor):
+        threshold = largest_float32(threshold)
     k = valid.shape[-1]
     x0, y0, x1, y1 = boxes.unbind(-1)
     area = (x1 - x0) * (y1 - y0)

@@ -9,11 +9,15 @@ convolutions and the fully connected layers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+Layer: TypeAlias = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -54,27 +58,23 @@ def convert_layers(
     Returns:
         Names of the layers that stay float32.
     """
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    layers: dict[str, Layer] = {
+        name: module for name, module in model.named_modules() if isinstance(module, Layer)
     }
-    weights = {name: layer.weight.detach().clone() for name, layer in layers.items()}
-    biases = {
-        name: None if layer.bias is None else layer.bias.detach().clone()
+    stored = {
+        (name, key): parameter.detach().clone()
         for name, layer in layers.items()
+        for key, parameter in layer.named_parameters(recurse=False)
     }
 
     def convert(name: str, to: torch.dtype) -> None:
         # From the stored float32, as a value that was rounded once cannot come back.
-        layer, bias = layers[name], biases[name]
-        layer.weight.data = weights[name].to(to)
-        if layer.bias is not None and bias is not None:
-            layer.bias.data = bias.to(to)
+        for key, parameter in layers[name].named_parameters(recurse=False):
+            parameter.data = stored[name, key].to(to)
 
     kept: list[str] = []
     for name in layers:
-        fits = torch.isfinite(weights[name].to(dtype)).all()
+        fits = torch.isfinite(stored[name, 'weight'].to(dtype)).all()
         convert(name, dtype if fits else torch.float32)
         if not fits:
             kept.append(name)
@@ -88,13 +88,13 @@ def convert_layers(
     return tuple(kept)
 
 
-def _overflowing(layers: dict[str, nn.Module], run: Callable[[], object]) -> list[str]:
+def _overflowing(layers: dict[str, Layer], run: Callable[[], object]) -> list[str]:
     """Return the half precision layers that gave numbers that are not finite, in order."""
     found: list[str] = []
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            half = module.weight.dtype != torch.float32
+            half = layers[name].weight.dtype != torch.float32
             if half and name not in found and not torch.isfinite(output).all():
                 found.append(name)
 

@@ -21,6 +21,9 @@ CANONICAL_SIDE = 224
 CANONICAL_LEVEL = 4
 LEVELS = 4
 
+# Far enough that no sample of an RoI there touches the coarsest map.
+OFF_THE_MAP = -1e4
+
 
 def assign_levels(boxes: Tensor, family: Literal['detectron2', 'torchvision']) -> Tensor:
     """Return the level, 0 for p2 to 3 for p5, of (..., 4) boxes as (...) int64."""
@@ -72,3 +75,46 @@ def multilevel_roi_align(
             aligned,
         )
     return pooled
+
+
+def multilevel_roi_align_static(
+    features: list[Tensor],
+    boxes: Tensor,
+    image_index: Tensor,
+    *,
+    resolution: int,
+    sampling_ratio: int,
+    aligned: bool,
+    family: Literal['detectron2', 'torchvision'],
+) -> Tensor:
+    """Pool every RoI from the level that its size gives it: one shape, no host stop.
+
+    It is the plain twin of the device kernel. Every level pools all RoIs, those of other levels
+    moved off the map, where nothing is read and the answer is zero.
+
+    Args:
+        features: p2 to p5 (more are ignored), each (N, C, h, w), any float dtype.
+        boxes: (R, 4) float32 xyxy, network pixels, within the image.
+        image_index: (R,) int, the image of each RoI.
+        resolution: S.
+        sampling_ratio: samples a bin and side; 0 takes as many as pixels fit.
+        aligned: half-pixel correction (ROIAlignV2).
+        family: whose assignment of levels to follow.
+
+    Returns:
+        (R, C, S, S) in the dtype of the features, channels_last; computed in float32.
+    """
+    levels = assign_levels(boxes, family)
+    pooled = boxes.new_zeros((len(boxes), features[0].shape[1], resolution, resolution))
+    for level in range(LEVELS):
+        placed = boxes.masked_fill((levels != level)[:, None], OFF_THE_MAP)
+        rois = torch.cat((image_index[:, None].to(boxes.dtype), placed), dim=1)
+        pooled += roi_align(
+            features[level].float(),
+            rois,
+            resolution,
+            1.0 / STRIDES[level],
+            sampling_ratio,
+            aligned,
+        )
+    return pooled.to(features[0].dtype).contiguous(memory_format=torch.channels_last)
