@@ -154,7 +154,7 @@ class Settings:
 def parameters(settings: type[Settings]) -> Iterator[Parameter]:
     """Yield every setting of a dataclass, nested ones under dotted names."""
     for field in dataclasses.fields(settings):
-        factory = field.default_factory
+        factory: Any = field.default_factory
         if isinstance(factory, type) and issubclass(factory, Settings):
             for inner in parameters(factory):
                 yield dataclasses.replace(inner, name=f'{field.name}.{inner.name}')
