@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from segnode.checkpoint.message import one_line
 from segnode.checkpoint.state_dict import fit_state_dict
 from segnode.checkpoint.yaml_file import read_yaml
 from segnode.errors import CheckpointError, ConfigError
@@ -282,7 +283,7 @@ def _merge(path: Path, chain: tuple[Path, ...]) -> dict[str, tuple[Any, Path]]:
     merged: dict[str, tuple[Any, Path]] = {}
     for name in bases:
         if '://' in name:
-            raise ConfigError(f'{path}: _BASE_: expected a file, found {name}')
+            raise ConfigError(f'{path}: _BASE_: expected a file, found {one_line(name)}')
         merged.update(_merge(path.parent / Path(name).expanduser(), (*chain, resolved)))
     _flatten(content, '', path, merged)
     return merged
@@ -303,7 +304,9 @@ def _flatten(
                 raise ConfigError(f'{path}: {key}: expected keys under it, found {value!r:.60}')
             _flatten(value, f'{key}.', path, merged)
         else:
-            raise ConfigError(f'{path}: {key}: expected a key of Detectron2, found {_like(key)}')
+            raise ConfigError(
+                f'{path}: {one_line(key)}: expected a key of Detectron2, found {_like(key)}'
+            )
 
 
 _KNOWN: Final = (*DEFAULTS, *IGNORED)

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from segnode.checkpoint import detectron2, torchvision
-from segnode.checkpoint.coco_classes import COCO_CATEGORIES, COCO_CATEGORY_IDS, COCO_CLASS_NAMES
+from segnode.checkpoint.coco_classes import (
+    COCO_CATEGORIES,
+    COCO_CATEGORY_IDS,
+    COCO_CLASS_NAMES,
+)
 from segnode.checkpoint.download import fetch
 from segnode.checkpoint.model import NativeModel, TorchScriptModel
 from segnode.checkpoint.presets import (
@@ -19,7 +23,12 @@ from segnode.checkpoint.presets import (
     unknown_model,
 )
 from segnode.checkpoint.torchscript import read_description
-from segnode.checkpoint.weights_file import check_file, digest, read_weights, weights_kind
+from segnode.checkpoint.weights_file import (
+    check_file,
+    digest,
+    read_weights,
+    weights_kind,
+)
 from segnode.checkpoint.yaml_file import read_yaml
 from segnode.config import Config
 from segnode.errors import CheckpointError, ConfigError

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from segnode.checkpoint.message import one_line
 from segnode.errors import CheckpointError
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -84,7 +85,7 @@ def _mismatch(
         parts.append(f'{len(missing)} missing, such as {missing[0]}')
     if surplus:
         parts.append(
-            f'{len(surplus)} that the model has no place for, such as {surplus[0][:80]!r}'
+            f'{len(surplus)} that the model has no place for, such as {one_line(surplus[0])}'
         )
     return f'the tensors of the model, found {" and ".join(parts)}'
 

@@ -19,6 +19,7 @@ import torchvision  # noqa: F401 - registers the operators that exported models 
 from torch import Tensor
 
 from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS
+from segnode.checkpoint.message import one_line
 from segnode.checkpoint.model import (
     ExportedInput,
     ExportedOutput,
@@ -99,12 +100,12 @@ def load_torchscript(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', FutureWarning)  # torch.jit is deprecated, and works
-            program = torch.jit.load(  # type: ignore[no-untyped-call]
+            program = torch.jit.load(
                 str(model.weights_path), map_location=device or torch.device('cpu')
             )
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
-            f'{model.weights_path}: expected a TorchScript program, found {_last_line(error)}'
+            f'{model.weights_path}: expected a TorchScript program, found {_reason(error)}'
         ) from None
     return TorchScriptRunner(model, program.eval())
 
@@ -145,7 +146,7 @@ class TorchScriptRunner:
             raise
         except RuntimeError as error:
             raise CheckpointError(
-                f'{self._model.weights_path}: the program failed: {_last_line(error)}'
+                f'{self._model.weights_path}: the program failed: {_reason(error)}'
             ) from None
         where = self._model.description.output
         for index in where.select:
@@ -220,8 +221,8 @@ class _Fields:
         """Refuse what was not taken."""
         for key in self._fields:
             raise ConfigError(
-                f'{self._path}: {self._prefix}{key}: expected a field of a model description, '
-                'found an unknown one'
+                f'{self._path}: {self._prefix}{one_line(key)}: expected a field of a model '
+                'description, found an unknown one'
             )
 
     def section(self, key: str) -> _Fields:
@@ -270,6 +271,7 @@ class _Fields:
         return tuple(value)
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:120] if lines else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """Return the last line of an interpreter's error, which names the fault."""
+    lines = str(error).strip().splitlines()
+    return one_line(lines[-1] if lines else error)

@@ -13,6 +13,7 @@ import hashlib
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from segnode.checkpoint.message import one_line
 from segnode.errors import CheckpointError
 
 Kind = Literal['safetensors', 'torch', 'torchscript', 'pickle', 'unknown']
@@ -94,19 +96,27 @@ class _Array:
         _, shape, dtype, fortran, data = state
         self.fill(data, dtype, shape, 'F' if fortran else 'C')
 
-    def fill(self, data: bytes, dtype: _DType, shape: Any, order: Literal['C', 'F']) -> _Array:
+    def fill(
+        self, data: str | bytes, dtype: _DType, shape: Any, order: Literal['C', 'F']
+    ) -> _Array:
+        if isinstance(data, str):  # of Python 2
+            data = data.encode('latin1')
         self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
         return self
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows arrays of numbers and plain containers; all else is forbidden."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Knows arrays of numbers and plain containers; all else is forbidden.
+
+    It is the unpickler in Python: the one in C reports some damage past the caller, to stderr.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream, encoding='latin1')
         self._known: dict[tuple[str, str], object] = {
             ('collections', 'OrderedDict'): OrderedDict,
             ('_codecs', 'encode'): lambda text, _: text.encode('latin1'),
+            ('__builtin__', 'bytes'): lambda: b'',  # so protocol 2 writes an empty array
             ('numpy', 'ndarray'): 'numpy.ndarray',
             ('numpy', 'dtype'): lambda code, *_: _DType(code),
         }
@@ -208,19 +218,21 @@ def _read_safetensors(path: Path) -> WeightsFile:
             return WeightsFile(tensors, dict(stored.metadata() or {}))
     except (safetensors.SafetensorError, *_DAMAGE) as error:
         raise CheckpointError(
-            f'{path}: expected safetensors, found a damaged file ({_brief(error)})'
+            f'{path}: expected safetensors, found a damaged file ({one_line(error)})'
         ) from None
 
 
 def _read_torch(path: Path) -> WeightsFile:
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of odd protocols and sparse tensors: checked later
+            content = torch.load(path, map_location='cpu', weights_only=True)
     except _DAMAGE as error:
         asked = re.search(r'GLOBAL ([\w.]+)', str(error))
         if asked:
             raise _forbidden(path, asked[1]) from None
         raise CheckpointError(
-            f'{path}: expected a file of torch.save, found a damaged one ({_brief(error)})'
+            f'{path}: expected a file of torch.save, found a damaged one ({one_line(error)})'
         ) from None
     return WeightsFile(_tensors(path, content, lambda value: value), {})
 
@@ -233,7 +245,7 @@ def _read_pickle(path: Path) -> WeightsFile:
         raise _forbidden(path, str(error)) from None
     except _DAMAGE as error:
         raise CheckpointError(
-            f'{path}: expected a pickle of NumPy arrays, found a damaged one ({_brief(error)})'
+            f'{path}: expected a pickle of NumPy arrays, found a damaged one ({one_line(error)})'
         ) from None
     if isinstance(content, Mapping) and 'blobs' in content:
         raise CheckpointError(
@@ -272,12 +284,6 @@ def _tensors(
 
 def _forbidden(path: Path, asked: str) -> CheckpointError:
     return CheckpointError(
-        f'{path}: expected tensors alone, found {asked}, which is never run; '
+        f'{path}: expected tensors alone, found {one_line(asked)}, which is never run; '
         "save the weights alone: torch.save({'model': model.state_dict()}, FILE)"
     )
-
-
-def _brief(error: BaseException) -> str:
-    """Return the first sentence of an error, printable and on one line."""
-    text = re.split(r'\. |\n', str(error).strip())[0] or type(error).__name__
-    return ''.join(c for c in text if c.isprintable())[:120]

@@ -9,29 +9,34 @@ from typing import Any
 
 import yaml
 
+from segnode.checkpoint.message import one_line
 from segnode.checkpoint.weights_file import check_file
 from segnode.errors import CheckpointError
 
-_LARGEST = 1 << 20
+_LARGEST = 256 << 10
 
 
-class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+class _PlainLoader(yaml.SafeLoader):
     """PyYAML's safe loader that also takes the Python tags which name plain data."""
 
 
-for _tag, _construct in {
-    'tuple': yaml.SafeLoader.construct_yaml_seq,
-    'list': yaml.SafeLoader.construct_yaml_seq,
-    'dict': yaml.SafeLoader.construct_yaml_map,
-    'str': yaml.SafeLoader.construct_yaml_str,
-    'unicode': yaml.SafeLoader.construct_yaml_str,
-    'bool': yaml.SafeLoader.construct_yaml_bool,
-    'int': yaml.SafeLoader.construct_yaml_int,
-    'long': yaml.SafeLoader.construct_yaml_int,
-    'float': yaml.SafeLoader.construct_yaml_float,
-    'none': yaml.SafeLoader.construct_yaml_null,
-}.items():
-    _PlainLoader.add_constructor(f'tag:yaml.org,2002:python/{_tag}', _construct)
+_TAGS = {
+    'tuple': 'seq',
+    'list': 'seq',
+    'dict': 'map',
+    'str': 'str',
+    'unicode': 'str',
+    'bool': 'bool',
+    'int': 'int',
+    'long': 'int',
+    'float': 'float',
+    'none': 'null',
+}
+_TAG = 'tag:yaml.org,2002:'
+_PlainLoader.yaml_constructors = _PlainLoader.yaml_constructors | {
+    f'{_TAG}python/{python}': yaml.SafeLoader.yaml_constructors[f'{_TAG}{plain}']
+    for python, plain in _TAGS.items()
+}
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
@@ -49,16 +54,16 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     expected = f'{path}: expected {what}, found'
     try:
         if path.stat().st_size > _LARGEST:
-            raise CheckpointError(f'{expected} a file of more than {_LARGEST >> 20} MiB')
+            raise CheckpointError(f'{expected} a file of more than {_LARGEST >> 10} KiB')
         content = yaml.load(path.read_bytes(), _PlainLoader)
     except yaml.constructor.ConstructorError as error:
         tag = str(error.problem).partition("tag '")[2].partition("'")[0]
-        found = (
-            f'the tag {tag.rpartition("2002:")[2]}, which is never built' if tag else error.problem
-        )
-        raise CheckpointError(f'{expected} {found}{_line(error)}') from None
+        found = f'the tag {tag.removeprefix(_TAG)}, which is never built' if tag else ''
+        problem = one_line(found or error.problem)
+        raise CheckpointError(f'{expected} {problem}{_line(error)}') from None
     except yaml.MarkedYAMLError as error:
-        raise CheckpointError(f'{expected} broken YAML: {error.problem}{_line(error)}') from None
+        problem = one_line(error.problem)
+        raise CheckpointError(f'{expected} broken YAML: {problem}{_line(error)}') from None
     except (
         yaml.YAMLError,
         ValueError,
@@ -67,8 +72,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         AttributeError,
         RecursionError,
     ) as error:
-        reason = str(error).partition('\n')[0] or type(error).__name__
-        raise CheckpointError(f'{expected} broken YAML: {reason}') from None
+        raise CheckpointError(f'{expected} broken YAML: {one_line(error)}') from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f'{expected} YAML without keys and values at its top')
     return content
