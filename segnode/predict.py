@@ -172,6 +172,7 @@ def _predict(
     drawn: set[str] = set()
     for position, path in enumerate(tqdm(paths, unit='image', disable=None, leave=False)):
         image_id, file_name = position, path.name
+        annotated = None
         try:
             if annotations is not None:
                 annotated = annotations.find(path)
@@ -183,7 +184,7 @@ def _predict(
                     raise ImageError(f'{path}: given twice, an image is scored once')
                 run.scored_ids.add(image_id)
             image = read_image(path)
-            if annotations is not None and annotated is not None:
+            if annotated is not None:
                 _check_size(path, image, annotated.image_hw)
         except ImageError as error:
             note(f'error: {error}')

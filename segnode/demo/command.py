@@ -8,6 +8,7 @@ wrote down.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Sequence
@@ -34,8 +35,9 @@ from segnode.cli import (
     write_json,
 )
 from segnode.config import Config
-from segnode.demo.processes import Phase, Show, progress
-from segnode.errors import ConfigError, ImageError, SegnodeError
+from segnode.demo.processes import Phase, Show, progress, require_ros
+from segnode.demo.scene import DEMO_SEEDS, Scene, coco_annotations
+from segnode.errors import ImageError, SegnodeError
 from segnode.evaluation.annotations import Annotations
 from segnode.evaluation.metrics import (
     AveragePrecision,
@@ -48,6 +50,7 @@ from segnode.predict import find_images, write_picture
 from segnode.shipped import shipped_file
 
 IMAGE_HW = (480, 640)
+SCENES = len(DEMO_SEEDS)
 WARM_UP_FRAMES = 8
 LOAD = 0.6
 """Share of what the machine can do that the steady part asks for."""
@@ -55,6 +58,7 @@ SCENE_RATE_HZ = (2.2, 30.0)
 PHOTO_RATE_HZ = (0.1, 30.0)
 BURST_FACTOR = 5.0
 BURST_FRAMES = 60
+BURST_IMAGES = 30
 OVERLAY_SCORE = 0.5
 
 _EXAMPLES = """\
@@ -103,35 +107,14 @@ def main(args: Sequence[str]) -> int:
     Raises:
         SegnodeError: a process failed, or an input cannot be used.
     """
-    parser = Parser('demo', 'Camera, node and planner over DDS, scored and timed.', _EXAMPLES)
-    parser.add_argument(
-        '--images', type=Path, metavar='FOLDER', help='photographs to play, not the scene'
-    )
-    parser.add_argument(
-        '--annotations', type=Path, metavar='FILE', help='COCO instances of the photographs'
-    )
-    parser.add_argument('--frames', type=int, metavar='N', help='frames of the steady part [150]')
-    parser.add_argument('--rate', type=float, metavar='HZ', help='rate of the steady part')
-    parser.add_argument('--seed', type=int, metavar='N', default=0, help='scene, 0 to 999 [0]')
-    parser.add_argument(
-        '--output', type=Path, metavar='DIR', default=Path('segnode-demo'), help='[segnode-demo]'
-    )
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')
-    add_config_options(parser)
-    options = parser.parse_args(args)
+    options = _options(args)
     settings = given_settings(options)
     Config().replace(settings)
-    if options.annotations is not None and options.images is None:
-        raise ConfigError('--annotations: needs --images; the scene brings its own')
-    if options.frames is not None and options.frames < 1:
-        raise ConfigError(f'--frames: expected 1 or more, found {options.frames}')
-    if options.rate is not None and not 0 < options.rate < math.inf:
-        raise ConfigError(f'--rate: expected more than 0 Hz, found {options.rate}')
     check_writable(options.json)
+    require_ros()
     output = options.output.resolve()
     if options.images is None:
-        frames = 150 if options.frames is None else options.frames
-        material = render_scene(options.seed, frames, output / 'frames')
+        material = render_scene(options.seed, options.frames or 150, output / 'frames')
         floor, ceiling = SCENE_RATE_HZ
     else:
         material = photographs(options.images, options.annotations, options.frames)
@@ -139,15 +122,43 @@ def main(args: Sequence[str]) -> int:
         settings = {**_scalars(Config().flat()), **settings}
         floor, ceiling = PHOTO_RATE_HZ
     with Show(output, material.paths, _parameter_files(settings, output)) as show:
+        note('starting camera, node and planner')
         show.start()
         count = len(material.paths)
-        warm_up = show.warm_up(np.linspace(0, count - 1, min(WARM_UP_FRAMES, count)).astype(int))
-        rate_hz = options.rate or min(max(LOAD / warm_up, floor), ceiling)
+        some = np.linspace(0, count - 1, min(WARM_UP_FRAMES, count)).astype(int)
+        frame_s = show.warm_up(some.tolist())
+        rate_hz = options.rate or min(max(LOAD / frame_s, floor), ceiling)
+        note(f'{frame_s * 1e3:.0f} ms a frame; playing {count} frames at {rate_hz:.1f} Hz')
         steady = show.play('steady', range(count), rate_hz, preload=False)
-        burst = [index % min(count, 30) for index in range(BURST_FRAMES)]
-        burst_phase = show.play('burst', burst, BURST_FACTOR / warm_up, preload=True)
+        rate_hz = BURST_FACTOR / frame_s
+        note(f'a burst of {BURST_FRAMES} frames at {rate_hz:.1f} Hz')
+        indices = [index % min(count, BURST_IMAGES) for index in range(BURST_FRAMES)]
+        burst = show.play('burst', indices, rate_hz, preload=True)
         show.stop()
-    return _report(material, steady, burst_phase, output, options.json)
+    return _report(material, steady, burst, output, options.json)
+
+
+def _options(args: Sequence[str]) -> argparse.Namespace:
+    parser = Parser('demo', 'Camera, node and planner over DDS, scored and timed.', _EXAMPLES)
+    add = parser.add_argument
+    add('--images', type=Path, metavar='FOLDER', help='photographs to play, not the scene')
+    add('--annotations', type=Path, metavar='FILE', help='COCO instances of the photographs')
+    add('--frames', type=int, metavar='N', help='frames of the steady part [150, all photographs]')
+    add('--rate', type=float, metavar='HZ', help='rate of the steady part [what the machine can]')
+    add('--seed', type=int, metavar='N', default=0, help='which scene, 0 to 999 [0]')
+    add('--output', type=Path, metavar='DIR', default=Path('segnode-demo'), help='[segnode-demo]')
+    add('--json', type=Path, metavar='FILE', help='write all figures')
+    add_config_options(parser)
+    options = parser.parse_args(args)
+    if options.annotations is not None and options.images is None:
+        parser.error('--annotations: needs --images; the scene brings its own')
+    if options.frames is not None and options.frames < 1:
+        parser.error(f'--frames: expected 1 or more, found {options.frames}')
+    if options.rate is not None and not 0 < options.rate < math.inf:
+        parser.error(f'--rate: expected more than 0 Hz, found {options.rate}')
+    if not 0 <= options.seed < SCENES:
+        parser.error(f'--seed: expected 0 to {SCENES - 1}, found {options.seed}')
+    return options
 
 
 def _scalars(values: dict[str, Any]) -> dict[str, Any]:
@@ -159,13 +170,10 @@ def render_scene(seed: int, count: int, folder: Path) -> Material:
     """Render a scene that no training has seen, as PNG files with annotations beside them.
 
     Raises:
-        ConfigError: there is no such scene, or the folder cannot be written.
+        ConfigError: the folder cannot be written.
     """
-    from segnode.demo.scene import DEMO_SEEDS, Scene, coco_annotations
-
-    if not 0 <= seed < len(DEMO_SEEDS):
-        raise ConfigError(f'--seed: expected 0 to {len(DEMO_SEEDS) - 1}, found {seed}')
     make_folder(folder)
+    note(f'rendering {count} frames of scene {seed}')
     for old in folder.glob('[0-9][0-9][0-9][0-9][0-9][0-9].png'):
         old.unlink()
     paths = [folder / f'{index:06d}.png' for index in range(count)]
@@ -208,9 +216,6 @@ def photographs(folder: Path, annotations: Path | None, limit: int | None) -> Ma
 
 def _parameter_files(settings: dict[str, Any], output: Path) -> list[Path]:
     """Return the shipped parameters and a file of what beats them."""
-    for name in ('model', 'weights'):
-        if settings.get(name) and Path(settings[name]).exists():
-            settings[name] = str(Path(settings[name]).resolve())
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
     files = [shipped_file('config/seg.yaml')]
     if values:
@@ -322,12 +327,12 @@ def _report(
     if stages:
         say(stage_table(stages))
         say()
-    reasons = sorted(set(steady.dropped) | set(burst.dropped))
+    reasons = list(steady.dropped | burst.dropped)
     rows = [
         (
             phase.name,
             str(len(phase.sent)),
-            f'{phase.asked_hz:.1f}',
+            f'{phase.sent_hz:.1f}',
             str(phase.received),
             str(phase.published),
             *(str(phase.dropped.get(reason, 0)) for reason in reasons),
@@ -343,7 +348,7 @@ def _report(
         'mask_ap': mask.ap,
         'box_ap': box.ap,
         'age_p50_ms': round(float(age_p50_ms)),
-        'rate_hz': steady.answer_rate_hz(),
+        'rate_hz': steady.answered_hz,
         'burst_received': burst.received,
         'burst_published': burst.published,
         'burst_dropped': burst.dropped_total,

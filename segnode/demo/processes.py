@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import queue
@@ -31,7 +32,6 @@ START_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 60.0
 STALL_S = 60.0
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
 # What a process needs to find a ROS that was sourced; empty where ROS lives in the interpreter.
 _ROS_VARIABLES = (
@@ -55,7 +55,6 @@ class Phase:
 
     Attributes:
         name: steady or burst.
-        asked_hz: the rate that the camera was told.
         sent: (image index, stamp in ns) of every frame played.
         received, published, dropped: the node's own counts of this part, drops by reason.
         answers: by stamp, the pair's age and the monotonic time when the planner had it, seconds.
@@ -64,7 +63,6 @@ class Phase:
     """
 
     name: str
-    asked_hz: float
     sent: list[tuple[int, int]] = field(default_factory=list)
     received: int = 0
     published: int = 0
@@ -78,10 +76,15 @@ class Phase:
         """Frames dropped, for whatever reason."""
         return sum(self.dropped.values())
 
-    def answer_rate_hz(self) -> float:
-        """Return how many pairs a second the planner got."""
-        times = sorted(arrived_s for _, arrived_s in self.answers.values())
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+    @property
+    def sent_hz(self) -> float:
+        """Frames a second that the camera sent."""
+        return _rate_hz([stamp_ns / 1e9 for _, stamp_ns in self.sent])
+
+    @property
+    def answered_hz(self) -> float:
+        """Pairs a second that the planner got."""
+        return _rate_hz([arrived_s for _, arrived_s in self.answers.values()])
 
     def problems(self) -> list[str]:
         """Return what does not add up, for people."""
@@ -102,12 +105,26 @@ class Phase:
         """Return the counts for JSON."""
         return {
             'sent': len(self.sent),
-            'asked_hz': self.asked_hz,
+            'sent_hz': self.sent_hz,
             'received': self.received,
             'published': self.published,
             'dropped': self.dropped,
-            'answer_rate_hz': self.answer_rate_hz(),
+            'answered_hz': self.answered_hz,
         }
+
+
+def _rate_hz(times_s: Sequence[float]) -> float:
+    span_s = max(times_s, default=0.0) - min(times_s, default=0.0)
+    return (len(times_s) - 1) / span_s if span_s > 0 else 0.0
+
+
+def require_ros() -> None:
+    """Raise DemoError where ROS cannot be imported."""
+    if importlib.util.find_spec('rclpy') is None:
+        raise DemoError(
+            'the demo needs ROS 2, and rclpy cannot be imported here: source a ROS 2 '
+            'installation first, or run `make setup` in the checkout and use .venv/bin/python'
+        )
 
 
 def free_domain_id() -> int:
@@ -135,15 +152,15 @@ def environments(log_folder: Path) -> tuple[dict[str, str], dict[str, str]]:
             [str(Path(__file__).resolve().parents[2]), os.environ.get('PYTHONPATH', '')]
         ).rstrip(os.pathsep),
     }
-    # A robot on the same network shall not see the demo. Humble knows another name for it.
-    if os.environ.get('ROS_DISTRO') == 'humble':
+    # A robot on the same network shall not see the demo. Older ROS has other names for things.
+    distro = os.environ.get('ROS_DISTRO')
+    if distro == 'humble':
         added['ROS_LOCALHOST_ONLY'] = '1'
     else:
         added['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    profile = next((os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)), '')
-    if not profile:
-        profile = str(shipped_file('config/fastdds.xml'))
-    added.update(dict.fromkeys(PROFILE_VARIABLES, profile))
+    vendor = 'FASTRTPS' if distro in ('humble', 'jazzy') else 'FASTDDS'
+    profile = f'{vendor}_DEFAULT_PROFILES_FILE'
+    added[profile] = os.environ.get(profile) or str(shipped_file('config/fastdds.xml'))
     kept = {name: os.environ[name] for name in _ROS_VARIABLES if name in os.environ}
     return {**os.environ, **added}, {'PATH': os.defpath, **kept, **added}
 
@@ -170,7 +187,7 @@ class Child:
                 stderr=stderr,
                 # Ctrl-C reaches only this process, which then ends its children in order.
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == 'linux' else None,
+                preexec_fn=_end_with_parent(),
             )
         if events is not None:
             threading.Thread(target=self._read, args=(events,), daemon=True).start()
@@ -209,8 +226,11 @@ class Child:
         return self.process.wait()
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _end_with_parent() -> Callable[[], object] | None:
+    """Return what makes the kernel end a child whose parent was killed, on Linux."""
+    if sys.platform != 'linux':
+        return None
+    return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Show:
@@ -240,10 +260,12 @@ class Show:
         self._old_handler: Any = None
 
     def __enter__(self) -> Show:
+        """Let SIGTERM end the show as Ctrl-C does."""
         self._old_handler = signal.signal(signal.SIGTERM, _interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End all that still runs."""
         try:
             for child in reversed(self._children):
                 if child.process.poll() is None:
@@ -263,7 +285,7 @@ class Show:
             old.unlink()
         image_list = self._output / 'camera.json'
         image_list.write_text(json.dumps([str(path) for path in self._images]), encoding='utf-8')
-        full, bare = environments(self._output)
+        full, bare = environments(self._output / 'ros')
         files = [part for path in self._parameter_files for part in ('--params-file', str(path))]
         node = ['-m', 'segnode', 'node', '--ros-args', *files, '-r', f'image:={TOPIC}']
         camera = ['-m', 'segnode.ros.camera', '--topic', TOPIC, str(image_list)]
@@ -322,7 +344,7 @@ class Show:
         self._play(indices, rate_hz, preload, bar=name)
         after = self._settle()
         sent = self._sent[first:]
-        phase = Phase(name, rate_hz, sent, diagnostics=dict(self._counts))
+        phase = Phase(name, sent, diagnostics=dict(self._counts))
         phase.received = after['received'] - before['received']
         phase.published = after['published'] - before['published']
         phase.dropped = {

@@ -65,7 +65,7 @@ class Camera:
         """
         end = time.monotonic() + MATCH_TIMEOUT_S
         while self._publisher.get_subscription_count() == 0:
-            if time.monotonic() > end:
+            if time.monotonic() > end or not rclpy.ok():
                 return False
             time.sleep(0.05)
         end = time.monotonic() + RELIABLE_GRACE_S

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The demo: scoring by hand, and the whole of it over real DDS."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from segnode.__main__ import main
+from segnode.demo.command import Answer, Material, read_answers, render_scene, score
+from segnode.demo.processes import Phase, environments, free_domain_id
+from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene
+
+LAST_LINE = re.compile(
+    r'demo: frames=(\d+) published=(\d+) dropped=(\d+) mask_ap=(0\.\d+|1\.0+|-) '
+    r'box_ap=(0\.\d+|1\.0+|-) age_p50_ms=(\d+) rate_hz=([\d.]+) burst_received=(\d+) '
+    r'burst_published=(\d+) burst_dropped=(\d+) overlay=(.+)'
+)
+SMALL = ('--short-side', '160', '--device', 'cpu')
+
+
+@pytest.fixture(scope='module')
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Material, Path]:
+    """Return four rendered frames, and answers that know the truth of the first three."""
+    folder = tmp_path_factory.mktemp('played')
+    material = render_scene(4, 4, folder / 'frames')
+    with (folder / 'answers.jsonl').open('w') as answers:
+        for index, frame in enumerate(Scene(DEMO_SEEDS[4], (480, 640)).frames(3)):
+            cv2.imwrite(str(folder / f'{1000 + index}.png'), frame.instance_map.astype(np.uint16))
+            detections = [
+                {'class': CLASS_NAMES[c], 'score': 0.9, 'box_xyxy': box.tolist()}
+                for c, box in zip(frame.class_ids, frame.boxes_xyxy, strict=True)
+            ]
+            row = {'stamp_ns': 1000 + index, 'age_s': 0.1, 'detections': detections}
+            answers.write(json.dumps(row) + '\n')
+    return material, folder
+
+
+def sent(count: int) -> Phase:
+    return Phase('steady', [(index, 1000 + index) for index in range(count)])
+
+
+def test_rendered_frames_come_with_their_truth(played: tuple[Material, Path]) -> None:
+    material, _ = played
+    assert material.annotations is not None
+    assert len(material.paths) == len(material.annotations.images) == 4
+    frame = Scene(DEMO_SEEDS[4], (480, 640)).frame(2)
+    assert np.array_equal(cv2.imread(str(material.paths[2])), frame.image)
+    assert (material.paths[0].parent / 'instances.json').is_file()
+
+
+def test_true_answers_score_one(played: tuple[Material, Path]) -> None:
+    material, folder = played
+    box, mask = score(material, sent(3), read_answers(folder))
+    assert box.ap == pytest.approx(1.0)
+    assert mask.ap == pytest.approx(1.0)
+
+
+def test_a_frame_without_an_answer_is_missed(played: tuple[Material, Path]) -> None:
+    material, folder = played
+    box, mask = score(material, sent(4), read_answers(folder))
+    assert 0.5 < box.ap < 0.95
+    assert 0.5 < mask.ap < 0.95
+
+
+def test_masks_and_boxes_are_scored_apart(played: tuple[Material, Path], tmp_path: Path) -> None:
+    material, folder = played
+    answers = read_answers(folder)
+    blank = tmp_path / 'blank.png'
+    cv2.imwrite(str(blank), np.zeros((480, 640), np.uint16))
+    without = {stamp: Answer(answer.detections, blank) for stamp, answer in answers.items()}
+    box, mask = score(material, sent(3), without)
+    assert box.ap == pytest.approx(1.0)
+    assert mask.ap == 0
+
+
+def test_without_annotations_there_is_no_score(played: tuple[Material, Path]) -> None:
+    material, folder = played
+    box, mask = score(Material(material.paths, None), sent(3), read_answers(folder))
+    assert box.ap is None
+    assert mask.ap is None
+
+
+def test_what_does_not_add_up_is_said() -> None:
+    phase = sent(3)
+    phase.received, phase.published, phase.dropped = 3, 2, {'superseded': 1, 'error': 0}
+    phase.answers = {1000: (0.1, 5.0), 1001: (0.1, 5.5)}
+    assert phase.problems() == []
+    assert phase.answered_hz == pytest.approx(2.0)
+    phase.published = 3
+    assert len(phase.problems()) == 2
+    phase.dropped = {}
+    assert phase.problems() == ['steady: published 3, the planner got 2']
+    phase.answers[1002] = (0.1, 6.0)
+    assert phase.problems() == []
+    phase.received = phase.published = 2
+    del phase.answers[1002]
+    assert phase.problems() == ['steady: sent 3, the node received 2']
+    phase.name = 'burst'
+    assert phase.problems() == []
+    assert Phase('burst').answered_hz == 0
+
+
+def test_the_camera_gets_a_bare_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    monkeypatch.setenv('ROS_DOMAIN_ID', '0')
+    monkeypatch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
+    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    full, bare = environments(tmp_path)
+    assert full['OMP_NUM_THREADS'] == '1'
+    assert 'OMP_NUM_THREADS' not in bare
+    assert 'FASTDDS_BUILTIN_TRANSPORTS' not in bare
+    assert Path(bare['FASTDDS_DEFAULT_PROFILES_FILE']).is_file()
+    assert full['ROS_DOMAIN_ID'] == bare['ROS_DOMAIN_ID'] != '0'
+    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '/own.xml')
+    assert environments(tmp_path)[1]['FASTDDS_DEFAULT_PROFILES_FILE'] == '/own.xml'
+
+
+def test_a_domain_in_use_is_passed_over() -> None:
+    taken = free_domain_id()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(('', 7410 + 250 * taken))
+        assert taken not in {free_domain_id() for _ in range(200)}
+
+
+def children(output: Path) -> list[int]:
+    """Return the processes that a demo with this output folder has started and that live."""
+    found = []
+    for folder in Path('/proc').glob('[0-9]*'):
+        try:
+            if f'ROS_LOG_DIR={output}'.encode() in (folder / 'environ').read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.ros
+def test_the_scene_through_the_real_node(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, target = tmp_path / 'demo', tmp_path / 'demo.json'
+    arguments = ['--frames', '12', '--output', str(output), '--json', str(target)]
+    assert main(['demo', *arguments, '--short-side', '320', '--device', 'cpu']) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    match = LAST_LINE.fullmatch(lines[-1])
+    assert match, lines[-1]
+    frames, published, dropped = (int(match[k]) for k in (1, 2, 3))
+    assert (frames, published, dropped) == (12, 12, 0)
+    mask_ap, box_ap = float(match[4]), float(match[5])
+    assert min(mask_ap, box_ap) > 0.2
+    assert float(match[7]) > 1.5
+    assert int(match[8]) == int(match[9]) + int(match[10])
+    assert int(match[10]) > 0
+    report = json.loads(target.read_text())
+    assert report['mask_ap'] == pytest.approx(mask_ap, abs=1e-3)
+    assert report['steady']['sent'] == 12
+    assert report['burst']['sent'] == 60
+    assert report['diagnostics']['model'] == 'mask_rcnn_demo'
+    assert {'decode', 'backbone', 'rpn', 'mask_head', 'paste', 'publish'} <= set(
+        report['stages_ms']
+    )
+    assert any(line.startswith('backbone ') for line in lines)
+    assert cv2.imread(match[11]).shape == (480, 640, 3)
+    assert children(output) == []
+    # The folder is a data set of its own: predict scores what the camera showed.
+    assert (output / 'frames' / 'instances.json').is_file()
+    for log in ('camera.log', 'node.log', 'planner.log'):
+        assert 'Traceback' not in (output / log).read_text()
+
+
+@pytest.mark.ros
+def test_photographs_of_any_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, output = tmp_path / 'photos', tmp_path / 'out'
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for number, shape in enumerate([(120, 160, 3), (161, 90, 3), (64, 64, 3)]):
+        cv2.imwrite(str(photos / f'{number}.png'), rng.integers(0, 256, shape, np.uint8))
+    (photos / '3.jpg').write_bytes(b'no picture')
+    code = main(['demo', '--images', str(photos), '--output', str(output), *SMALL])
+    captured = capsys.readouterr()
+    assert code == 0
+    match = LAST_LINE.fullmatch(captured.out.splitlines()[-1])
+    assert match, captured.out
+    assert [match[k] for k in (1, 2, 3, 4, 5)] == ['3', '3', '0', '-', '-']
+    assert '3.jpg' in captured.err
+    rows = [json.loads(line) for line in (output / 'answers' / 'answers.jsonl').open()]
+    shapes = {
+        cv2.imread(str(output / 'answers' / f'{row["stamp_ns"]}.png'), -1).shape for row in rows
+    }
+    assert shapes == {(120, 160), (161, 90), (64, 64)}
+
+
+@pytest.mark.ros
+def test_a_node_that_cannot_start_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, output = tmp_path / 'w.safetensors', tmp_path / 'out'
+    weights.write_bytes(b'nothing of use')
+    code = main(['demo', '--frames', '1', '--output', str(output), '--weights', str(weights)])
+    assert code == 1
+    err = capsys.readouterr().err
+    (line,) = [line for line in err.splitlines() if 'error' in line]
+    assert line.startswith('segnode: error: the node ended with code 1: ')
+    assert 'w.safetensors' in line
+    assert str(output / 'node.log') in line
+    assert 'Traceback' not in err
+    assert children(output) == []
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_demo(number: signal.Signals, tmp_path: Path) -> None:
+    output = tmp_path / 'out'
+    command = [sys.executable, '-m', 'segnode', 'demo', '--frames', '3', *SMALL]
+    demo = subprocess.Popen(
+        [*command, '--output', str(output)], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    end = time.monotonic() + 60
+    while len(children(output)) < 3 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(children(output)) == 3
+    demo.send_signal(number)
+    _, err = demo.communicate(timeout=60)
+    assert demo.returncode == (-9 if number == signal.SIGKILL else 130)
+    assert 'Traceback' not in err
+    end = time.monotonic() + 30
+    while children(output) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert children(output) == []
