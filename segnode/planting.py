@@ -3,10 +3,13 @@
 """Weights for a network without a checkpoint: random, but calibrated to behave like trained ones.
 
 Plainly random weights give no detections or a hundred on one spot, and overflow half precision.
-Here every batch norm takes its statistics from real pixels and every other layer is rescaled to
-a fixed spread (Mishkin & Matas, 2016, "All you need is a good init"), so that a reference
-implementation and segnode can be compared on equal and plausible numbers. Nothing about accuracy
-follows from them.
+Here every batch norm takes its statistics from real pixels, every other layer is centred and
+rescaled to a fixed spread (Mishkin & Matas, 2016, "All you need is a good init"), and the
+background class is biased so that a fixed share of the proposals scores above one half: a few
+dozen detections remain after NMS, their scores well apart. A reference implementation and segnode
+can so be compared on equal and plausible numbers. Nothing about accuracy follows from them.
+
+Shapes: R RoIs, C channels, K classes.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.anchors import make_anchors
@@ -23,16 +27,20 @@ from segnode.model.mask_rcnn import MaskRCNN
 from segnode.model.roi_align import assign_levels, multilevel_roi_align
 from segnode.model.rpn import select_proposals
 
-# Spread of the outputs of layers whose scale decides scores and boxes; 1 for all others.
+# Spread of the outputs of the layers that decide scores, boxes and masks; 1 for all others.
 SPREAD = {
     'objectness_logits': 3.0,
     'anchor_deltas': 0.3,
     'cls_score': 3.0,
     'bbox_pred': 1.0,
-    'predictor': 4.0,
+    'predictor': 8.0,
 }
-# Proposals that calibrate the heads.
-CALIBRATION_ROIS = 128
+# Masks are centred here, so that an instance covers most of its box, as real ones do.
+MASK_LOGIT = 6.0
+# Share of the proposals that score above one half in some class.
+CONFIDENT_SHARE = 0.025
+# RoIs that calibrate the mask head; the box head takes all proposals.
+MASK_ROIS = 32
 
 
 @torch.no_grad()
@@ -58,58 +66,90 @@ def plant_weights(architecture: Architecture, images: Tensor, seed: int) -> dict
             isinstance(module, Conv) and module.norm is None
         ):
             spread = SPREAD.get(name.rpartition('.')[2], 1.0)
-            hooks.append(module.register_forward_hook(_rescale_once(spread)))
-    _forward(model, images)
+            hooks.append(module.register_forward_hook(_standardise_once(spread)))
+    _calibrate(model, images)
     for hook in hooks:
         hook.remove()
     state = model.state_dict()
     return {k: v.clone() for k, v in state.items() if not k.endswith('num_batches_tracked')}
 
 
-def _rescale_once(spread: float) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    """Return a hook that centres and rescales its module the first time that it runs."""
-    seen: set[int] = set()
+def _standardise_once(
+    spread: float,
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+    """Return a hook that centres each channel and rescales its module at the first call.
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if id(module) in seen:
-            return output
-        seen.add(id(module))
-        scale = spread / output.std().clamp(min=1e-6)
-        for parameter in module.parameters():
-            parameter.mul_(scale)
-        return output * scale
+    What counts is the output before a ReLU; a residual is not expected.
+    """
+    done = False
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        nonlocal done
+        if done:
+            return None
+        done = True
+        raw = output
+        if relu := isinstance(module, Conv) and module.relu:
+            raw = nn.Conv2d.forward(module, *inputs)
+        channels = raw.transpose(0, 1).flatten(1)
+        mean = channels.mean(1)
+        scale = spread / (channels - mean[:, None]).std().clamp(min=1e-6)
+        weight, bias = module.get_parameter('weight'), module.get_parameter('bias')
+        weight.mul_(scale)
+        bias.copy_((bias - mean) * scale)
+        standard = (raw - mean.view(1, -1, *[1] * (raw.ndim - 2))) * scale
+        return F.relu(standard) if relu else standard
 
     return hook
 
 
-def _forward(model: MaskRCNN, images: Tensor) -> None:
-    architecture = model.architecture
-    image_hw = (images.shape[-2], images.shape[-1])
+def _calibrate(model: MaskRCNN, images: Tensor) -> None:
+    """Run all layers once, hooks doing their work, and set the biases that choose."""
+    architecture, heads = model.architecture, model.roi_heads
     features = model.backbone(images)
     logits, deltas = model.proposal_generator.rpn_head(features)
-    sizes = [(f.shape[-2], f.shape[-1]) for f in features]
-    anchors = make_anchors(architecture, sizes, images.device)
     proposals = select_proposals(
-        logits, deltas, anchors, image_hw, architecture, CALIBRATION_ROIS
+        logits,
+        deltas,
+        make_anchors(architecture, [(f.shape[-2], f.shape[-1]) for f in features], images.device),
+        (images.shape[-2], images.shape[-1]),
+        architecture,
+        architecture.rpn_post_nms_topk,
     )
-    boxes = proposals.boxes.reshape(-1, 4)
-    image_index = torch.arange(len(images)).repeat_interleave(proposals.boxes.shape[1])
-    levels = assign_levels(boxes, architecture.family)
+    image_index, slot = proposals.valid.nonzero(as_tuple=True)
+    boxes = proposals.boxes[image_index, slot]
 
-    def pool(resolution: int, sampling_ratio: int, aligned: bool) -> Tensor:
+    def pool(count: int, resolution: int, sampling_ratio: int, aligned: bool) -> Tensor:
         return multilevel_roi_align(
             features,
-            boxes,
-            image_index,
-            levels,
+            boxes[:count],
+            image_index[:count],
+            assign_levels(boxes[:count], architecture.family),
             resolution=resolution,
             sampling_ratio=sampling_ratio,
             aligned=aligned,
         )
 
     a = architecture
-    heads = model.roi_heads
-    heads.box_predictor(
-        heads.box_head(pool(a.box_pooler_resolution, a.box_sampling_ratio, a.box_aligned))
+    pooled = pool(len(boxes), a.box_pooler_resolution, a.box_sampling_ratio, a.box_aligned)
+    scores, _ = heads.box_predictor(heads.box_head(pooled))
+    heads.box_predictor.cls_score.bias[-1] += _background_bias(scores)
+    heads.mask_head(
+        pool(MASK_ROIS, a.mask_pooler_resolution, a.mask_sampling_ratio, a.mask_aligned)
     )
-    heads.mask_head(pool(a.mask_pooler_resolution, a.mask_sampling_ratio, a.mask_aligned))
+    heads.mask_head.predictor.get_parameter('bias').add_(MASK_LOGIT)
+
+
+def _background_bias(logits: Tensor) -> Tensor:
+    """Return what to add to the last of (R, K + 1) logits so that the wanted share is confident.
+
+    The best class scores above one half where its odds against all others and the background
+    exceed 1; solved for the background's bias an RoI, the share is a quantile of it.
+    """
+    foreground = logits[:, :-1].double()
+    best = foreground.max(1, keepdim=True)
+    others = (foreground - best.values).exp().sum(1) - 1
+    # exp(background + bias - best) = 1 - others, where others leave room for one half at all.
+    room = (1 - others).clamp(min=1e-9).log()
+    bias = best.values[:, 0] + room - logits[:, -1]
+    return bias.quantile(1 - CONFIDENT_SHARE).to(logits.dtype)
