@@ -221,6 +221,7 @@ class Engine:
 
         Raises:
             ConfigError: a class is unknown, or a setting that needs a restart differs.
+            OutOfMemoryError: the device cannot hold it; the settings stay as they were.
         """
         current, wanted = self.config.flat(), config.flat()
         fixed = [p.name for p in parameters(Config) if not p.runtime]
@@ -229,7 +230,8 @@ class Engine:
             raise ConfigError(f'{", ".join(changed)}: a change needs a restart')
         settings = self._resolve(config)
         if self._static is not None:
-            self._static.prepare(settings)
+            with self._freeing_memory():
+                self._static.prepare(settings)
         self.settings = settings
         self.config = config
 
