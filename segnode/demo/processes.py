@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -208,9 +209,10 @@ class Child:
                 pipe.flush()
 
     def last_words(self) -> str:
-        """Return the last lines of the log, as one."""
-        lines = self.log.read_text(encoding='utf-8', errors='replace').split('\n')
-        return ' | '.join([line.strip() for line in lines if line.strip()][-3:])[-500:]
+        """Return the last lines of the log as one, without level, time and name of the logger."""
+        text = self.log.read_text(encoding='utf-8', errors='replace')
+        text = re.sub(r'^\[[A-Z]+\] \[[\d.]+\] \[[^\]]*\]: ', '', text, flags=re.MULTILINE)
+        return ' | '.join([line.strip() for line in text.splitlines() if line.strip()][-3:])[-500:]
 
     def end(self, first: signal.Signals | None, patience_s: float) -> int:
         """End the process, by force in the end, and return its exit code."""
