@@ -43,6 +43,7 @@ setup(
         'torch',
         'torchvision',
         'tqdm',
+        'typing-extensions',
     ],
     extras_require={'test': ['pytest']},
     zip_safe=True,

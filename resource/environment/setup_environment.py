@@ -14,6 +14,7 @@ Standard library only: this runs before anything is installed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -27,7 +28,7 @@ import sysconfig
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -179,7 +180,7 @@ def package_sources(checkout: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix != '.pyc')
 
 
-@dataclass
+@dataclass(frozen=True)
 class Step:
     """One part of the set-up: skipped while its stamp holds the hash of its inputs."""
 
@@ -188,11 +189,11 @@ class Step:
     inputs: Sequence[str | bytes]
     action: Callable[[], None]
     remedy: str
-    after: Sequence[Step] = ()
-    key: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.key = digest([*self.inputs, *(step.key for step in self.after)])
+    @property
+    def key(self) -> str:
+        """What the stamp holds after success."""
+        return digest(self.inputs)
 
 
 class Environment:
@@ -207,7 +208,8 @@ class Environment:
         self.python = venv / 'bin' / 'python'
         self.records = venv / 'setup'
         self.build = venv / 'build'
-        self.log: Path | None = None
+        self.log = self.records / 'setup.log'
+        self.title = ''
 
     def steps(self, *, test: bool) -> list[Step]:
         """The steps in order; ``test`` adds the checkers and the oracle."""
@@ -219,50 +221,51 @@ class Environment:
             self.make_venv,
             f'apt install python{version}-venv',
         )
-        build = self.pip_step('build', 'colcon and setuptools', [venv])
+        build = self.pip_step('build', 'colcon and setuptools', venv)
         runtime = self.pip_step(
-            'runtime', 'torch and other packages (several GB the first time)', [build]
+            'runtime', 'torch and other packages (several GB the first time)', venv
         )
         steps = [venv, build, runtime]
         if self.ros is None:
-            wheels = self.pip_step('ros', 'ROS 2 from wheels', [runtime])
+            wheels = self.pip_step('ros', 'ROS 2 from wheels', venv)
             # By what it is built from, and not by every pin: it takes half a minute.
             numpy = [line for line in requirements('runtime', None) if line.startswith('numpy==')]
             vision_msgs = Step(
                 'vision_msgs',
                 'vision_msgs from its field table',
-                [(HERE / 'vision_msgs.json').read_bytes(), *pins('ros'), *numpy],
+                [venv.key, (HERE / 'vision_msgs.json').read_bytes(), *pins('ros'), *numpy],
                 self.build_vision_msgs,
                 'apt install build-essential python3-dev',
-                [venv],
             )
             steps += [wheels, vision_msgs]
         sources = package_sources(self.checkout)
-        contents = [part for path in sources for part in (str(path), path.read_bytes())]
+        contents = [
+            part
+            for path in sources
+            for part in (str(path.relative_to(self.checkout)), path.read_bytes())
+        ]
         steps.append(
             Step(
                 'segnode',
                 'segnode by colcon',
-                contents,
+                [venv.key, *contents],
                 self.install_segnode,
                 'see the lines above; is setup.py sound?',
-                [build],
             )
         )
         if test:
-            tools = self.pip_step('test', 'test tools', [runtime])
+            tools = self.pip_step('test', 'test tools', venv)
             oracle = Step(
                 'oracle',
                 'Detectron2 as an oracle for the tests',
-                pins('oracle'),
+                [venv.key, *pins('oracle')],
                 self.unpack_oracle,
                 NETWORK_REMEDY,
-                [tools],
             )
             steps += [tools, oracle]
         return steps
 
-    def pip_step(self, stem: str, title: str, after: Sequence[Step]) -> Step:
+    def pip_step(self, stem: str, title: str, venv: Step) -> Step:
         """A step that installs the pins of one requirements file."""
         lines = requirements(stem, self.ros)
 
@@ -271,7 +274,7 @@ class Environment:
             chosen.write_text('\n'.join(lines) + '\n')
             self.pip('install', '--requirement', str(chosen))
 
-        return Step(stem, title, lines, install, NETWORK_REMEDY, after)
+        return Step(stem, title, [venv.key, *lines], install, NETWORK_REMEDY)
 
     def run_steps(self, steps: Sequence[Step]) -> int:
         """Runs what is not up to date; returns how many steps that was.
@@ -286,28 +289,27 @@ class Environment:
                 continue
             stamp.unlink(missing_ok=True)
             self.log = self.records / f'{step.name}.log'
-            say(f'setup: {step.title} ...', end='')
+            self.log.unlink(missing_ok=True)
+            self.title = f'setup: {step.title} ...'
+            say(self.title, end='')
             start = time.monotonic()
+            failed = f'setup: the step {step.name!r} ({step.title}) failed'
             try:
                 step.action()
-            except (SetupError, OSError, subprocess.SubprocessError) as error:
+            except SetupError as error:
                 say(' failed')
-                tail = (
-                    self.log.read_text(errors='replace').splitlines() if self.log.is_file() else []
-                )
-                raise SetupError(
-                    '\n'.join(
-                        [
-                            *(f'  | {line}' for line in tail[-20:]),
-                            f'setup: the step {step.name!r} ({step.title}) failed: {error}',
-                            f'setup: what to do: {step.remedy}',
-                            f'setup: the whole output: {self.log}',
-                        ]
-                    )
-                ) from None
-            self.records.mkdir(parents=True, exist_ok=True)
+                raise SetupError(f'{failed}: {error}') from None
+            except (OSError, subprocess.SubprocessError) as error:
+                say(' failed')
+                output = self.log.read_text(errors='replace') if self.log.is_file() else ''
+                lines = [f'  | {line}' for line in output.splitlines()[-20:]]
+                lines += [f'{failed}: {error}', f'setup: what to do: {step.remedy}']
+                if output:
+                    lines.append(f'setup: the whole output: {self.log}')
+                raise SetupError('\n'.join(lines)) from None
             stamp.write_text(step.key)
-            say(f' {time.monotonic() - start:.0f} s')
+            again = '\r' + self.title if sys.stdout.isatty() else ''
+            say(f'{again} {time.monotonic() - start:.0f} s')
             done += 1
         return done
 
@@ -316,13 +318,19 @@ class Environment:
         if self.venv.exists():
             if not self.records.is_dir():
                 raise SetupError(f'{self.venv} was not made by this script; move it away')
-            shutil.rmtree(self.venv)
+            # The records last: they mark what is left after an interruption as this script's own.
+            for path in self.venv.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    if path != self.records:
+                        shutil.rmtree(path)
+                else:
+                    path.unlink()
+            shutil.rmtree(self.records)
         free = shutil.disk_usage(self.checkout).free
         if free < NEEDED_BYTES:
             raise SetupError(
                 f'{NEEDED_BYTES / 1e9:.0f} GB of free disk space needed, {free / 1e9:.1f} GB found'
             )
-        # The records first: they mark a half-made environment as this script's own.
         self.records.mkdir(parents=True)
         (self.venv / 'COLCON_IGNORE').touch()
         (self.venv / '.gitignore').write_text('*\n')
@@ -426,31 +434,37 @@ class Environment:
         self.run([str(self.python), '-m', 'pip', command, '--no-input', *arguments])
 
     def run(self, command: Sequence[str]) -> None:
-        """Runs a command into the log of the current step.
+        """Runs a command into the log of the current step; a terminal shows the seconds go by.
 
         Raises:
-            SetupError: it did not exit with 0.
+            subprocess.CalledProcessError: it did not exit with 0.
         """
-        assert self.log is not None
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open('w') as log:
+        start = time.monotonic()
+        with self.log.open('a') as log:
             log.write(f'$ {" ".join(command)}\n')
             log.flush()
-            code = subprocess.run(
+            process = subprocess.Popen(
                 command,
                 cwd=self.checkout,
                 env=self.variables(os.environ),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                check=False,
-            ).returncode
-        if code:
-            raise SetupError(f'exit code {code}')
+            )
+            with process:
+                while process.poll() is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(timeout=1)
+                    if sys.stdout.isatty():
+                        say(f'\r{self.title} {time.monotonic() - start:.0f} s', end='')
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command[:4])
 
     def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment of every command: the virtual environment first, nothing foreign."""
         kept = without_prefix(environ, self.venv)
+        for name in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL'):  # CMake's make is none of ours
+            kept.pop(name, None)
         if self.ros is None:
             for name in (*FOREIGN_VARIABLES, 'ROS_DISTRO'):
                 kept.pop(name, None)

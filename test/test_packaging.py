@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What colcon installs, what the core imports, and the set-up of the virtual environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import segnode
+from segnode.__main__ import COMMANDS
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = CHECKOUT / 'resource' / 'environment'
+REQUIREMENTS = ('build', 'runtime', 'ros', 'test')
+ROS_PACKAGES = [
+    'ament_index_python',
+    'builtin_interfaces',
+    'cv_bridge',
+    'diagnostic_msgs',
+    'geometry_msgs',
+    'lifecycle_msgs',
+    'rcl_interfaces',
+    'rclpy',
+    'rosbag2_py',
+    'sensor_msgs',
+    'std_msgs',
+    'vision_msgs',
+]
+
+
+@pytest.fixture(scope='module')
+def setup() -> ModuleType:
+    """The set-up script as a module."""
+    path = ENVIRONMENT / 'setup_environment.py'
+    spec = importlib.util.spec_from_file_location('setup_environment', path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def package_files(folder: Path) -> dict[str, bytes]:
+    """The files of an installed or checked-out package by their path in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file() and path.suffix != '.pyc'
+    }
+
+
+def test_versions_agree() -> None:
+    manifest = ElementTree.parse(CHECKOUT / 'package.xml').getroot()
+    declared = re.findall(r"version='([^']+)'", (CHECKOUT / 'setup.py').read_text())
+    assert declared == [segnode.__version__] == [manifest.findtext('version')]
+
+
+def test_installed_copy_is_the_checkout() -> None:
+    installed = package_files(Path(sysconfig.get_path('purelib')) / 'segnode')
+    expected = package_files(CHECKOUT / 'segnode')
+    assert {n for n in installed if installed[n] != expected.get(n)} == set(), 'run `make setup`'
+    assert expected.keys() - installed.keys() == set(), 'run `make setup`; is it in package_data?'
+
+
+@pytest.mark.parametrize('folder', ['launch', 'config'])
+def test_shared_files_are_installed(folder: str) -> None:
+    installed = package_files(Path(sys.prefix) / 'share' / 'segnode' / folder)
+    assert installed == package_files(CHECKOUT / folder)
+    assert installed
+
+
+def test_each_command_has_a_script() -> None:
+    scripts = Path(sys.prefix) / 'lib' / 'segnode'
+    assert {path.name for path in scripts.iterdir()} == set(COMMANDS)
+    run = subprocess.run(
+        [scripts / 'predict', '--help'], capture_output=True, text=True, env={}, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert 'predict' in run.stdout
+
+
+def test_core_imports_no_ros() -> None:
+    modules = [
+        '.'.join(path.relative_to(CHECKOUT).with_suffix('').parts).removesuffix('.__init__')
+        for path in sorted((CHECKOUT / 'segnode').rglob('*.py'))
+        if path.relative_to(CHECKOUT).parts[1] != 'ros'
+    ]
+    assert 'segnode.engine' in modules
+    code = (
+        f'import importlib, sys\nfor name in {modules}: importlib.import_module(name)\n'
+        'print(*{name.partition(".")[0] for name in sys.modules})'
+    )
+    run = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, cwd=CHECKOUT, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    loaded = set(run.stdout.split())
+    assert 'segnode' in loaded
+    assert loaded.intersection(ROS_PACKAGES) == set()
+
+
+@pytest.mark.parametrize('options', [[], ['--symlink-install']])
+def test_colcon_builds_in_an_ordinary_workspace(options: list[str], tmp_path: Path) -> None:
+    (tmp_path / 'src').mkdir()
+    (tmp_path / 'src' / 'segnode').symlink_to(CHECKOUT)
+    before = set(CHECKOUT.iterdir())
+    variables = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    build = subprocess.run(
+        [sys.executable, '-m', 'colcon', 'build', *options],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert build.returncode == 0, build.stdout + build.stderr
+    assert set(CHECKOUT.iterdir()) == before
+    prefix = tmp_path / 'install' / 'segnode'
+    for folder in ('launch', 'config'):
+        assert package_files(prefix / 'share' / 'segnode' / folder) == package_files(
+            CHECKOUT / folder
+        )
+    assert (prefix / 'share/ament_index/resource_index/packages/segnode').is_file()
+    assert {path.name for path in (prefix / 'lib' / 'segnode').iterdir()} == set(COMMANDS)
+    where = subprocess.run(
+        [
+            'bash',
+            '-c',
+            '. install/setup.bash && python -c "import segnode; print(segnode.__file__)"',
+        ],
+        cwd=tmp_path,
+        env=variables | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = Path(where.stdout.strip())
+    assert found.is_relative_to(tmp_path)
+    assert package_files(found.parent) == package_files(CHECKOUT / 'segnode')
+
+
+@pytest.mark.parametrize('stem', [*REQUIREMENTS, 'numpy1'])
+def test_every_requirement_is_pinned(setup: ModuleType, stem: str) -> None:
+    lines = setup.pins(stem)
+    assert [line for line in lines if not re.match(r'[a-z0-9-]+==[0-9][^;* ]*(;|$)', line)] == []
+
+
+def test_no_package_is_pinned_twice_differently(setup: ModuleType) -> None:
+    pins: dict[tuple[str, str], set[str]] = {}
+    for stem in REQUIREMENTS:
+        for line in setup.pins(stem):
+            pin, _, marker = line.partition(';')
+            name, _, version = pin.partition('==')
+            pins.setdefault((name, marker), set()).add(version)
+    assert {key: versions for key, versions in pins.items() if len(versions) > 1} == {}
+    assert not {name for name, marker in pins if marker} & {n for n, m in pins if not m}
+
+
+@pytest.fixture
+def sourced(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Makes a prefix with empty packages; returns the variables of a shell that sourced it."""
+
+    def make(*packages: str, distro: str = 'jazzy', numpy: str | None = None) -> dict[str, str]:
+        for name in packages:
+            (tmp_path / 'ros' / name).mkdir(parents=True)
+            (tmp_path / 'ros' / name / '__init__.py').touch()
+        if numpy is not None:
+            (tmp_path / 'ros' / 'numpy.py').write_text(f'__version__ = {numpy!r}\n')
+        prefix = str(tmp_path / 'ros')
+        return {'ROS_DISTRO': distro, 'AMENT_PREFIX_PATH': prefix, 'PYTHONPATH': prefix}
+
+    return make
+
+
+def base_python() -> str:
+    """An interpreter that sees none of this virtual environment's packages."""
+    return str(Path(sys.executable).resolve())
+
+
+def test_no_ros_is_sourced(setup: ModuleType, tmp_path: Path) -> None:
+    venv = tmp_path / '.venv'
+    own = {'AMENT_PREFIX_PATH': str(venv), 'PYTHONPATH': f'{venv}/lib/python3/site-packages'}
+    assert setup.find_sourced_ros({}, base_python(), venv) is None
+    assert setup.find_sourced_ros(own, base_python(), venv) is None
+
+
+def test_sourced_ros_is_found(setup: ModuleType, sourced: Callable[..., dict[str, str]]) -> None:
+    variables = sourced('rclpy', 'vision_msgs', distro='humble', numpy='1.21.5')
+    ros = setup.find_sourced_ros(variables, base_python())
+    assert ros == setup.SourcedRos('humble', numpy_major=1, vision_msgs=True, torch=False)
+
+
+def test_sourced_ros_of_another_python_is_refused(
+    setup: ModuleType, sourced: Callable[..., dict[str, str]]
+) -> None:
+    with pytest.raises(setup.SetupError, match=r'jazzy.*rclpy.*make PYTHON=/usr/bin/python3'):
+        setup.find_sourced_ros(sourced('vision_msgs'), base_python())
+
+
+def ros(setup: ModuleType, **fields: object) -> object:
+    known = {'distro': 'jazzy', 'numpy_major': 1, 'vision_msgs': True, 'torch': False}
+    return setup.SourcedRos(**(known | fields))
+
+
+def test_machine_is_checked(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.check_machine(None, 'x86_64')
+    setup.check_machine(ros(setup), 'aarch64')
+    with pytest.raises(setup.SetupError, match=r'x86_64 only.* aarch64: install ROS 2'):
+        setup.check_machine(None, 'aarch64')
+    with pytest.raises(setup.SetupError, match='apt install ros-jazzy-vision-msgs'):
+        setup.check_machine(ros(setup, vision_msgs=False), 'x86_64')
+    monkeypatch.setattr(shutil, 'which', lambda name: None)
+    setup.check_machine(ros(setup), 'x86_64')
+    with pytest.raises(setup.SetupError, match='apt install build-essential'):
+        setup.check_machine(None, 'x86_64')
+
+
+def test_requirements_fit_the_sourced_ros(setup: ModuleType) -> None:
+    def names(**fields: object) -> list[str]:
+        return [
+            line.partition(';')[0] for line in setup.requirements('runtime', ros(setup, **fields))
+        ]
+
+    assert setup.requirements('runtime', None) == setup.pins('runtime')
+    assert names(numpy_major=2) == [pin.partition(';')[0] for pin in setup.pins('runtime')]
+    for pin in setup.pins('numpy1'):
+        name = pin.partition('==')[0]
+        assert [line for line in names() if line.startswith(f'{name}==')] == [pin]
+    assert {'torch', 'nvidia-cublas'} <= {name.partition('==')[0] for name in names()}
+    assert not [
+        n for n in names(torch=True) if n.startswith(('torch', 'nvidia', 'cuda', 'triton'))
+    ]
+    assert setup.requirements('test', ros(setup)) == setup.pins('test')
+
+
+def test_steps_beside_a_sourced_ros(setup: ModuleType, tmp_path: Path) -> None:
+    def steps(found: object, **options: bool) -> list[str]:
+        environment = setup.Environment(tmp_path, CHECKOUT, found)
+        return [step.name for step in environment.steps(**{'test': False, **options})]
+
+    assert steps(None) == ['venv', 'build', 'runtime', 'ros', 'vision_msgs', 'segnode']
+    assert steps(ros(setup)) == ['venv', 'build', 'runtime', 'segnode']
+    assert steps(ros(setup), test=True) == [*steps(ros(setup)), 'test', 'oracle']
+
+
+def test_commands_see_nothing_foreign(setup: ModuleType, tmp_path: Path) -> None:
+    environ = {'PATH': '/bin', 'ROS_DISTRO': 'x', 'PYTHONPATH': f'/ros:{tmp_path}/lib'}
+    bare = setup.Environment(tmp_path, CHECKOUT, None).variables(environ)
+    assert 'PYTHONPATH' not in bare
+    assert 'ROS_DISTRO' not in bare
+    assert bare['PATH'] == f'{tmp_path}/bin:/bin'
+    assert bare['AMENT_PREFIX_PATH'] == bare['CMAKE_PREFIX_PATH'] == str(tmp_path)
+    beside = setup.Environment(tmp_path, CHECKOUT, ros(setup)).variables(environ)
+    assert beside['PYTHONPATH'] == '/ros'
+    assert beside['ROS_DISTRO'] == 'x'
+
+
+def test_step_runs_once_for_the_same_inputs(setup: ModuleType, tmp_path: Path) -> None:
+    environment = setup.Environment(tmp_path, CHECKOUT, None)
+    environment.records.mkdir()
+    ran: list[str] = []
+    for inputs in ('ab', 'ab', 'ac', 'ac', 'xc'):
+        steps = [
+            setup.Step(name, name, [given], lambda name=name: ran.append(name), '')
+            for name, given in zip(('one', 'two'), inputs, strict=True)
+        ]
+        environment.run_steps(steps)
+        ran.append('|')
+    assert ' '.join(ran) == 'one two | | two | | one |'
+
+
+def test_failed_step_says_what_to_do_and_runs_again(setup: ModuleType, tmp_path: Path) -> None:
+    environment = setup.Environment(tmp_path, CHECKOUT, None)
+    environment.records.mkdir()
+    script = 'import sys; print(*range(100), sep="\\n"); sys.exit(sys.argv[1])'
+
+    def step(*arguments: str) -> list[object]:
+        def action() -> None:
+            environment.run([sys.executable, '-c', script, *arguments])
+
+        return [setup.Step('wheels', 'The wheels', ['same'], action, 'check the network')]
+
+    with pytest.raises(setup.SetupError) as raised:
+        environment.run_steps(step('no route'))
+    lines = str(raised.value).splitlines()
+    assert lines[:20] == [*(f'  | {number}' for number in range(81, 100)), '  | no route']
+    assert "'wheels' (The wheels) failed" in lines[20]
+    assert lines[21] == 'setup: what to do: check the network'
+    assert Path(lines[22].rpartition(' ')[2]).read_text().count('\n') == 102
+    assert environment.run_steps([setup.Step('wheels', '', ['same'], lambda: None, '')]) == 1
+
+
+def test_foreign_folder_is_left_alone(setup: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / 'precious').touch()
+    with pytest.raises(setup.SetupError, match='not made by this script; move it away'):
+        setup.Environment(tmp_path, CHECKOUT, None).make_venv()
+    assert (tmp_path / 'precious').is_file()
+
+
+def test_half_made_environment_is_made_anew(setup: ModuleType, tmp_path: Path) -> None:
+    environment = setup.Environment(tmp_path, CHECKOUT, None)
+    for name in ('setup', 'lib/rest'):
+        (tmp_path / name).mkdir(parents=True)
+    environment.run_steps(environment.steps(test=False)[:1])
+    assert not (tmp_path / 'lib' / 'rest').exists()
+    assert (tmp_path / 'COLCON_IGNORE').is_file()
+    assert (
+        subprocess.run([environment.python, '-m', 'pip', '--version'], check=False).returncode == 0
+    )
+
+
+def test_cmake_folders_are_rewritten(setup: ModuleType, tmp_path: Path) -> None:
+    numpy = '/opt/python/cp310-cp310/lib/python3.10/site-packages/numpy/_core/include'
+    path = tmp_path / 'x' / 'export.cmake'
+    path.parent.mkdir()
+    path.write_text(f'A "/opt/python/cp310-cp310/include/python3.10;{numpy};/usr/include"\n')
+    setup.point_cmake_at(tmp_path, '/here/include', '/here/numpy')
+    assert path.read_text() == 'A "/here/include;/here/numpy;/usr/include"\n'
+
+
+def test_old_python_is_refused(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, 'NEEDED_PYTHON', (4, 0))
+    assert setup.main([]) == 1
+    assert 'make PYTHON=' in capsys.readouterr().err
