@@ -75,8 +75,8 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         scores (..., k) float32 and indices (..., k) int64, highest first.
     """
     bits = scores.view(torch.int32).long()
-    # Negative floats order backwards as integers; flipping their lower bits restores it.
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    # Negative floats order backwards as integers; mirroring them at -0.0 restores it.
+    ordered = torch.where(bits < 0, -(2**31) - bits, bits)
     index = torch.arange(scores.shape[-1], device=scores.device)
     key = (ordered << 32) + (0xFFFFFFFF - index)
     best = torch.topk(key, k, dim=-1).indices

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Seeds for tests on fresh random inputs; a test's name shows the one that it ran with."""
+
+from __future__ import annotations
+
+import os
+import random
+
+
+def fresh_seeds(count: int) -> list[int]:
+    """Return new seeds at every run, or the one in ``SEGNODE_TEST_SEED`` to repeat a failure."""
+    if 'SEGNODE_TEST_SEED' in os.environ:
+        return [int(os.environ['SEGNODE_TEST_SEED'])]
+    return [random.SystemRandom().randrange(2**31) for _ in range(count)]
