@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from pycocotools import mask as coco_mask
 
-from segnode.checkpoint import NativeModel, load_model
+from segnode.checkpoint import NativeModel, TorchScriptModel, load_model
 from segnode.checkpoint.torchscript import load_torchscript
 from segnode.config import Config, parameters
 from segnode.errors import ConfigError, DeviceError, OutOfMemoryError
 from segnode.exported import ExportedNetwork
 from segnode.image import Image
+from segnode.model.box_head import BoxDetections
 from segnode.model.precision import choose_precision
 from segnode.network import Instances, NativeNetwork
 from segnode.paste import MaskCrop, Paste, label_image, paste_mask, whole_mask
@@ -128,6 +128,9 @@ class Prediction:
 
     def rle(self, index: int) -> dict[str, Any]:
         """Return the mask of one instance as COCO's run lengths: ``size`` and ``counts``."""
+        # Here, as frames need no pycocotools.
+        from pycocotools import mask as coco_mask
+
         encoded = coco_mask.encode(np.asfortranarray(self.mask(index).view(np.uint8)))
         return {'size': encoded['size'], 'counts': encoded['counts'].decode('ascii')}
 
@@ -157,6 +160,7 @@ class Engine:
         report: Callable[[str], None] | None = None,
         *,
         static: bool = False,
+        model: NativeModel | TorchScriptModel | None = None,
     ) -> None:
         """Load the model and move it to its device.
 
@@ -164,6 +168,7 @@ class Engine:
             config: what to load and how to run it.
             report: is told in a line what is being done.
             static: run the fixed shapes of a stop-free device on any device.
+            model: already loaded, in place of the one that ``config`` names.
 
         Raises:
             CheckpointError: the model's files are not usable.
@@ -173,7 +178,7 @@ class Engine:
         say = report or (lambda _: None)
         self.device = select_device(config.device)
         limit_memory(config.memory_limit_mb, self.device)
-        model = load_model(config)
+        model = load_model(config) if model is None else model
         say(f'model {model.name}, weights {model.weights_path}')
         self._network: Network
         self._static: StaticPaths | None = None
@@ -234,6 +239,21 @@ class Engine:
                 self._static.prepare(settings)
         self.settings = settings
         self.config = config
+
+    def replace_detections(self, replace: Callable[[BoxDetections], BoxDetections] | None) -> None:
+        """Have ``replace`` answer in place of the box head, all of whose work is still done.
+
+        Timings can only be compared on equal detections; None ends it. It must neither stop for
+        the host nor change shapes between frames.
+
+        Raises:
+            ConfigError: an exported model has no box head to get at.
+        """
+        if not isinstance(self._network, NativeNetwork):
+            raise ConfigError('replaced detections need a native model, found an exported one')
+        self._network.replace = replace
+        if self._static is not None:
+            self._static.clear()
 
     def _resolve(self, config: Config) -> InferenceSettings:
         settings = resolve_settings(config, self._network.defaults(), self.class_names)

@@ -63,6 +63,8 @@ class NativeNetwork:
         precision: fp32, fp16 or bf16.
         float32_layers: names of the layers whose numbers do not fit in ``precision``.
         fusion: which library fuses the convolutions, or ``none``.
+        replace: answers in place of the box head, all of whose work is still done; None answers
+            what was found. It must neither stop for the host nor change shapes between frames.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class NativeNetwork:
         self.precision = precision
         self.dtype = DTYPES[precision]
         self.cells = 2 * architecture.mask_pooler_resolution
+        self.replace: Callable[[BoxDetections], BoxDetections] | None = None
         self._anchors: dict[tuple[int, int], list[Tensor]] = {}
         self.model = build_mask_rcnn(architecture, state_dict).to(device)
         if device.type == 'cuda':
@@ -222,6 +225,10 @@ class NativeNetwork:
             return torch.zeros((0, self.cells, self.cells), device=self.device)
         return mask_probabilities(self.model.roi_heads.mask_head(pooled), class_ids)
 
+    def replaced(self, detections: BoxDetections) -> BoxDetections:
+        """Return the detections that are to be taken for those of the box head."""
+        return detections if self.replace is None else self.replace(detections)
+
     def filter(
         self,
         detections: BoxDetections,
@@ -270,7 +277,7 @@ class NativeNetwork:
             torch.arange(n, device=self.device).repeat_interleave(p),
         )
         logits, deltas = self.predict_boxes(pooled, n)
-        return select_detections(
+        detections = select_detections(
             logits,
             deltas,
             proposals,
@@ -284,6 +291,7 @@ class NativeNetwork:
             candidates=None,
             suppress=nms,
         )
+        return self.replaced(detections)
 
     def _poolable(self, features: list[Tensor]) -> list[Tensor]:
         """Return p2 to p5 as torchvision's RoIAlign takes them, converted once for both heads."""

@@ -346,6 +346,7 @@ class StaticPath:
             candidates=CANDIDATES,
             suppress=operators.nms,
         )
+        detections = network.replaced(detections)
         mark('box_head')
         filtered = network.filter(
             detections,
