@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -100,12 +101,9 @@ def test_masks_follow_the_picture() -> None:
 
 def test_the_scene_moves_smoothly() -> None:
     frames = list(Scene(DEMO_SEEDS[0]).frames(12))
-    assert all(
-        one.stamp_ns + 100_000_000 == two.stamp_ns
-        for one, two in zip(frames, frames[1:], strict=False)
-    )
+    assert all(one.stamp_ns + 100_000_000 == two.stamp_ns for one, two in pairwise(frames))
     moved = []
-    for one, two in zip(frames, frames[1:], strict=False):
+    for one, two in pairwise(frames):
         earlier = dict(zip(one.instance_ids.tolist(), one.boxes_xyxy, strict=True))
         moved += [
             np.abs(box - earlier[key]).max()

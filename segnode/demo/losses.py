@@ -223,4 +223,4 @@ def _mask_targets(masks: Tensor, boxes: Tensor, match: Tensor, side: int) -> Ten
     """(R, side, side) float32 zeros and ones: each box's instance, cut out and resized."""
     rois = torch.cat((match[:, None].float(), boxes), 1)
     cut = roi_align(masks[:, None].float(), rois, side, 1.0, 0, aligned=True)
-    return (cut[:, 0] >= 0.5).float()
+    return torch.ge(cut[:, 0], 0.5).float()

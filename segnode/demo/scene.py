@@ -288,7 +288,7 @@ class Scene:
                 fixed = np.clip(pixels * 16, -1e6, 1e6).astype(np.int32)
                 cv2.fillConvexPoly(factor, fixed, int(255 * light.shadow), cv2.LINE_AA, 4)
         soft = cv2.GaussianBlur(factor, (0, 0), light.penumbra_px)
-        return soft.astype(np.float32) * np.float32(1 / 255)
+        return np.multiply(soft, 1 / 255, dtype=np.float32)
 
 
 def coco_annotations(frames: Iterable[SceneFrame]) -> dict[str, Any]:

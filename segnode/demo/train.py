@@ -2,9 +2,11 @@
 # Copyright 2026 The segnode authors
 """Trains the embedded model on rendered scenes: ``python -m segnode.demo.train --out DIR``.
 
-Everything is from scratch and from this package: the frames come from `segnode.demo.scene`, the
-layers from `segnode.model`, the losses are Detectron2's. The result is a Detectron2 config and a
-safetensors file in half precision, read like any other Detectron2 model.
+Everything is from scratch and from this package: the frames come from ``segnode.demo.scene``, the
+layers from ``segnode.model``, the losses are Detectron2's. The result is a Detectron2 config and
+a safetensors file in half precision, read like any other Detectron2 model.
+
+B images, H and W height and width.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +26,24 @@ import numpy as np
 import torch
 import yaml
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
+from segnode.config import Config, Filter
 from segnode.demo.losses import mask_rcnn_losses
-from segnode.demo.scene import CLASS_NAMES, TRAIN_SEEDS
+from segnode.demo.scene import (
+    CLASS_NAMES,
+    TRAIN_SEEDS,
+    VALIDATION_SEEDS,
+    Scene,
+    coco_annotations,
+)
 from segnode.demo.training_data import FramePool
+from segnode.engine import Engine
+from segnode.evaluation.annotations import Annotations
+from segnode.evaluation.metrics import average_precision, coco_results, label_image_rles
+from segnode.image import Image
 from segnode.model.architecture import Architecture
 from segnode.model.backbone import Conv
 from segnode.model.mask_rcnn import MaskRCNN
@@ -155,8 +171,7 @@ def normalise(images: Tensor, architecture: Architecture) -> Tensor:
         torch.tensor(values).view(3, 1, 1)
         for values in (architecture.pixel_mean, architecture.pixel_std)
     )
-    images = images.contiguous(memory_format=torch.channels_last)
-    return (images.float() - mean) / std
+    return (images.contiguous(memory_format=torch.channels_last).float() - mean) / std
 
 
 @torch.no_grad()
@@ -171,7 +186,7 @@ def average(averaged: nn.Module, model: nn.Module, step: int) -> None:
 
 
 @torch.no_grad()
-def measure_norms(model: MaskRCNN, pool: FramePool, seed: int, batches: int = 12) -> None:
+def measure_norms(model: MaskRCNN, pool: FramePool, seed: int, batches: int) -> None:
     """Replaces the running statistics by the mean over whole frames."""
     rng = np.random.default_rng(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -211,22 +226,62 @@ def export(model: MaskRCNN, folder: Path) -> None:
     (folder / f'{MODEL_NAME}.yaml').write_text(header + text)
 
 
+def score(config: Path, seeds: Sequence[int]) -> tuple[float, float]:
+    """Box and mask AP (IoU 0.50:0.95) on one frame of each scene.
+
+    As the node publishes them: scores of 0.5 and more, overlaps resolved in one label image.
+    """
+    engine = Engine(Config(model=str(config), device='cpu', filter=Filter(score_threshold=0.5)))
+    frames = [Scene(seed).frame(31) for seed in seeds]
+    results: list[dict[str, Any]] = []
+    for image_id, frame in enumerate(frames):
+        found = engine.segment([Image(frame.image, 'bgr')])[0]
+        results += coco_results(
+            found.detections,
+            label_image_rles(found.label_image, len(found.detections)),
+            image_id=image_id,
+            file_name='',
+            class_names=engine.class_names,
+            category_ids=range(len(engine.class_names)),
+        )
+    truth = Annotations.from_coco(coco_annotations(frames))
+    box, mask = (
+        average_precision(truth, results, kind, range(len(frames))).ap or 0.0
+        for kind in ('bbox', 'segm')
+    )
+    return box, mask
+
+
 class Trainer:
-    """Weights, optimiser and random state: all that a run needs to be resumed."""
+    """Weights, optimiser and random state: all that a run needs to be resumed.
+
+    Several processes hold the same weights and optimiser; each makes the gradient of crops of its
+    own, and their mean is what all of them follow.
+    """
 
     def __init__(
-        self, architecture: Architecture, steps: int, seed: int, minutes: float = math.inf
+        self,
+        architecture: Architecture,
+        *,
+        steps: int,
+        seed: int,
+        minutes: float = math.inf,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
+        """Makes new weights; see `train`."""
         self.minutes = minutes
         self.minutes_before = 0.0
         self.began = time.monotonic()
         torch.manual_seed(seed)
-        self.rng = np.random.default_rng(seed)
+        self.seed, self.rank, self.processes = seed, rank, processes
+        self.rng = np.random.default_rng((seed, rank))
         self.steps = steps
         self.step = 0
+        self.progress = 0.0
         self.model = MaskRCNN(architecture)
         initialise(self.model)
-        # With bfloat16 this halves the time of a step on a CPU that has matrix instructions.
+        # With bfloat16 this about halves the time of a step on a CPU that has matrix instructions.
         self.model.train().to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(requires_grad=False)
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
@@ -239,15 +294,32 @@ class Trainer:
             lr=BASE_RATE,
         )
 
-    def progress(self) -> float:
-        """Share of the run that is done, by steps or by time, whichever is further."""
-        minutes = self.minutes_before + (time.monotonic() - self.began) / 60
-        return min(1.0, max(self.step / self.steps, minutes / self.minutes))
+    def spent(self) -> float:
+        """Minutes of the run so far."""
+        return self.minutes_before + (time.monotonic() - self.began) / 60
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine to zero."""
         warm_up = min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        return BASE_RATE * warm_up * 0.5 * (1 + math.cos(math.pi * self.progress()))
+        return BASE_RATE * warm_up * 0.5 * (1 + math.cos(math.pi * self.progress))
+
+    def _synchronise(self) -> None:
+        """Averages the gradients and takes the clock of the first process.
+
+        The progress of a run is by steps or by time, whichever is further.
+        """
+        progress = min(1.0, max((self.step + 1) / self.steps, self.spent() / self.minutes))
+        if self.processes == 1:
+            self.progress = progress
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        clock = torch.tensor([progress if self.rank == 0 else 0.0])
+        shared = torch.cat([*(gradient.flatten() for gradient in gradients), clock])
+        distributed.all_reduce(shared)
+        parts = shared[:-1].split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape) / self.processes)
+        self.progress = float(shared[-1])
 
     def advance(self, pool: FramePool) -> dict[str, float]:
         """One step; returns the losses by name."""
@@ -258,6 +330,7 @@ class Trainer:
             losses = mask_rcnn_losses(self.model, batch, targets, rois)
         self.optimiser.zero_grad(set_to_none=True)
         losses.total().backward()
+        self._synchronise()
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         for group in self.optimiser.param_groups:
             group['lr'] = self.learning_rate()
@@ -273,7 +346,8 @@ class Trainer:
         """Writes the state of the run, in whole or not at all."""
         state = {
             'step': self.step,
-            'minutes': self.minutes_before + (time.monotonic() - self.began) / 60,
+            'minutes': self.spent(),
+            'progress': self.progress,
             'model': self.model.state_dict(),
             'averaged': self.averaged.state_dict(),
             'optimiser': self.optimiser.state_dict(),
@@ -288,79 +362,127 @@ class Trainer:
         state = torch.load(path, weights_only=True)
         self.step = state['step']
         self.minutes_before = state['minutes']
+        self.progress = state.get('progress', 0.0)
         self.model.load_state_dict(state['model'])
         self.averaged.load_state_dict(state['averaged'])
         self.optimiser.load_state_dict(state['optimiser'])
-        torch.set_rng_state(state['torch_rng'])
-        self.rng.bit_generator.state = json.loads(state['numpy_rng'])
+        if self.rank == 0:
+            torch.set_rng_state(state['torch_rng'])
+            self.rng.bit_generator.state = json.loads(state['numpy_rng'])
+        else:
+            torch.manual_seed(self.seed + self.rank + self.step)
+            self.rng = np.random.default_rng((self.seed, self.rank, self.step))
 
 
-def train(
-    out: Path,
-    *,
-    steps: int,
-    scenes: int,
-    seed: int,
-    minutes: float = math.inf,
-    resume: bool = False,
-    save_every: int = 400,
-) -> Path:
-    """Trains, and returns the folder of the finished model.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a training run is.
 
-    Args:
-        out: Folder for frames, log, checkpoint and model.
-        steps: Optimiser steps of the whole run; a resumed run needs the same.
-        scenes: Scenes to render, three frames each.
-        seed: Of weights, crops and samples. Threads sum in no fixed order, so two runs come out
+    Attributes:
+        out: folder for frames, log, checkpoint and model.
+        steps: optimiser steps of the whole run; a resumed run needs the same.
+        scenes: scenes to render, three frames each.
+        seed: of weights, crops and samples. Threads sum in no fixed order, so two runs come out
             alike, not equal.
-        minutes: Ends the run, and its learning rate, earlier than `steps`.
-        resume: Continue from the checkpoint in `out`.
-        save_every: Steps between checkpoints, each with the model so far.
+        processes: each of one thread and with a batch of its own; on a machine that others use
+            as well they wait for each other less often than threads do.
+        minutes: ends the run, and its learning rate, earlier than `steps`.
+        resume: continue from the checkpoint in `out`.
+        save_every: steps between checkpoints, each with the model so far and its score.
+        norm_batches: of four whole frames, over which a saved model's batch norms are measured.
+        validation_scenes: a frame of each is scored.
     """
-    pool = FramePool.render(out / 'pool', TRAIN_SEEDS[:scenes])
-    trainer = Trainer(ARCHITECTURE, steps, seed, minutes)
-    checkpoint = out / 'checkpoint.pt'
-    if resume:
+
+    out: Path
+    steps: int = 7000
+    scenes: int = 1600
+    seed: int = 0
+    processes: int = 2
+    minutes: float = math.inf
+    resume: bool = False
+    save_every: int = 400
+    norm_batches: int = 12
+    validation_scenes: int = 16
+
+
+def train(run: Run) -> Path:
+    """Trains, and returns the folder of the finished model."""
+    FramePool.render(run.out / 'pool', TRAIN_SEEDS[: run.scenes], run.processes)
+    (run.out / 'rendezvous').unlink(missing_ok=True)
+    if run.processes == 1:
+        _train_process(0, run)
+    else:
+        spawn(_train_process, (run,), nprocs=run.processes)
+    return run.out / 'model'
+
+
+def _train_process(rank: int, run: Run) -> None:
+    torch.set_num_threads(1)
+    if run.processes > 1:
+        distributed.init_process_group(
+            'gloo',
+            init_method=f'file://{(run.out / "rendezvous").resolve()}',
+            rank=rank,
+            world_size=run.processes,
+        )
+    pool = FramePool.render(run.out / 'pool', TRAIN_SEEDS[: run.scenes])
+    trainer = Trainer(
+        ARCHITECTURE,
+        steps=run.steps,
+        seed=run.seed,
+        minutes=run.minutes,
+        rank=rank,
+        processes=run.processes,
+    )
+    checkpoint = run.out / 'checkpoint.pt'
+    if run.resume:
         trainer.load(checkpoint)
-    bar = tqdm(initial=trainer.step, total=steps, unit='step', mininterval=5)
-    with (out / 'log.jsonl').open('a') as log, bar:
-        while trainer.progress() < 1:
+    bar = tqdm(initial=trainer.step, total=run.steps, unit='step', mininterval=5, disable=rank > 0)
+    with (run.out / f'log{rank}.jsonl').open('a') as log, bar:
+        while trainer.progress < 1:
             losses = trainer.advance(pool)
             if not all(map(math.isfinite, losses.values())):
                 raise FloatingPointError(f'step {trainer.step}: losses {losses}')
             log.write(json.dumps({'step': trainer.step, **losses}) + '\n')
             bar.update()
-            if trainer.step % save_every == 0 or trainer.progress() == 1:
+            due = trainer.step % run.save_every == 0 or trainer.progress == 1
+            if due and rank == 0:
                 log.flush()
                 trainer.save(checkpoint)
                 finished = copy.deepcopy(trainer.averaged)
-                measure_norms(finished, pool, seed)
-                export(finished, out / 'model')
-    return out / 'model'
+                measure_norms(finished, pool, run.seed, run.norm_batches)
+                export(finished, run.out / 'model')
+                box_ap, mask_ap = score(
+                    run.out / 'model' / f'{MODEL_NAME}.yaml',
+                    VALIDATION_SEEDS[: run.validation_scenes],
+                )
+                bar.write(
+                    f'step {trainer.step}, {trainer.spent():.0f} min: '
+                    f'box_ap={box_ap:.3f} mask_ap={mask_ap:.3f}'
+                )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog='python -m segnode.demo.train', description=__doc__)
-    parser.add_argument('--out', type=Path, required=True, help='folder for everything written')
-    parser.add_argument('--steps', type=int, default=7000)
-    parser.add_argument('--minutes', type=float, default=math.inf, help='end sooner')
-    parser.add_argument('--scenes', type=int, default=1600, help='scenes to render')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--resume', action='store_true', help='go on from the checkpoint in --out')
-    parser.add_argument('--save-every', type=int, default=400, help='steps between checkpoints')
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    folder = train(
-        options.out,
-        steps=options.steps,
-        scenes=options.scenes,
-        seed=options.seed,
-        minutes=options.minutes,
-        resume=options.resume,
-        save_every=options.save_every,
+    parser = argparse.ArgumentParser(
+        prog='python -m segnode.demo.train', description='Trains the embedded model.'
     )
+    parser.add_argument('--out', type=Path, required=True, help='folder for everything written')
+    parser.add_argument('--steps', type=int, default=Run.steps)
+    parser.add_argument('--minutes', type=float, default=Run.minutes, help='end sooner')
+    parser.add_argument('--scenes', type=int, default=Run.scenes, help='scenes to render')
+    parser.add_argument('--seed', type=int, default=Run.seed)
+    parser.add_argument('--processes', type=int, default=Run.processes)
+    parser.add_argument('--resume', action='store_true', help='go on from the checkpoint in --out')
+    parser.add_argument(
+        '--save-every', type=int, default=Run.save_every, help='steps between checkpoints'
+    )
+    run = Run(**vars(parser.parse_args(arguments)))
+    if min(run.steps, run.scenes, run.processes, run.save_every) < 1 or run.minutes <= 0:
+        parser.error('steps, scenes, processes, save-every and minutes must be positive')
+    if run.resume and not (run.out / 'checkpoint.pt').is_file():
+        parser.error(f'nothing to resume: {run.out / "checkpoint.pt"} is not there')
+    folder = train(run)
     sys.stdout.write(f'model: {folder}\n')
     return 0
 
