@@ -40,13 +40,18 @@ def make_anchors(
     """Return the anchors of every level, each (h * w * A, 4) float32 xyxy in network pixels.
 
     They are ordered by row, column and then base anchor, as the RPN's outputs are flattened.
+    ``feature_hw`` begins with p2, which is a quarter of the padded network input.
     """
+    padded_h, padded_w = (side * STRIDES[0] for side in feature_hw[0])
     levels = []
     for level, (height, width) in enumerate(feature_hw):
-        stride = STRIDES[level]
-        offset = architecture.anchor_offset * stride
-        y = torch.arange(height, dtype=torch.float32) * stride + offset
-        x = torch.arange(width, dtype=torch.float32) * stride + offset
+        stride_y = stride_x = STRIDES[level]
+        if architecture.family == 'torchvision':
+            # There p6, half of p5 rounded up, is stretched over the padded image.
+            stride_y, stride_x = padded_h // height, padded_w // width
+        offset = architecture.anchor_offset
+        y = (torch.arange(height, dtype=torch.float32) + offset) * stride_y
+        x = (torch.arange(width, dtype=torch.float32) + offset) * stride_x
         grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
         shifts = torch.stack((grid_x, grid_y, grid_x, grid_y), dim=-1).reshape(-1, 1, 4)
         levels.append((shifts + base_anchors(architecture, level)).reshape(-1, 4).to(device))
