@@ -333,18 +333,19 @@ def _report(
             phase.name,
             str(len(phase.sent)),
             f'{phase.sent_hz:.1f}',
+            str(phase.lost),
             str(phase.received),
             str(phase.published),
             *(str(phase.dropped.get(reason, 0)) for reason in reasons),
         )
         for phase in (steady, burst)
     ]
-    say(table(('part', 'sent', 'Hz', 'received', 'published', *reasons), rows))
+    say(table(('part', 'sent', 'Hz', 'lost', 'received', 'published', *reasons), rows))
     say()
     line = {
         'frames': len(steady.sent),
         'published': len(steady.answers),
-        'dropped': steady.dropped_total,
+        'dropped': steady.dropped_total + steady.lost,
         'mask_ap': mask.ap,
         'box_ap': box.ap,
         'age_p50_ms': round(float(age_p50_ms)),
@@ -371,7 +372,7 @@ def _report(
     ]
     for problem in problems:
         note(f'error: {problem}')
-    if steady.dropped_total:
+    if line['dropped']:
         note('this machine did not follow the steady part; try a smaller --rate or --short-side')
     if not burst.dropped_total:
         note('this machine followed the burst, so nothing had to be dropped')
