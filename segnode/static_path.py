@@ -14,6 +14,7 @@ image.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -29,7 +30,8 @@ from torch import Tensor
 
 from segnode.image import Image
 from segnode.kernels.operators import Operators
-from segnode.model.anchors import make_anchors
+from segnode.kernels.resampling import prepare_preprocess
+from segnode.model.anchors import STRIDES, make_anchors
 from segnode.model.box_head import select_detections
 from segnode.network import Instances, NativeNetwork
 from segnode.settings import InferenceSettings
@@ -204,20 +206,20 @@ class StaticPath:
             (n, height, width, 3), dtype=torch.uint8, pin_memory=pinned
         )
         self._frames = self._host_frames.to(device)
-        self._plan = operators.prepare_preprocess(
+        self._plan = prepare_preprocess(
             key.image_hw,
             key.network_hw,
-            architecture,
-            swap=key.order.upper() != architecture.color,
-            device=device,
+            device,
+            family=architecture.family,
+            size_divisibility=architecture.size_divisibility,
         )
-        step = architecture.size_divisibility
-        maps = [
-            tuple(-(-side // step) * step // 4 // 2**i for side in key.network_hw)
-            for i in range(4)
-        ]
-        maps.append(tuple((side + 1) // 2 for side in maps[-1]))
-        self._anchors = make_anchors(architecture, [(h, w) for h, w in maps], device)
+        self._mean = torch.tensor(architecture.pixel_mean, device=device)
+        self._std = torch.tensor(architecture.pixel_std, device=device)
+        self._swap = key.order.upper() != architecture.color
+        padded_h, padded_w = self._plan.padded_hw
+        # p6 is every second cell of p5, the first one included.
+        maps = [(-(-padded_h // stride), -(-padded_w // stride)) for stride in STRIDES]
+        self._anchors = make_anchors(architecture, maps, device)
         self._image_index = torch.arange(n, device=device)
         packet = (n, HEADER + key.capacity * FIELDS)
         self._packet = torch.zeros(packet, dtype=torch.float32, device=device)
@@ -312,7 +314,9 @@ class StaticPath:
             self.marks.mark,
         )
         mark('upload')
-        x = operators.preprocess(self._frames, self._plan, network.dtype)
+        x = operators.preprocess(
+            self._frames, self._plan, self._mean, self._std, self._swap, network.dtype
+        )
         mark('preprocess')
         features = network.model.backbone(x)
         mark('backbone')
@@ -469,7 +473,8 @@ class StaticPaths:
         self._lock = Lock()
         cuda = network.device.type == 'cuda'
         self._stream = torch.cuda.Stream(network.device) if cuda else None
-        self._pool = torch.cuda.graph_pool_handle() if cuda and operators.capturable else None
+        graphs = cuda and os.environ.get('SEGNODE_GRAPHS') != '0'
+        self._pool = torch.cuda.graph_pool_handle() if graphs else None
 
     def segment(
         self, images: Sequence[Image], settings: InferenceSettings
@@ -521,6 +526,19 @@ class StaticPaths:
             capacity=max(settings.max_instances, CAPACITIES[-1]),
         )
 
+    def _build(self, key: PathKey, settings: InferenceSettings) -> StaticPath:
+        build = partial(StaticPath, self._network, self._operators, key, settings)
+        if self._pool is not None:
+            try:
+                return build(self._pool)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                # Some builds for embedded boards and ROCm cannot capture; plain launches can.
+                self._pool = None
+                self._report(f'no CUDA graphs here, launching one by one: {first_line(error)}')
+        return build(None)
+
     def _path(self, images: Sequence[Image], settings: InferenceSettings) -> StaticPath:
         first = images[0]
         size = (first.height, first.width)
@@ -538,9 +556,14 @@ class StaticPaths:
             f'at network input {height}x{width}'
         )
         with self._on_stream(), torch.inference_mode():
-            path = StaticPath(self._network, self._operators, key, settings, self._pool)
+            path = self._build(key, settings)
         with self._lock:
             self._paths[key] = path
             while len(self._paths) > self.LIMIT:
                 self._paths.popitem(last=False)
         return path
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
