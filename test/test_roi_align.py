@@ -36,10 +36,9 @@ def pyramid(generator: torch.Generator, images: int, channels: int = 3) -> list[
 
 def some_boxes(generator: torch.Generator, count: int) -> Tensor:
     """Return boxes of all sizes; the last ones are extreme."""
-    extreme = torch.tensor(
-        [[0.0, 0.0, 800.0, 608.0], [0.0, 300.0, 800.0, 303.0], [400.0, 0.0, 402.0, 608.0]]
-        + [[17.2, 30.1, 17.3, 30.2], [799.0, 607.0, 800.0, 608.0]]
-    )
+    whole, wide, tall = (0, 0, 800, 608), (0, 300, 800, 303), (400, 0, 402, 608)
+    tiny, corner = (17.2, 30.1, 17.3, 30.2), (799, 607, 800, 608)
+    extreme = torch.tensor([whole, wide, tall, tiny, corner], dtype=torch.float32)
     return torch.cat((random_boxes(generator, count, IMAGE_HW), extreme))
 
 
