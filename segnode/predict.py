@@ -185,7 +185,7 @@ def _predict(
                 run.scored_ids.add(image_id)
             image = read_image(path)
             if annotated is not None:
-                _check_size(path, image, annotated.image_hw)
+                check_size(path, image, annotated.image_hw)
         except ImageError as error:
             note(f'error: {error}')
             run.failed += 1
@@ -211,7 +211,8 @@ def _predict(
     return run
 
 
-def _check_size(path: Path, image: Image, image_hw: tuple[int, int]) -> None:
+def check_size(path: Path, image: Image, image_hw: tuple[int, int]) -> None:
+    """Raise ImageError unless an image has the annotated (H, W)."""
     if (image.height, image.width) != image_hw:
         raise ImageError(
             f'{path}: expected {image_hw[1]} x {image_hw[0]} pixels as annotated, '

@@ -46,7 +46,7 @@ from segnode.evaluation.metrics import (
     coco_results,
     label_image_rles,
 )
-from segnode.predict import find_images, write_picture
+from segnode.predict import check_size, find_images, write_picture
 from segnode.shipped import shipped_file
 
 IMAGE_HW = (480, 640)
@@ -192,7 +192,7 @@ def render_scene(seed: int, count: int, folder: Path) -> Material:
 
 
 def photographs(folder: Path, annotations: Path | None, limit: int | None) -> Material:
-    """Take the images of a folder, without those that cannot be read.
+    """Take the images of a folder, without those that cannot be read or scored.
 
     Raises:
         ImageError: there is none.
@@ -204,7 +204,10 @@ def photographs(folder: Path, annotations: Path | None, limit: int | None) -> Ma
     paths = []
     for path in progress(find_images([folder]), 'read', 'image'):
         try:
-            read_image(path)
+            image = read_image(path)
+            annotated = truth.find(path) if truth else None
+            if annotated is not None:
+                check_size(path, image, annotated.image_hw)
         except ImageError as error:
             note(f'left out: {error}')
         else:
@@ -258,15 +261,9 @@ def score(
         answer = answers.get(stamp_ns)
         if answer is None:
             continue
-        labels = answer.label_image()
-        if labels.shape != image.image_hw:
-            raise ImageError(
-                f'{material.paths[index]}: expected {image.image_hw} rows and columns as '
-                f'annotated, found {labels.shape}'
-            )
         results += coco_results(
             detections_of(answer, names),
-            label_image_rles(labels, len(answer.detections)),
+            label_image_rles(answer.label_image(), len(answer.detections)),
             image_id=image.id,
             file_name=image.file_name,
             class_names=names,
@@ -327,20 +324,7 @@ def _report(
     if stages:
         say(stage_table(stages))
         say()
-    reasons = list(steady.dropped | burst.dropped)
-    rows = [
-        (
-            phase.name,
-            str(len(phase.sent)),
-            f'{phase.sent_hz:.1f}',
-            str(phase.lost),
-            str(phase.received),
-            str(phase.published),
-            *(str(phase.dropped.get(reason, 0)) for reason in reasons),
-        )
-        for phase in (steady, burst)
-    ]
-    say(table(('part', 'sent', 'Hz', 'lost', 'received', 'published', *reasons), rows))
+    say(_accounts(steady, burst))
     say()
     line = {
         'frames': len(steady.sent),
@@ -366,10 +350,7 @@ def _report(
             'diagnostics': burst.diagnostics,
         }
         write_json(json_path, line | more)
-    problems = [
-        *steady.problems(),
-        *burst.problems(),
-    ]
+    problems = [*steady.problems(), *burst.problems()]
     for problem in problems:
         note(f'error: {problem}')
     if line['dropped']:
@@ -378,6 +359,21 @@ def _report(
         note('this machine followed the burst, so nothing had to be dropped')
     say('demo: ' + ' '.join(f'{key}={_text(value)}' for key, value in line.items()))
     return 1 if problems else 0
+
+
+def _accounts(*phases: Phase) -> str:
+    """Return the table of where the frames of each part went."""
+    reasons = list(dict.fromkeys(reason for phase in phases for reason in phase.dropped))
+    rows = [
+        (
+            phase.name,
+            *(str(n) for n in (len(phase.sent), phase.lost, phase.received, phase.published)),
+            *(str(phase.dropped.get(reason, 0)) for reason in reasons),
+            f'{phase.sent_hz:.1f}',
+        )
+        for phase in phases
+    ]
+    return table(('part', 'sent', 'lost', 'received', 'published', *reasons, 'sent Hz'), rows)
 
 
 def _text(value: object) -> str:
