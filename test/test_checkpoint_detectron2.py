@@ -343,6 +343,13 @@ def test_key_is_refused_by_name(tmp_path: Path, key: str, value: Any, part: str)
     assert key.split('\n')[0] in message or key.startswith(('MODEL.RESNETS.DEPTH', 'MODEL.POINT'))
 
 
+def test_flow_style_is_no_safetensors(tmp_path: Path) -> None:
+    # Its ninth byte is the one that a safetensors file has there.
+    (tmp_path / 'config.yaml').write_text('MODEL:  {MASK_ON: false}')
+    with pytest.raises(SegnodeError, match=r'MODEL\.MASK_ON: expected True'):
+        load_model(Config(model=str(tmp_path / 'config.yaml')))
+
+
 def test_absent_keys_take_detectron2s_defaults(tmp_path: Path) -> None:
     path = tmp_path / 'config.yaml'
     path.write_text(CONFIG.replace(', PRE_NMS_TOPK_TEST: 1000', ''))

@@ -109,7 +109,7 @@ def test_safetensors_of_other_precisions_become_float32(
     tmp_path: Path, dtype: torch.dtype
 ) -> None:
     stored = {name: tensor.to(dtype) for name, tensor in STATE.items()}
-    metadata = {'class_names': '["cone", "ball", "box"]', 'licence': 'CC0'}
+    metadata = {'class_names': '["cone", "ball", "box"]', 'license': 'CC0'}
     safetensors.torch.save_file(stored, tmp_path / 'm.safetensors', metadata)
     model = load(tmp_path, 'm.safetensors')
     assert_equal_states(model.state_dict, {k: v.float() for k, v in stored.items()})
@@ -227,7 +227,8 @@ def test_bad_state_is_refused(tmp_path: Path, case: str) -> None:
         (b'<!DOCTYPE html><html>', 'found none of these formats'),
         (b'PK\x03\x04' + random.Random(1).randbytes(4096), 'found a damaged one'),
         (b'\x80\x02' + random.Random(2).randbytes(4096), 'found a damaged one'),
-        (b'\xff' * 8 + b'{"a": 1}', 'found a damaged file'),
+        (b'\xff' * 8 + b'{"a": 1}', 'found none of these formats'),
+        (b'\x08' + bytes(7) + b'{"a": 1}', 'found a damaged file'),
         (pickle.dumps({'blobs': {'conv1_w': 1}}), 'found a Detectron1 checkpoint'),
         (pickle.dumps({'model': {'a': np.array(['x'], dtype=object)}}), "found an array of 'O8'"),
         (pickle.dumps({'model': {'a': 1.5}}), "found float under 'a'"),

@@ -35,8 +35,8 @@ from segnode.errors import CheckpointError, ConfigError
 
 DEMO_MODEL: Final = Path(__file__).resolve().parents[1] / 'demo' / 'mask_rcnn_demo.yaml'
 # torchvision numbers its classes by COCO's sparse category ids, 1 to 90.
-_SPARSE_IDS: Final = tuple(range(1, 91))
-_SPARSE_NAMES: Final = tuple(COCO_CATEGORIES.get(i, 'N/A') for i in _SPARSE_IDS)
+SPARSE_IDS: Final = tuple(range(1, 91))
+SPARSE_NAMES: Final = tuple(COCO_CATEGORIES.get(i, 'N/A') for i in SPARSE_IDS)
 
 
 def load_model(config: Config) -> NativeModel | TorchScriptModel:
@@ -86,20 +86,20 @@ def _load_preset(config: Config) -> NativeModel:
     preset = PRESETS[config.model]
     path = _weights_path(config.weights or preset.url)
     published = digest(path, preset.checksum.algorithm).startswith(preset.checksum.prefix)
-    tensors = read_weights(path).tensors
+    stored = read_weights(path)
     if preset.architecture.family == 'torchvision':
-        architecture, state = torchvision.fit_weights(tensors, path, published=published)
+        architecture, state = torchvision.fit_weights(stored.tensors, path, published=published)
     else:
         architecture = preset.architecture
-        state = detectron2.fit_weights(tensors, architecture, (), path)
-    names = _class_names(config, {}, architecture.num_classes)
-    if architecture.family == 'torchvision' and not config.class_names:
-        names = _SPARSE_NAMES if len(names) == len(_SPARSE_NAMES) else names
+        state = detectron2.fit_weights(stored.tensors, architecture, (), path)
+    names = _class_names(config, stored.metadata, architecture.num_classes)
+    if architecture.num_classes == len(SPARSE_NAMES) and not config.class_names:
+        names = SPARSE_NAMES
     return NativeModel(
         architecture=architecture,
         state_dict=state,
         class_names=names,
-        category_ids=_category_ids(names),
+        category_ids=category_ids(names),
         name=config.model,
         weights_path=path,
         weights_sha256=digest(path, 'sha256'),
@@ -118,11 +118,11 @@ def _load_detectron2(config: Config, path: Path) -> NativeModel:
             stored.tensors, model.architecture, model.normed, weights
         ),
         class_names=names,
-        category_ids=_category_ids(names),
+        category_ids=category_ids(names),
         name=path.stem,
         weights_path=weights,
         weights_sha256=digest(weights, 'sha256'),
-        licence=stored.metadata.get('licence', ''),
+        licence=stored.metadata.get('license', ''),
     )
 
 
@@ -141,7 +141,7 @@ def _describe_exported(config: Config, path: Path) -> TorchScriptModel:
     return TorchScriptModel(
         description=description,
         class_names=names,
-        category_ids=COCO_CATEGORY_IDS if sparse else _category_ids(names),
+        category_ids=COCO_CATEGORY_IDS if sparse else category_ids(names),
         name=weights.stem,
         weights_path=weights,
         weights_sha256=digest(weights, 'sha256'),
@@ -225,7 +225,8 @@ def _parse_names(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _category_ids(names: tuple[str, ...]) -> tuple[int, ...] | None:
-    if names == _SPARSE_NAMES:
-        return _SPARSE_IDS
+def category_ids(names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Return COCO's category ids where the names are COCO's, else None."""
+    if names == SPARSE_NAMES:
+        return SPARSE_IDS
     return COCO_CATEGORY_IDS if names == COCO_CLASS_NAMES else None

@@ -142,9 +142,10 @@ class TorchScriptRunner:
         """
         try:
             answer = self._program([image])
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except (RuntimeError, torch.jit.Error) as error:
+            # The interpreter hides the type of the error that it passes on.
+            if 'out of memory' in str(error):
+                raise torch.OutOfMemoryError(_reason(error)) from None
             raise CheckpointError(
                 f'{self._model.weights_path}: the program failed: {_reason(error)}'
             ) from None

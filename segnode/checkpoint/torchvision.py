@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from segnode.checkpoint.state_dict import fit_state_dict
@@ -115,6 +116,20 @@ def fit_weights(
         name = f'roi_heads.box_predictor.cls_score.{kind}'
         state[name] = state[name].roll(-1, dims=0)
     return architecture, state
+
+
+def to_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of ``MaskRCNN(architecture)`` as torchvision names and orders it.
+
+    The inverse of ``fit_weights``; rows that only torchvision's background has are zero.
+    """
+    theirs = {}
+    for name, tensor in state_dict.items():
+        if name.startswith('roi_heads.box_predictor.cls_score.'):
+            tensor = tensor.roll(1, dims=0)
+        rows = tensor.new_zeros((_background(name), *tensor.shape[1:]))
+        theirs[_rename(name, _NAMES)] = torch.cat((rows, tensor))
+    return theirs
 
 
 def _background(name: str) -> int:

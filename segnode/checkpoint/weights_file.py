@@ -32,6 +32,7 @@ from segnode.errors import CheckpointError
 Kind = Literal['safetensors', 'torch', 'torchscript', 'pickle', 'unknown']
 
 _LEGACY_TORCH = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+_LONGEST_HEADER = 100_000_000  # of safetensors; eight letters of a text spell more
 _NUMBERS = re.compile(r'[fiu][1248]|b1')
 # All that a damaged or hostile pickle or zip has been seen to raise.
 _DAMAGE = (
@@ -170,7 +171,7 @@ def weights_kind(path: Path) -> Kind:
     """Tell the format of a file by its content."""
     with path.open('rb') as stream:
         head = stream.read(16)
-    if head[8:9] == b'{':
+    if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= _LONGEST_HEADER:
         return 'safetensors'
     if head.startswith(b'PK\x03\x04'):
         try:
