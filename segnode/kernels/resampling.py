@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Pillow's bilinear resize as tables of integers, made once for a pair of sizes.
+
+Pillow resizes uint8 in two passes, one an axis, each rounded to uint8. Its triangle filter is as
+wide as a source pixel when enlarging and as a target pixel when shrinking; the weights are
+integers of 22 fractional bits. Source: ``precompute_coeffs``, ``normalize_coeffs_8bpc`` and
+``ImagingResampleInner`` in Pillow's ``Resample.c``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import PIL
+import torch
+from torch import Tensor
+
+PRECISION_BITS = 22
+
+# Dimensions of frames (N, H, W, 3).
+ROWS, COLUMNS = 1, 2
+
+# From this release on Pillow resizes the height first where it shrinks much more than the width.
+_HEIGHT_FIRST = int(PIL.__version__.split('.')[0]) >= 13
+
+
+@dataclass(frozen=True, slots=True)
+class ResampleTable:
+    """How one dimension is resampled, T taps a pixel.
+
+    Attributes:
+        dim: ROWS or COLUMNS.
+        source: extent of the source in pixels.
+        first: (out,) int32, the source pixel of each target pixel's first tap.
+        weights: (T, out) int32, 0 beyond the last tap and beyond the source.
+    """
+
+    dim: int
+    source: int
+    first: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessPlan:
+    """Everything between frames of one size and the network's input that no frame changes.
+
+    Attributes:
+        image_hw: size of the frames.
+        size_hw: the network's input before padding.
+        padded_hw: the network's input.
+        family: whose resize to follow.
+        passes: those before the last, each into uint8.
+        last: over ROWS, of one tap where nothing is left to resize; None for torchvision.
+    """
+
+    image_hw: tuple[int, int]
+    size_hw: tuple[int, int]
+    padded_hw: tuple[int, int]
+    family: Literal['detectron2', 'torchvision']
+    passes: tuple[ResampleTable, ...]
+    last: ResampleTable | None
+
+
+def prepare_preprocess(
+    image_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    device: torch.device,
+    *,
+    family: Literal['detectron2', 'torchvision'] = 'detectron2',
+    size_divisibility: int = 32,
+) -> PreprocessPlan:
+    """Build the plan of one pair of sizes; it uploads the tables.
+
+    Args:
+        image_hw: size of the frames.
+        size_hw: from ``segnode.preprocess.resized_hw``.
+        device: of the tables.
+        family: whose resize to follow.
+        size_divisibility: the network's input is padded to a multiple of it.
+    """
+    (height, width), (new_h, new_w) = image_hw, size_hw
+    padded_hw = (new_h + -new_h % size_divisibility, new_w + -new_w % size_divisibility)
+    if family == 'torchvision':
+        return PreprocessPlan(image_hw, size_hw, padded_hw, family, (), None)
+    rows = resample_table(ROWS, height, new_h, device)
+    if width == new_w:
+        return PreprocessPlan(image_hw, size_hw, padded_hw, family, (), rows)
+    columns = resample_table(COLUMNS, width, new_w, device)
+    if _HEIGHT_FIRST and height - new_h > max(2 * (width - new_w), 0):
+        nothing = resample_table(ROWS, new_h, new_h, device)
+        return PreprocessPlan(image_hw, size_hw, padded_hw, family, (rows, columns), nothing)
+    return PreprocessPlan(image_hw, size_hw, padded_hw, family, (columns,), rows)
+
+
+def resample_table(dim: int, source: int, target: int, device: torch.device) -> ResampleTable:
+    """Build the table of one dimension, ``source`` pixels to ``target`` pixels."""
+    scale = source / target
+    support = max(scale, 1.0)
+    center = (np.arange(target) + 0.5) * scale
+    first = (center - support + 0.5).astype(np.int64).clip(min=0)
+    last = (center + support + 0.5).astype(np.int64).clip(max=source)
+    taps = int((last - first).max())
+    weights = np.empty((taps, target))
+    # In Pillow's own order: a sum in another order could differ in its last bit.
+    total = np.zeros(target)
+    for tap in range(taps):
+        position = (first + tap - center + 0.5) * (1.0 / support)
+        weights[tap] = np.where(first + tap < last, (1.0 - np.abs(position)).clip(min=0.0), 0.0)
+        total += weights[tap]
+    fixed = np.floor(weights / total * 2**PRECISION_BITS + 0.5).astype(np.int32)
+    # The last taps weigh nothing where a size is kept, and often elsewhere.
+    taps = int(np.flatnonzero(fixed.any(1))[-1]) + 1
+    return ResampleTable(
+        dim,
+        source,
+        torch.from_numpy(first.astype(np.int32)).to(device),
+        torch.from_numpy(fixed[:taps]).to(device),
+    )
