@@ -92,7 +92,7 @@ def select_proposals(
         scores = level_logits.permute(0, 2, 3, 1).reshape(n, -1).float()
         k = min(architecture.rpn_pre_nms_topk, h * w * a)
         # A NaN would poison the sort; the finite test below drops what was one.
-        scores, index = top_k(scores.nan_to_num(nan=-torch.inf), k)
+        scores, index = top_k(scores.masked_fill(scores.isnan(), -torch.inf), k)
         level_deltas = level_deltas.view(n, a, 4, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, 4)
         chosen = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
         boxes = decode_boxes(chosen, level_anchors[index], architecture.rpn_bbox_weights)
