@@ -146,6 +146,7 @@ def test_overflow_is_flagged(static: Engine) -> None:
     changes = {
         'filter.score_threshold': 0.0,
         'filter.nms_threshold': 0.01,
+        'proposals': 1000,
         'filter.classes': ['cone'],
     }
     (image,) = frames(1)
