@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -96,9 +97,10 @@ class Process:
         return self._process.wait(TIMEOUT_S)
 
 
-def start_node(log: Path, *ros_arguments: str, **more_environment: str) -> Process:
+def start_node(log: Path, ros_arguments: str = '', **more_environment: str) -> Process:
     """Start the node as a user does."""
-    command = [sys.executable, '-m', 'segnode', 'node', '--ros-args', *ros_arguments]
+    arguments = ['--ros-args', *shlex.split(ros_arguments)]
+    command = [sys.executable, '-m', 'segnode', 'node', *arguments]
     return Process(command, log, **more_environment)
 
 

@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import cv2
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -145,7 +146,7 @@ class ImageInput:
         """
         try:
             message = deserialize_message(data, self._message_type)
-        except Exception as error:
+        except (RuntimeError, ValueError) as error:
             raise ImageError(f'expected {TYPE_NAMES[self._message_type]}: {error}') from None
         if self._message_type is CompressedImage:
             return message.header, decode_compressed(format=message.format, data=message.data)
@@ -206,5 +207,5 @@ def _decode_with_cv_bridge(message: ImageMessage, unsupported: UnsupportedEncodi
         raise unsupported from None
     try:
         return Image(bridge.imgmsg_to_cv2(message, 'bgr8'), 'bgr')
-    except Exception as error:
+    except (TypeError, ValueError, LookupError, RuntimeError, cv2.error) as error:
         raise ImageError(f'{unsupported}; cv_bridge: {error}') from None

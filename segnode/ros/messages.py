@@ -10,7 +10,6 @@ from __future__ import annotations
 import array
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -35,9 +34,16 @@ def detections_message(
     header: Header,
     detections: Detections,
     class_names: Sequence[str],
-    class_id_format: Literal['name', 'index'],
+    class_id_format: str,
 ) -> Detection2DArray:
-    """Return all detections, highest score first; the id of the k-th (from 1) is str(k)."""
+    """Return all detections, highest score first; the id of the k-th (from 1) is str(k).
+
+    Args:
+        header: of the image.
+        detections: D of them, highest score first.
+        class_names: name of each class index.
+        class_id_format: ``name`` or ``index``.
+    """
     message = Detection2DArray(header=header)
     rows = zip(
         detections.boxes_xyxy.tolist(),
@@ -128,10 +134,12 @@ def key_values(values: Mapping[str, str]) -> list[KeyValue]:
     return [KeyValue(key=key, value=value) for key, value in values.items()]
 
 
-def _image_message(header: Header, pixels: npt.NDArray[np.generic], encoding: str) -> Image:
+def _image_message(
+    header: Header, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], encoding: str
+) -> Image:
     height, width = pixels.shape[:2]
     data = array.array('B')
-    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast('B'))
+    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
     return Image(
         header=header,
         height=height,
@@ -145,7 +153,7 @@ def _image_message(header: Header, pixels: npt.NDArray[np.generic], encoding: st
 
 def _compressed_message(
     header: Header,
-    pixels: npt.NDArray[np.generic],
+    pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
     image_format: str,
     extension: str,
     options: list[int],

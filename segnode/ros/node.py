@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
 
 SPIN_S = 0.5
@@ -46,7 +45,7 @@ def main(args: Sequence[str]) -> int:
     log = get_logger('segnode')
     try:
         rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:
+    except (RuntimeError, ValueError) as error:
         log.fatal(f'wrong ROS arguments: {_one_line(error)}')
         return 2
     surplus = remove_ros_args(list(args))
@@ -72,9 +71,9 @@ def main(args: Sequence[str]) -> int:
         try:
             while not stop.is_set():
                 executor.spin_once(timeout_sec=SPIN_S)
-        except Exception:
-            log.fatal(traceback.format_exc())
-            fail()
+        finally:
+            if not stop.is_set():
+                fail()
 
     spinner = threading.Thread(target=spin, daemon=True)
     spinner.start()

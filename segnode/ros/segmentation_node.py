@@ -89,7 +89,7 @@ class SegmentationNode(LifecycleNode):
             self._outputs.publish_label_info(self._engine.settings.score_threshold)
         except SegnodeError as error:
             log.error(str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - rclpy would pass over it in silence
             log.error(f'cannot configure:\n{traceback.format_exc()}')
         else:
             self._lifecycle = 'inactive'
@@ -101,16 +101,21 @@ class SegmentationNode(LifecycleNode):
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
         own = self._config.node
-        self._slot = FrameSlot()
-        self._worker = threading.Thread(target=self._work, args=(self._slot,), daemon=True)
-        self._worker.start()
-        self._input = ImageInput(
+        if self._engine is None or self._outputs is None:
+            return TransitionCallbackReturn.ERROR
+        camera = ImageInput(
             self, own.image_topics[0], own.image_transport, own.image_qos, self._receive
         )
+        self._slot = FrameSlot()
+        self._worker = threading.Thread(
+            target=self._work, args=(self._slot, camera, self._engine, self._outputs), daemon=True
+        )
+        self._worker.start()
         self._accounting.restart_idle()
-        self._input.open()
+        camera.open()
+        self._input = camera
         self._lifecycle = 'active'
-        self.get_logger().info(f'active, subscribed to {self._input.topic}')
+        self.get_logger().info(f'active, subscribed to {camera.topic}')
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
@@ -188,18 +193,19 @@ class SegmentationNode(LifecycleNode):
         elif dropped is not None:
             self._accounting.drop('superseded')
 
-    def _work(self, slot: FrameSlot[Frame]) -> None:
+    def _work(
+        self, slot: FrameSlot[Frame], camera: ImageInput, engine: Engine, outputs: Outputs
+    ) -> None:
         while (frame := slot.take()) is not None:
             try:
-                self._process(frame)
+                self._process(frame, camera, engine, outputs)
             except ImageError as error:
                 self._drop('decode', error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - no frame stops the node
                 self.get_logger().debug(traceback.format_exc())
                 self._drop('error', error)
 
-    def _process(self, frame: Frame) -> None:
-        engine, outputs, camera = self._engine, self._outputs, self._input
+    def _process(self, frame: Frame, camera: ImageInput, engine: Engine, outputs: Outputs) -> None:
         clock = StageClock()
         wait_ms = (time.monotonic() - frame.received_s) * 1e3
         with clock.stage('decode'):

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Several nodes, lifecycle, simulated time, start and end: each with node processes of its own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from ros_harness import (
+    ROOT,
+    Peer,
+    Process,
+    bgr_message,
+    label_image,
+    start_node,
+    values,
+    wait_until,
+)
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import Header
+
+from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene
+
+pytestmark = pytest.mark.ros
+
+FAST = '-p resolution.short_side:=240 -p filter.score_threshold:=0.3'
+
+BARE_CAMERA = """
+import sys, time
+import rclpy
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node = rclpy.create_node('bare_camera')
+publisher = node.create_publisher(Image, sys.argv[1], QoSProfile(depth=10))
+message = Image(height=120, width=160, encoding='bgr8', step=480, data=bytes(120 * 480))
+message.header.frame_id = 'bare'
+while True:
+    message.header.stamp = node.get_clock().now().to_msg()
+    publisher.publish(message)
+    time.sleep(0.5)
+"""
+
+
+@pytest.fixture(scope='module')
+def peer() -> Iterator[Peer]:
+    with Peer() as peer:
+        yield peer
+
+
+@pytest.fixture(scope='module')
+def scene() -> npt.NDArray[np.uint8]:
+    """A scene as BGR, (240, 320, 3)."""
+    (frame,) = Scene(DEMO_SEEDS[1], image_hw=(240, 320)).frames(1)
+    return frame.image
+
+
+def _compressed(header: Header, kind: str, pixels: npt.NDArray[np.uint8]) -> CompressedImage:
+    _, data = cv2.imencode('.jpg' if kind == 'jpeg' else '.png', pixels)
+    image_format = f'bgr8; {kind} compressed bgr8'
+    return CompressedImage(header=header, format=image_format, data=data.tobytes())
+
+
+def test_two_nodes_at_once(peer: Peer, scene: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    """One on a remapped raw topic, one on a compressed one, each in its namespace."""
+    front_arguments = f'{FAST} -r __ns:=/front -r image:=/eye/image'
+    rear_arguments = (
+        f'{FAST} -r __ns:=/rear -p image_transport:=compressed '
+        '-p image_topics:=[camera/image] -p class_id_format:=index'
+    )
+    front = start_node(tmp_path / 'front', front_arguments)
+    with front, start_node(tmp_path / 'rear', rear_arguments) as rear:
+        front.wait_for('active, subscribed to /eye/image')
+        rear.wait_for('active, subscribed to /rear/camera/image/compressed')
+        peer.watch('/front/segnode')
+        peer.watch('/rear/segnode')
+        raw = peer.camera(topic='/eye/image')
+        compressed = peer.camera(CompressedImage, '/rear/camera/image/compressed')
+        expected = peer.exchange(raw, bgr_message(peer.header(), scene), '/front/segnode')
+        names = [d.results[0].hypothesis.class_id for d in expected['detections'].detections]
+        assert len(names) >= 2
+        assert set(names) <= set(CLASS_NAMES)
+        assert peer.received['/rear/segnode/detections'] == []
+
+        message = _compressed(peer.header('rear'), 'png', scene)
+        found = peer.exchange(compressed, message, '/rear/segnode')
+        for answer in found.values():
+            assert answer.header == message.header
+        indices = [d.results[0].hypothesis.class_id for d in found['detections'].detections]
+        assert [CLASS_NAMES[int(index)] for index in indices] == names
+        labels, same = label_image(found['instance_mask']), label_image(expected['instance_mask'])
+        assert (labels != same).mean() < 1e-3
+
+        lossy = _compressed(peer.header(), 'jpeg', scene)
+        lossy.format = 'jpeg'
+        found = peer.exchange(compressed, lossy, '/rear/segnode')
+        assert len(found['detections'].detections) >= 1
+
+        broken = _compressed(peer.header(), 'jpeg', scene)
+        broken.data = broken.data[:500]
+        compressed.publish(broken)
+        wait_until(lambda: peer.counts('rear/segnode')['dropped_decode'] == 1, 'a drop')
+        peer.exchange(compressed, _compressed(peer.header(), 'png', scene), '/rear/segnode')
+        assert peer.counts('front/segnode') | {'published': 1, 'received': 1} == peer.counts(
+            'front/segnode'
+        )
+        for process in (front, rear):
+            process.send(signal.SIGTERM if process is rear else signal.SIGINT)
+        assert (front.wait(), rear.wait()) == (0, 0)
+        assert 'Traceback' not in front.output() + rear.output()
+    peer.node.destroy_publisher(raw)
+    peer.node.destroy_publisher(compressed)
+
+
+@pytest.fixture(scope='module')
+def managed(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A node that waits for its lifecycle manager and lives in simulated time."""
+    log = tmp_path_factory.mktemp('managed') / 'log'
+    arguments = (
+        f'{FAST} -r __node:=managed -p autostart:=false -p use_sim_time:=true '
+        '-p image_topics:=[/managed_camera]'
+    )
+    profile = str(ROOT / 'config' / 'fastdds.xml')
+    environment = {
+        'FASTDDS_DEFAULT_PROFILES_FILE': profile,
+        'FASTRTPS_DEFAULT_PROFILES_FILE': profile,
+    }
+    with start_node(log, arguments, **environment) as process:
+        assert peer.state('/managed') == 'unconfigured'
+        yield process
+
+
+def test_lifecycle(managed: Process, peer: Peer, scene: npt.NDArray[np.uint8]) -> None:
+    camera = peer.advertise(ImageMessage, '/managed_camera')
+    assert values(peer.status('managed'))['state'] == 'unconfigured'
+    assert not peer.change_state(Transition.TRANSITION_ACTIVATE, '/managed')
+    for _ in range(2):
+        assert peer.change_state(Transition.TRANSITION_CONFIGURE, '/managed')
+        assert peer.state('/managed') == 'inactive'
+        assert camera.get_subscription_count() == 0
+        assert peer.change_state(Transition.TRANSITION_ACTIVATE, '/managed')
+        peer.watch('/managed')
+        wait_until(lambda: camera.get_subscription_count() == 1, 'subscription')
+        answer = peer.exchange(camera, bgr_message(peer.header(), scene), '/managed')
+        assert len(answer['detections'].detections) >= 2
+        for _ in range(5):
+            camera.publish(bgr_message(peer.header(), scene))
+        assert peer.change_state(Transition.TRANSITION_DEACTIVATE, '/managed')
+        wait_until(lambda: camera.get_subscription_count() == 0, 'end of the subscription')
+        camera.publish(bgr_message(peer.header(), scene))
+        counts = peer.counts('managed')
+        assert counts['received'] == counts['published'] + sum(
+            count for key, count in counts.items() if key.startswith('dropped_')
+        )
+        assert values(peer.status('managed'))['state'] == 'inactive'
+        assert peer.change_state(Transition.TRANSITION_CLEANUP, '/managed')
+        assert peer.state('/managed') == 'unconfigured'
+        assert 'model' not in values(peer.status('managed'))
+    peer.node.destroy_publisher(camera)
+
+
+def test_simulated_time_and_its_jumps(
+    managed: Process, peer: Peer, scene: npt.NDArray[np.uint8]
+) -> None:
+    clock = peer.advertise(Clock, '/clock')
+    camera = peer.advertise(ImageMessage, '/managed_camera')
+    assert peer.change_state(Transition.TRANSITION_CONFIGURE, '/managed')
+    assert peer.change_state(Transition.TRANSITION_ACTIVATE, '/managed')
+    peer.watch('/managed')
+    wait_until(lambda: camera.get_subscription_count() == 1, 'subscription')
+
+    def frame_at(now_s: int, stamp_s: int) -> None:
+        clock.publish(Clock(clock=Time(sec=now_s)))
+        wait_until(
+            lambda: now_s in [m.header.stamp.sec for m in peer.received['/diagnostics'][-4:]],
+            'diagnostics in simulated time',
+        )
+        header = Header(stamp=Time(sec=stamp_s, nanosec=now_s))
+        peer.exchange(camera, bgr_message(header, scene), '/managed')
+
+    def ages_ms() -> list[float]:
+        found = values(peer.status('managed'))
+        return [float(found[f'age_ms_{which}']) for which in ('p50', 'max')]
+
+    first = len(peer.received['/diagnostics'])
+    frame_at(now_s=500, stamp_s=497)
+    assert max(ages_ms()) == pytest.approx(3000, abs=1)
+    # Back to an earlier time: stamps of then are in the future and have no age.
+    frame_at(now_s=100, stamp_s=498)
+    assert max(ages_ms()) == pytest.approx(3000, abs=1)
+    frame_at(now_s=101, stamp_s=99)
+    assert ages_ms() == pytest.approx([2000, 3000], abs=1)
+    # The diagnostics go on while the simulated clock stands still.
+    wait_until(lambda: len(peer.received['/diagnostics']) > first + 4, 'diagnostics')
+    peer.node.destroy_publisher(camera)
+    peer.node.destroy_publisher(clock)
+
+
+def test_silence_is_reported_with_its_reason(managed: Process, peer: Peer) -> None:
+    def silent_because(reason: str) -> bool:
+        status = peer.status('managed')
+        return status.level == DiagnosticStatus.WARN and reason in status.message
+
+    wait_until(lambda: silent_because('nobody publishes /managed_camera'), 'nobody', 20.0)
+    camera = peer.camera(topic='/managed_camera')
+    wait_until(
+        lambda: silent_because('the publisher of /managed_camera is silent'), 'silent', 20.0
+    )
+    peer.node.destroy_publisher(camera)
+    other = peer.advertise(CompressedImage, '/managed_camera')
+    wait_until(lambda: silent_because('check image_transport'), 'wrong type', 20.0)
+    peer.node.destroy_publisher(other)
+
+
+def test_publisher_with_a_bare_environment(managed: Process, peer: Peer, tmp_path: Path) -> None:
+    """Its environment has the domain, and no transport settings; the node has its profile."""
+    before = peer.counts('managed')['published']
+    command = [sys.executable, '-c', BARE_CAMERA, '/managed_camera']
+    with Process(command, tmp_path / 'camera'):
+        wait_until(lambda: peer.counts('managed')['published'] >= before + 3, 'frames')
+    frames = [m.header.frame_id for m in peer.received['/managed/detections']]
+    assert 'bare' in frames
+
+
+def test_shutdown_and_ctrl_c(managed: Process, peer: Peer) -> None:
+    assert peer.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN, '/managed')
+    assert peer.state('/managed') == 'finalized'
+    managed.send(signal.SIGINT)
+    assert managed.wait() == 0
+    assert 'Traceback' not in managed.output()
+
+
+def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
+    """At several moments: while Python imports, while the model is loaded, just after."""
+    ready = "import segnode.__main__, sys; print('imported', flush=True); "
+    command = [sys.executable, '-c', f"{ready} sys.exit(segnode.__main__.main(['node']))"]
+    for index, delay_s in enumerate((0.3, 1.5, 4.0)):
+        with Process(command, tmp_path / str(index)) as process:
+            process.wait_for('imported')
+            time.sleep(delay_s)
+            process.send(signal.SIGINT)
+            assert process.wait() == 0
+            assert 'Traceback' not in process.output()
+
+
+@pytest.fixture(scope='module')
+def fatal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Process]]:
+    """Nodes that cannot start, all started at once."""
+    folder = tmp_path_factory.mktemp('fatal')
+    (folder / 'noise.yaml').write_bytes(b'\x00\xff\xfenoise')
+    arguments = {
+        'no such model': '-p model:=/no/such/model.yaml',
+        'noise': f'-p model:={folder}/noise.yaml',
+        'unknown class': '-p filter.classes:=[unicorn]',
+        'out of range': '-p filter.score_threshold:=1.5',
+        'two cameras': '-p image_topics:=[left,right]',
+        'no such device': '-p device:=cuda:97',
+        'no such file': '--params-file /no/such/file.yaml',
+        'wrong ROS argument': '--wrong',
+    }
+    processes = {
+        name: start_node(folder / name.replace(' ', '_'), extra)
+        for name, extra in arguments.items()
+    }
+    yield processes
+    for process in processes.values():
+        process.__exit__()
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [
+        ('no such model', '/no/such/model.yaml'),
+        ('noise', 'noise.yaml'),
+        ('unknown class', 'unicorn'),
+        ('out of range', 'filter.score_threshold: expected'),
+        ('two cameras', 'image_topics: expected a list of exactly one topic'),
+        ('no such device', 'cuda:97'),
+        ('no such file', '/no/such/file.yaml'),
+        ('wrong ROS argument', '--wrong'),
+    ],
+)
+def test_fatal_faults_end_it_with_an_error(
+    fatal: dict[str, Process], name: str, text: str
+) -> None:
+    process = fatal[name]
+    assert process.wait() in (1, 2)
+    complaints = [
+        line for line in process.output().splitlines() if '[ERROR]' in line or '[FATAL]' in line
+    ]
+    assert 'Traceback' not in process.output()
+    assert [line for line in complaints if text in line]
+    own = [line for line in complaints if '[rcl]' not in line]
+    assert len(own) == 1
