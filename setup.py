@@ -6,7 +6,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-COMMANDS = ('node', 'predict', 'demo', 'doctor')
+COMMANDS = ('node', 'predict', 'demo', 'benchmark', 'doctor')
 
 
 def files(pattern: str) -> list[str]:

@@ -25,6 +25,9 @@ COMMANDS = {
     'node': Command('segnode.ros.node', 'the ROS 2 node: image topic in, masks out (needs ROS)'),
     'predict': Command('segnode.predict', 'images -> COCO results, overlays, AP'),
     'demo': Command('segnode.demo.command', 'the shipped model on a camera topic (needs ROS)'),
+    'benchmark': Command(
+        'segnode.benchmark.command', 'times the engine, alone and against others'
+    ),
     'doctor': Command('segnode.doctor', 'checks this machine and says what to do'),
 }
 
@@ -142,6 +145,11 @@ def predict() -> int:
 def demo() -> int:
     """Console script ``demo``."""
     return main(['demo', *sys.argv[1:]])
+
+
+def benchmark() -> int:
+    """Console script ``benchmark``."""
+    return main(['benchmark', *sys.argv[1:]])
 
 
 def doctor() -> int:

@@ -249,9 +249,10 @@ class Engine:
         Raises:
             ConfigError: an exported model has no box head to get at.
         """
-        if not isinstance(self._network, NativeNetwork):
+        if isinstance(self._network, NativeNetwork):
+            self._network.replace = replace
+        elif replace is not None:
             raise ConfigError('replaced detections need a native model, found an exported one')
-        self._network.replace = replace
         if self._static is not None:
             self._static.clear()
 

@@ -34,3 +34,7 @@ class OutOfMemoryError(DeviceError):
 
 class AnnotationError(SegnodeError):
     """A file of ground truth cannot be used."""
+
+
+class MeasurementError(SegnodeError):
+    """What was to be timed side by side does not do the same."""

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""``segnode benchmark``: options, and what is printed and written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segnode.cli import (
+    Parser,
+    add_config_options,
+    check_writable,
+    config_from,
+    given_settings,
+    note,
+    say,
+    write_json,
+)
+from segnode.config import Config
+from segnode.errors import ConfigError
+
+REFERENCES = ('detectron2', 'detectron2-best', 'torchvision', 'torchvision-best')
+_LARGEST_SIDE = 4096
+# What the references have no equal of, or what the benchmark sets itself.
+_REFUSED = {
+    'resolution.short_side': 'the frames are of --shapes and are not resized',
+    'resolution.long_side': 'the frames are of --shapes and are not resized',
+    'filter.min_mask_area': 'the references have no such filter',
+    'filter.max_mask_area': 'the references have no such filter',
+    'filter.classes': 'the references have no such filter',
+    'mask_threshold': 'the references take 0.5',
+}
+
+_EXAMPLES = """\
+  segnode benchmark
+  segnode benchmark --model mask_rcnn_R_50_FPN_3x --plant --shapes 480x640,800x1344 \\
+      --detections 5,20,100 --batch 1,4 --against detectron2,torchvision --json b.json
+  segnode benchmark --model config.yaml --weights model.pth --against detectron2 --plot b.png
+  segnode benchmark --parts --device cpu --against detectron2
+
+how it measures:
+  One process. Every contender has the same weights, takes the same uint8 frames on the host and
+  gives the same on the host: boxes, scores, classes and one full-size label image. They take
+  turns within every round, and a ratio is the median over rounds of (theirs / segnode's): above 1
+  segnode is faster. The first rounds warm up and are not counted. Before timing, segnode and a
+  reference as it comes must give equal answers in fp32, or nothing is timed.
+
+  A shape is that of the frames and of the network's input: nothing is resized.
+  --plant needs no weights: they are made from a fixed seed, and after the box head has done its
+  work the same fixed boxes take the place of its answer in every contender, so that all have the
+  number of masks that --detections says. Without it the model's own weights run on a rendered
+  scene, and what they find is printed.
+
+references:
+  detectron2, torchvision            as they come, in fp32
+  detectron2-best, torchvision-best  half precision, channels_last, layers compiled; on a GPU they
+                                     come along with the plain ones
+  Detectron2 is looked for in SEGNODE_DETECTRON2, among the installed packages, and where
+  `make setup-test` puts it.
+
+not in the figures: decoding and publishing of messages, loading, warm-up, capture and compiling.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be measured.
+
+    Attributes:
+        shapes: H and W of the frames.
+        detections: counts to plant, (None,) to leave what is found.
+        batches: frames in a call.
+        references: names of ``REFERENCES``.
+        parts: time the parts on their own.
+        rounds: timed, 0 for as many as suit the device.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+    detections: tuple[int | None, ...]
+    batches: tuple[int, ...]
+    references: tuple[str, ...]
+    parts: bool
+    rounds: int
+
+    @property
+    def plant(self) -> bool:
+        """Whether weights and detections are planted."""
+        return self.detections != (None,)
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command; return 0.
+
+    Raises:
+        SegnodeError: nothing could be measured.
+    """
+    parser = _parser()
+    options = parser.parse_args(args)
+    config = config_from(options)
+    request = _request(options)
+    _refuse(options)
+    check_writable(options.json)
+    check_writable(options.plot)
+    # The profiler tells of every start and stop, unless told before torch is imported.
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')
+    # Torch takes seconds to import: after every mistake in the options has been found.
+    from segnode.benchmark.run import run
+
+    with warnings.catch_warnings():
+        # The references warn of what becomes of their own calls.
+        warnings.simplefilter('ignore')
+        result = run(config, request, report=note)
+    _print(result)
+    if options.json is not None:
+        write_json(options.json, result)
+    if options.plot is not None:
+        from segnode.benchmark.report import plot
+
+        plot(options.plot, result['rows'], result['parts'])
+    ratios = [
+        each['ratio_p50']
+        for entry in (*result['rows'], *result['parts'])
+        for each in entry['against'].values()
+    ]
+    least = f'{min(ratios):.2f}' if ratios else '-'
+    say(
+        f'benchmark: rows={len(result["rows"])} parts={len(result["parts"])} '
+        f'least_ratio_p50={least}'
+    )
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser('benchmark', 'Time the engine by stage, and against others.', _EXAMPLES)
+    parser.add_argument(
+        '--plant', action='store_true', help='plant weights and detections; no weights are needed'
+    )
+    parser.add_argument(
+        '--shapes', metavar='HxW,...', help='sizes of frame and network input (default 480x640)'
+    )
+    parser.add_argument(
+        '--detections', metavar='N,...', help='detections to plant in a frame (default 20)'
+    )
+    parser.add_argument('--batch', metavar='N,...', help='frames in one call (default 1)')
+    parser.add_argument(
+        '--against', default='', metavar='NAME,...', help=f'references: {", ".join(REFERENCES)}'
+    )
+    parser.add_argument(
+        '--parts', action='store_true', help='preprocess and paste on their own (alone: only them)'
+    )
+    parser.add_argument(
+        '--frames',
+        type=int,
+        metavar='N',
+        help='timed rounds of each case (default 20 on a CPU, 200 on a GPU)',
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='draw them (.png, .svg, .pdf)')
+    add_config_options(parser)
+    return parser
+
+
+def _request(options: argparse.Namespace) -> Request:
+    if options.detections is not None and not options.plant:
+        raise ConfigError('--detections needs --plant: a trained model finds what it finds')
+    if options.frames is not None and options.frames < 1:
+        raise ConfigError(f'--frames: expected at least 1, found {options.frames}')
+    references = tuple(name for name in _items('--against', options.against) if name)
+    for name in references:
+        if name not in REFERENCES:
+            raise ConfigError(f'--against: expected {", ".join(REFERENCES)}, found {name!r}')
+    cases = (options.shapes, options.detections, options.batch)
+    only_parts = options.parts and not options.plant and cases == (None, None, None)
+    shapes: tuple[tuple[int, int], ...] = ()
+    if not only_parts:
+        shapes = tuple(_shape(item) for item in _items('--shapes', options.shapes or '480x640'))
+    counts = tuple(
+        _count('--detections', n) for n in _items('--detections', options.detections or '20')
+    )
+    return Request(
+        shapes=shapes,
+        detections=counts if options.plant else (None,),
+        batches=tuple(_count('--batch', n) for n in _items('--batch', options.batch or '1')),
+        references=references,
+        parts=options.parts,
+        rounds=options.frames or 0,
+    )
+
+
+def _items(option: str, text: str) -> list[str]:
+    items = [item.strip() for item in text.split(',')]
+    twice = sorted({item for item in items if items.count(item) > 1})
+    if twice:
+        raise ConfigError(f'{option}: expected each value once, found {twice[0]!r} again')
+    return items
+
+
+def _shape(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r'(\d{1,5})x(\d{1,5})', text)
+    height, width = (int(side) for side in found.groups()) if found else (0, 0)
+    if not (32 <= height <= _LARGEST_SIDE and 32 <= width <= _LARGEST_SIDE):
+        raise ConfigError(
+            f'--shapes: expected height x width of 32 to {_LARGEST_SIDE}, as in 480x640, found '
+            f'{text!r}'
+        )
+    return height, width
+
+
+def _count(option: str, text: str) -> int:
+    if not re.fullmatch(r'\d{1,4}', text) or int(text) < 1:
+        raise ConfigError(f'{option}: expected numbers of 1 and more, found {text!r}')
+    return int(text)
+
+
+def _refuse(options: argparse.Namespace) -> None:
+    given = given_settings(options)
+    for name, reason in _REFUSED.items():
+        if given.get(name, Config().flat()[name]) != Config().flat()[name]:
+            raise ConfigError(f'{name}: expected it not to be set for a benchmark: {reason}')
+
+
+def _print(result: dict[str, Any]) -> None:
+    from segnode.benchmark import report
+
+    rows, parts, machine = result['rows'], result['parts'], result['machine']
+    device = machine.get('gpu') or machine['processor']
+    say(f'{result["model"]} on {machine["device"]} ({device}), torch {machine["torch"]}')
+    say(result['protocol'])
+    if rows:
+        say()
+        say(report.timing_table(rows))
+        say()
+        say('segnode by stage, ms (p50):')
+        say(report.stage_table(rows))
+        say()
+        say('in one call:')
+        say(report.call_table(rows))
+    if parts:
+        say()
+        say(report.part_table(parts))
+    lines = list(report.remarks(rows))
+    if lines:
+        say()
+    for line in lines:
+        say(line)

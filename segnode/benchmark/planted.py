@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What a benchmark is run on: frames, and where asked for weights and detections that are planted.
+
+Everything here is made from fixed seeds. Planted weights say how fast a network is and nothing
+about what it finds; the planted boxes take the place of what its box head found, after all the
+work up to there is done, so that every implementation has the same number of masks to make.
+
+Shapes: N images, D detections, H and W of a frame.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segnode.checkpoint import NativeModel
+from segnode.checkpoint.detectron2 import read_config
+from segnode.checkpoint.load import DEMO_MODEL
+from segnode.checkpoint.presets import PRESETS, preset_architecture, unknown_model
+from segnode.config import Config
+from segnode.errors import ConfigError
+from segnode.image import Image
+from segnode.model.architecture import Architecture
+from segnode.model.box_head import BoxDetections
+from segnode.planting import plant_weights
+from segnode.preprocess import preprocess
+
+SEED = 0
+# Frames that take turns, so that no implementation sees one twice in a row.
+FRAMES = 4
+# The weights are calibrated on a frame of this size, whatever is timed.
+CALIBRATION_HW = (480, 640)
+# Sides of the planted boxes in shares of the frame's short side: small to large objects of COCO.
+SMALLEST_SIDE, LARGEST_SIDE = 0.03, 0.6
+
+
+def render_frames(image_hw: tuple[int, int], count: int = FRAMES) -> list[Image]:
+    """Return BGR frames of a rendered scene, stretched to a size."""
+    import cv2
+
+    from segnode.demo.scene import DEMO_SEEDS, Scene
+
+    scene = Scene(DEMO_SEEDS[SEED])
+    rendered = (scene.frame(7 * index).image for index in range(count))
+    return [Image(cv2.resize(frame, image_hw[::-1]).astype(np.uint8), 'bgr') for frame in rendered]
+
+
+class PlantedDetections:
+    """The same D detections for every frame, highest score first.
+
+    Attributes:
+        boxes: (D, 4) float32 xyxy, network pixels.
+        scores: (D,) float32.
+        class_ids: (D,) int64.
+    """
+
+    def __init__(self, count: int, image_hw: tuple[int, int], classes: int) -> None:
+        """Draw boxes that lie inside of the frame; the scores fall from 0.99 to 0.5."""
+        rng = np.random.default_rng((SEED, count, *image_hw))
+        side = np.exp(rng.uniform(np.log(SMALLEST_SIDE), np.log(LARGEST_SIDE), (count, 1)))
+        aspect = np.exp(rng.uniform(-0.7, 0.7, (count, 1)))
+        size = min(image_hw) * side * np.hstack((aspect**0.5, aspect**-0.5))
+        frame = np.array((image_hw[1], image_hw[0]))
+        size = np.minimum(size, 0.9 * frame)
+        low = rng.uniform(0, 1, (count, 2)) * (frame - size)
+        self.boxes = np.hstack((low, low + size)).astype(np.float32)
+        self.scores = np.linspace(0.99, 0.5, count, dtype=np.float32)
+        self.class_ids = rng.integers(0, classes, count)
+        self._placed: dict[tuple[int, int, torch.device], tuple[Tensor, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def replace(self, found: BoxDetections) -> BoxDetections:
+        """Return these in the place of what was found, in its fixed shape where they fit in it."""
+        images, capacity = found.valid.shape
+        key = (images, max(capacity, len(self)), found.valid.device)
+        if key not in self._placed:
+            # Once a shape: a captured sequence must neither upload nor find other memory.
+            self._placed[key] = self._place(*key)
+        boxes, scores, class_ids, valid = self._placed[key]
+        return BoxDetections(boxes, scores, class_ids, valid, found.filtered_class, found.overflow)
+
+    def _place(self, images: int, capacity: int, device: torch.device) -> tuple[Tensor, ...]:
+        def place(values: npt.NDArray[np.generic]) -> Tensor:
+            padded = np.zeros((capacity, *values.shape[1:]), values.dtype)
+            padded[: len(self)] = values
+            return torch.from_numpy(padded).repeat(images, *[1] * values.ndim).to(device)
+
+        valid = place(np.ones(len(self), dtype=np.bool_))
+        return place(self.boxes), place(self.scores), place(self.class_ids), valid
+
+
+def named_architecture(config: Config) -> Architecture:
+    """Return the network of a preset or of a Detectron2 config, without its weights.
+
+    Raises:
+        CheckpointError: the config is not usable.
+        ConfigError: neither a preset nor a config.
+    """
+    if config.model in PRESETS:
+        return preset_architecture(config.model)
+    path = Path(config.model).expanduser() if config.model else DEMO_MODEL
+    if not path.is_file():
+        raise ConfigError(unknown_model(config.model))
+    return read_config(path).architecture
+
+
+def plant_model(config: Config) -> NativeModel:
+    """Return the model that ``config`` names, with planted weights; nothing is fetched.
+
+    Raises:
+        CheckpointError: the config is not usable.
+        ConfigError: neither a preset nor a config, or weights are named as well.
+    """
+    if config.weights:
+        raise ConfigError('--weights: expected none beside --plant, which makes its own')
+    architecture = named_architecture(config)
+    (frame,) = render_frames(CALIBRATION_HW, 1)
+    calibration = preprocess(frame, CALIBRATION_HW, architecture)[None]
+    return NativeModel(
+        architecture=architecture,
+        state_dict=plant_weights(architecture, calibration, SEED),
+        class_names=tuple(f'class_{index}' for index in range(architecture.num_classes)),
+        category_ids=None,
+        name=Path(config.model).stem if config.model else DEMO_MODEL.stem,
+        weights_path=Path('(planted)'),
+        weights_sha256='',
+        licence='',
+    )

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""A benchmark from a request to its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from segnode.benchmark.command import Request
+from segnode.benchmark.contenders import (
+    Answer,
+    Case,
+    Contender,
+    SegnodeContender,
+    agreement,
+    check_counts,
+    check_equal,
+)
+from segnode.benchmark.detectron2 import Detectron2
+from segnode.benchmark.floor import Peak, count_layers, device_peak, floor_ms
+from segnode.benchmark.machine import describe_machine
+from segnode.benchmark.measure import Spread, count_calls, paired_ratio, time_rounds
+from segnode.benchmark.parts import Part, parts
+from segnode.benchmark.planted import (
+    FRAMES,
+    PlantedDetections,
+    named_architecture,
+    plant_model,
+    render_frames,
+)
+from segnode.benchmark.torchvision import DIFFERENCES, Torchvision
+from segnode.checkpoint import NativeModel, load_model
+from segnode.cli import stage_summary
+from segnode.config import Config
+from segnode.engine import Engine, select_device
+from segnode.errors import ConfigError, MeasurementError
+from segnode.image import Image
+from segnode.model.architecture import Architecture
+
+Report = Callable[[str], None]
+
+ROUNDS = {'cpu': 20, 'cuda': 200}
+WARM_UP = {'cpu': 3, 'cuda': 20}
+# What a reference may raise that compilers, allocators and kernels have a hand in.
+_FAILURES = (RuntimeError, ImportError, AttributeError, TypeError, ValueError, MemoryError)
+
+
+@dataclass(slots=True)
+class Entry:
+    """A contender with what is known of it.
+
+    Attributes:
+        contender: None once it has failed for good.
+        exact: it must give segnode's answers in float32.
+        rebuild: makes it anew without compiled layers, None where it has none.
+        weights_bytes: device memory that it takes at rest.
+        notes: for the report.
+    """
+
+    contender: Contender
+    exact: bool
+    rebuild: Callable[[], Contender] | None
+    weights_bytes: int
+    notes: list[str] = field(default_factory=list)
+
+
+def run(config: Config, request: Request, report: Report) -> dict[str, Any]:
+    """Measure everything that a request asks for.
+
+    Returns:
+        ``machine``, ``model``, ``protocol``, ``rows`` and ``parts``, ready for JSON.
+
+    Raises:
+        SegnodeError: the request cannot be met, or contenders differ.
+    """
+    device = select_device(config.device)
+    rounds = request.rounds or ROUNDS[device.type]
+    warm_up = min(WARM_UP[device.type], rounds)
+    rows: list[dict[str, Any]] = []
+    name = config.model or 'the embedded model'
+    if request.shapes:
+        bench = Bench(config, request, device, report)
+        name = bench.name
+        rows = [bench.measure(case, rounds, warm_up) for case in bench.cases()]
+    part_rows = []
+    if request.parts:
+        part_rows = _measure_parts(config, request, device, rounds, warm_up)
+    return {
+        'machine': describe_machine(device),
+        'model': name,
+        'protocol': (
+            f'{rounds} rounds after {warm_up} of warm-up, contenders in turn; host to host; '
+            'without message decoding and publishing'
+        ),
+        'rows': rows,
+        'parts': part_rows,
+    }
+
+
+class _Frames:
+    """The frames of a case, in batches that go round."""
+
+    def __init__(self, case: Case) -> None:
+        self._frames = render_frames(case.image_hw)
+        self._size = case.batch
+
+    def batch(self, number: int) -> list[Image]:
+        """Return the frames of a round."""
+        return [self._frames[(number + k) % len(self._frames)] for k in range(self._size)]
+
+    def caller(self, contender: Contender) -> Callable[[int], object]:
+        """Return what a round calls."""
+        return lambda number: contender.run(self.batch(number))
+
+
+class Bench:
+    """One model in every contender.
+
+    Attributes:
+        name: the model, and whether it is planted.
+    """
+
+    def __init__(
+        self, config: Config, request: Request, device: torch.device, report: Report
+    ) -> None:
+        """Load or plant the model, and build all contenders.
+
+        Raises:
+            SegnodeError: the model is not usable, or a reference cannot have it.
+        """
+        self._request = request
+        self._device = device
+        self._report = report
+        model = plant_model(config) if request.plant else load_model(config)
+        self.name = f'{model.name}{", planted" if request.plant else ""}'
+        self._architecture: Architecture | None = None
+        if isinstance(model, NativeModel):
+            self._architecture = model.architecture
+        elif request.references:
+            raise ConfigError(
+                f'--against: expected none beside an exported model, found '
+                f'{", ".join(request.references)}; its weights are for one program alone'
+            )
+        before = _allocated(device)
+        engine = Engine(config, report, model=model)
+        self._check_request(engine)
+        self._segnode = SegnodeContender(engine)
+        self._entries = [Entry(self._segnode, True, None, _allocated(device) - before)]
+        self._exact = self._segnode
+        if request.references:
+            if engine.precision != 'fp32':
+                exact = config.replace({'precision': 'fp32'})
+                self._exact = SegnodeContender(Engine(exact, model=model))
+            assert isinstance(model, NativeModel)
+            for reference in _with_best(request.references, device):
+                self._entries.append(self._build(reference, model))
+
+    def cases(self) -> Iterator[Case]:
+        """Yield every combination that is asked for."""
+        classes = 1 if self._architecture is None else self._architecture.num_classes
+        for image_hw in self._request.shapes:
+            for count in self._request.detections:
+                planted = None if count is None else PlantedDetections(count, image_hw, classes)
+                for batch in self._request.batches:
+                    yield Case(image_hw=image_hw, batch=batch, planted=planted)
+
+    def measure(self, case: Case, rounds: int, warm_up: int) -> dict[str, Any]:
+        """Check, warm up and time all contenders in one case.
+
+        Raises:
+            MeasurementError: they differ, or one that must run does not.
+        """
+        frames = _Frames(case)
+        torch.compiler.reset()
+        shares = self._check_equal(case, frames.batch(0))
+        running, memory, failed = self._warm_up_all(case, frames, warm_up)
+        self._segnode.stages.clear()
+        contenders = [entry.contender for entry in running]
+        label = 'x'.join(map(str, case.image_hw))
+        bar = tqdm(range(rounds), desc=label, unit='round', disable=None, leave=False)
+        times = time_rounds([frames.caller(each) for each in contenders], iter(bar))
+        summary = stage_summary(self._segnode.stages)
+        results: list[dict[str, Any]] = []
+        for index, entry in enumerate(running):
+            name, call = entry.contender.name, frames.caller(entry.contender)
+            result: dict[str, Any] = _spread('ms', Spread.of(times[:, index]))
+            if index > 0:
+                result |= _spread('ratio', paired_ratio(times[:, index], times[:, 0]))
+                result['agreement_fp32'] = shares.get(name)
+            results.append(
+                {
+                    'precision': entry.contender.precision,
+                    **result,
+                    'calls': count_calls(partial(call, 0), self._device),
+                    'memory_mb': _megabytes(memory[name], self._device),
+                    'notes': list(entry.notes),
+                }
+            )
+        found = [len(a.scores) for n in range(FRAMES) for a in self._segnode.run(frames.batch(n))]
+        count = float(np.median(found))
+        return {
+            'shape': label,
+            'detections': int(count) if count.is_integer() else count,
+            'batch': case.batch,
+            'device': str(self._device),
+            **results[0],
+            'rounds': rounds,
+            'warm_up': warm_up,
+            'overflow': self._segnode.overflow,
+            'against': {
+                each.name: result for each, result in zip(contenders[1:], results[1:], strict=True)
+            },
+            'stages': {name: ms['p50'] for name, ms in summary.items()},
+            'failed': failed,
+            **self._floor(case, round(count), results[0]['ms_p50']),
+        }
+
+    def _warm_up_all(
+        self, case: Case, frames: _Frames, rounds: int
+    ) -> tuple[list[Entry], dict[str, int], dict[str, str]]:
+        """Return who runs, the device memory that each takes, and why others do not run."""
+        running: list[Entry] = []
+        memory: dict[str, int] = {}
+        failed: dict[str, str] = {}
+        for entry in self._entries:
+            name = entry.contender.name
+            try:
+                answers, memory[name] = self._warm_up(entry, case, frames, rounds)
+            except _FAILURES as error:
+                if entry.rebuild is None:
+                    raise MeasurementError(f'{name} failed: {_line(error)}') from None
+                failed[name] = _line(error)
+                continue
+            check_counts(answers, case.planted, name)
+            running.append(entry)
+        return running, memory, failed
+
+    def _check_request(self, engine: Engine) -> None:
+        most = engine.settings.max_instances
+        for count in self._request.detections:
+            if count is not None and count > most:
+                raise ConfigError(
+                    f"--detections: expected at most {most}, the model's own limit, found "
+                    f'{count}; raise it with --max-instances'
+                )
+
+    def _build(self, reference: str, model: NativeModel) -> Entry:
+        family = model.architecture.family
+        kind, _, best = reference.partition('-')
+        if kind == 'detectron2' and family != 'detectron2':
+            raise ConfigError(
+                f"--against detectron2: expected a model of Detectron2's family, found "
+                f"{model.name}; its weights need torchvision's own RoIAlign and paste"
+            )
+        exact = kind == family and not best
+        if kind != family and not self._request.plant:
+            raise ConfigError(
+                f'--against torchvision: expected --plant with {model.name}, whose weights find '
+                "other things with torchvision's RoIAlign; or --model maskrcnn_resnet50_fpn"
+            )
+        self._report(f'building {reference}')
+        make = Detectron2 if kind == 'detectron2' else Torchvision
+        settings = self._segnode.engine.settings
+
+        def build(*, compiled: bool) -> Contender:
+            return make(
+                model.architecture,
+                model.state_dict,
+                settings,
+                self._device,
+                best=bool(best),
+                compiled=compiled,
+            )
+
+        before = _allocated(self._device)
+        contender = build(compiled=True)
+        entry = Entry(
+            contender,
+            exact,
+            (lambda: build(compiled=False)) if best else None,
+            _allocated(self._device) - before,
+        )
+        if kind != family:
+            entry.notes.append(DIFFERENCES)
+        return entry
+
+    def _check_equal(self, case: Case, frames: Sequence[Image]) -> dict[str, float]:
+        """Compare answers in float32; return the share of equal labels by reference."""
+        references = [e for e in self._entries[1:] if e.rebuild is None]
+        if not references:
+            return {}
+        shares = {}
+        with _plain_float32():
+            self._exact.prepare(case)
+            ours = self._exact.run(frames)
+            for entry in references:
+                entry.contender.prepare(case)
+                theirs = entry.contender.run(frames)
+                check_counts(theirs, case.planted, entry.contender.name)
+                shares[entry.contender.name] = (
+                    check_equal(ours, theirs, entry.contender.name)
+                    if entry.exact
+                    else agreement(ours, theirs)
+                )
+        return shares
+
+    def _warm_up(
+        self, entry: Entry, case: Case, frames: _Frames, rounds: int
+    ) -> tuple[list[Answer], int]:
+        """Run the first rounds; return the first answers and the device memory taken in all."""
+        entry.contender.prepare(case)
+        before = _reserved(self._device)
+        try:
+            answers = entry.contender.run(frames.batch(0))
+        except _FAILURES as error:
+            if entry.rebuild is None:
+                raise
+            reason = f'not compiled, as that failed ({_line(error)})'
+            self._report(f'{entry.contender.name}: {reason}')
+            entry.notes.append(reason)
+            entry.contender = entry.rebuild()
+            entry.contender.prepare(case)
+            answers = entry.contender.run(frames.batch(0))
+        for number in range(1, rounds):
+            entry.contender.run(frames.batch(number))
+        return answers, entry.weights_bytes + _reserved(self._device, free=False) - before
+
+    def _floor(self, case: Case, detections: int, ms_p50: float) -> dict[str, Any]:
+        peak: Peak | None = device_peak(self._device)
+        half = self._segnode.precision in ('fp16', 'bf16')
+        values: dict[str, Any] = {'gflop': None, 'floor_ms': None, 'times_floor': None}
+        if self._architecture is None:
+            return values
+        layers = count_layers(
+            self._architecture,
+            case.image_hw,
+            images=case.batch,
+            proposals=self._segnode.engine.settings.proposals,
+            masks=detections,
+        )
+        values['gflop'] = sum(layer.flop for layer in layers) / 1e9
+        if peak is not None and half:
+            values['floor_ms'] = floor_ms(layers, peak)
+            values['times_floor'] = ms_p50 / values['floor_ms']
+        return values
+
+
+def _measure_parts(
+    config: Config, request: Request, device: torch.device, rounds: int, warm_up: int
+) -> list[dict[str, Any]]:
+    architecture = named_architecture(config)
+    if architecture.family != 'detectron2':
+        raise ConfigError(
+            f"--parts: expected a model of Detectron2's family, found {config.model}"
+        )
+    others = [name for name in request.references if name != 'detectron2']
+    if others and not request.shapes:
+        raise ConfigError(f'--parts: expected --against detectron2, found {", ".join(others)}')
+    against = 'detectron2' in request.references
+    return [
+        _measure_part(part, rounds, warm_up)
+        for part in parts(architecture, device, detectron2=against)
+    ]
+
+
+def _measure_part(part: Part, rounds: int, warm_up: int) -> dict[str, Any]:
+    part.check()
+    calls = [_each_round(call) for call in part.calls.values()]
+    time_rounds(calls, iter(range(warm_up)))
+    label = f'{part.name} {part.count}'
+    bar = tqdm(range(rounds), desc=label, unit='round', disable=None, leave=False)
+    times = time_rounds(calls, iter(bar))
+    row: dict[str, Any] = {
+        'name': part.name,
+        'shape': 'x'.join(map(str, part.image_hw)),
+        'count': part.count,
+        **_spread('ms', Spread.of(times[:, 0])),
+        'against': {
+            name: {
+                **_spread('ms', Spread.of(times[:, index])),
+                **_spread('ratio', paired_ratio(times[:, index], times[:, 0])),
+            }
+            for index, name in enumerate(part.calls)
+            if index > 0
+        },
+    }
+    if part.network_hw is not None:
+        row['network_input'] = 'x'.join(map(str, part.network_hw))
+    return row
+
+
+def _each_round(call: Callable[[], object]) -> Callable[[int], object]:
+    return lambda _: call()
+
+
+def _spread(name: str, spread: Spread) -> dict[str, float]:
+    return {f'{name}_p50': spread.p50, f'{name}_p5': spread.p5, f'{name}_p95': spread.p95}
+
+
+def _with_best(references: Sequence[str], device: torch.device) -> list[str]:
+    """Add each reference at its best on a GPU."""
+    names = list(references)
+    if device.type == 'cuda':
+        names += [f'{name}-best' for name in references if not name.endswith('-best')]
+    return list(dict.fromkeys(names))
+
+
+@contextmanager
+def _plain_float32() -> Iterator[None]:
+    """Keep TF32 out of float32, which is on for convolutions by default."""
+    cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cublas.allow_tf32
+    cudnn.allow_tf32 = cublas.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cublas.allow_tf32 = before
+
+
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
+
+
+def _reserved(device: torch.device, *, free: bool = True) -> int:
+    if device.type != 'cuda':
+        return 0
+    if free:
+        torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved(device)
+
+
+def _megabytes(size: int, device: torch.device) -> float | None:
+    return size / 2**20 if device.type == 'cuda' else None
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip().partition('\n')[0]
+    return f'{type(error).__name__}: {text[:200]}' if text else type(error).__name__
