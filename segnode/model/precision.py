@@ -14,6 +14,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+# Layers that give scores and box deltas. With bfloat16's 8 bits overlapping candidates tie, and
+# NMS keeps another one than float32 would; in float32 these layers cost next to nothing.
+RANKING_LAYERS = ('objectness_logits', 'anchor_deltas', 'cls_score', 'bbox_pred')
+
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
@@ -47,7 +51,7 @@ def convert_layers(
 ) -> tuple[str, ...]:
     """Convert the layers to ``dtype``, but those whose numbers do not fit in it.
 
-    A layer stays float32 where its weights or its output are not finite in ``dtype``. As a layer
+    In bfloat16 the ranking layers stay float32. Any other layer stays float32 where its weights or its output are not finite in ``dtype``. As a layer
     that stays can hand its successor more than fits, the check is repeated until all agree.
 
     Args:
@@ -56,7 +60,7 @@ def convert_layers(
         run: runs the model once on realistic input, so that every layer is passed.
 
     Returns:
-        Names of the layers that stay float32.
+        Names of the layers that stay float32 because their numbers do not fit.
     """
     layers: dict[str, Layer] = {
         name: module for name, module in model.named_modules() if isinstance(module, Layer)
@@ -74,6 +78,8 @@ def convert_layers(
 
     kept: list[str] = []
     for name in layers:
+        if dtype == torch.bfloat16 and name.endswith(RANKING_LAYERS):
+            continue
         fits = torch.isfinite(stored[name, 'weight'].to(dtype)).all()
         convert(name, dtype if fits else torch.float32)
         if not fits:
