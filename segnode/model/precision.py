@@ -51,8 +51,9 @@ def convert_layers(
 ) -> tuple[str, ...]:
     """Convert the layers to ``dtype``, but those whose numbers do not fit in it.
 
-    In bfloat16 the ranking layers stay float32. Any other layer stays float32 where its weights or its output are not finite in ``dtype``. As a layer
-    that stays can hand its successor more than fits, the check is repeated until all agree.
+    In bfloat16 the ranking layers stay float32. Any other layer does where its weights or its
+    output are not finite in ``dtype``. As such a layer can hand its successor more than fits, the
+    check is repeated until all agree.
 
     Args:
         model: float32, batch norms folded.
