@@ -161,6 +161,14 @@ def test_nothing_above_the_threshold(candidates: int | None) -> None:
     assert not found.overflow.any()
     none = dataclasses.replace(proposals, valid=torch.zeros_like(proposals.valid))
     assert not select(logits, deltas, none, candidates=candidates).valid.any()
+    no_proposals = dataclasses.replace(
+        proposals,
+        boxes=proposals.boxes[:, :0],
+        scores=proposals.scores[:, :0],
+        valid=proposals.valid[:, :0],
+    )
+    found = select(logits[:, :0], deltas[:, :0], no_proposals, candidates=candidates)
+    assert not found.valid.any()
 
 
 def test_a_score_must_exceed_the_threshold() -> None:

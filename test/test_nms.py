@@ -89,6 +89,8 @@ def test_identical_boxes_leave_the_first(suppress: Suppress) -> None:
 def test_none_valid_keeps_none(suppress: Suppress) -> None:
     boxes = torch.rand((2, 70, 4))
     assert not suppress(boxes, torch.zeros((2, 70), dtype=torch.bool), 0.5).any()
+    none = suppress(boxes[:, :0], torch.zeros((2, 0), dtype=torch.bool), 0.5)
+    assert none.shape == (2, 0)
 
 
 @FORMS

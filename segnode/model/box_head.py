@@ -151,7 +151,7 @@ def select_detections(
     scores, index = top_k(scores, min(considered, scores.shape[1]))
     proposal, class_ids = index // classes, index % classes
 
-    deltas = deltas.view(n, p, -1, 4)
+    deltas = deltas.view(n, p, deltas.shape[-1] // 4, 4)  # p may be 0
     column = torch.zeros_like(class_ids) if deltas.shape[2] == 1 else class_ids
     flat = proposal * deltas.shape[2] + column
     chosen = deltas.flatten(1, 2).gather(1, flat[..., None].expand(-1, -1, 4))

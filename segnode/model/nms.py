@@ -7,6 +7,7 @@ Shapes: B independent sets (any leading dimensions), K boxes a set.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -39,9 +40,10 @@ def nms(
     Returns:
         (..., K) bool, the boxes that stay.
     """
-    k = valid.shape[-1]
-    flat_boxes, flat_valid = boxes.reshape(-1, k, 4), valid.reshape(-1, k)
-    flat_groups = None if groups is None else groups.reshape(-1, k)
+    *outer, k = valid.shape
+    n = math.prod(outer)  # -1 has no meaning where k is 0
+    flat_boxes, flat_valid = boxes.reshape(n, k, 4), valid.reshape(n, k)
+    flat_groups = None if groups is None else groups.reshape(n, k)
     keep = torch.stack(
         [
             _nms_of_one(
