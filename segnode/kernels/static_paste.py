@@ -57,8 +57,8 @@ def paste_labels_static(
     for start in range(0, d, chunk):
         part = slice(start, start + chunk)
         x0, y0, x1, y1 = boxes[:, part, :, None].unbind(2)
-        rows = _weights(y0, y1, height, probabilities.shape[-1], paste)
-        columns = _weights(x0, x1, width, probabilities.shape[-1], paste)
+        rows = sampling_weights(y0, y1, height, probabilities.shape[-1], paste)
+        columns = sampling_weights(x0, x1, width, probabilities.shape[-1], paste)
         values = rows @ probabilities[:, part] @ columns.mT
         covered = values >= threshold if paste == 'detectron2' else values > threshold
         covered &= keep[:, part, None, None]
@@ -76,7 +76,7 @@ def paste_labels_static(
     return labels.to(torch.int16).view(torch.uint16), torch.cat(areas, 1), torch.cat(stay, 1)
 
 
-def _weights(low: Tensor, high: Tensor, size: int, cells: int, paste: Paste) -> Tensor:
+def sampling_weights(low: Tensor, high: Tensor, size: int, cells: int, paste: Paste) -> Tensor:
     """Return (N, C, size, M) weights of the cells in each pixel of an axis."""
     pixel = torch.arange(size, dtype=torch.float32, device=low.device)
     if paste == 'detectron2':
