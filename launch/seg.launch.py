@@ -36,10 +36,9 @@ PARAMETERS = {
     'autostart': ('autostart', bool, 'configure and activate without a lifecycle manager'),
 }
 
-PROFILE_VARIABLES = (
-    'FASTDDS_DEFAULT_PROFILES_FILE',
-    'FASTRTPS_DEFAULT_PROFILES_FILE',  # Humble, Jazzy
-)
+# Fast DDS 3 has another name for it, and complains where both are set.
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 TRANSPORT_CHOICES = (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')
 SHARED_MEMORY_BYTES = 2 * 64 * 2**20
 """Segments of the node and of a camera that has the profile as well."""
@@ -117,4 +116,5 @@ def _dds_profile() -> tuple[dict, list]:
             'stays as it is; for large images give a container more (docker run --shm-size=512m)'
         )
         return {}, [LogInfo(msg=hint)]
-    return dict.fromkeys(PROFILE_VARIABLES, str(CONFIG / 'fastdds.xml')), []
+    variable = PROFILE_VARIABLES[os.environ.get('ROS_DISTRO') in FAST_DDS_2]
+    return {variable: str(CONFIG / 'fastdds.xml')}, []

@@ -50,7 +50,8 @@ def ros_environment() -> dict[str, str]:
         'ROS_DOMAIN_ID': str(DOMAIN_ID),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
-        'OMP_NUM_THREADS': '2',
+        # Several nodes share the machine: threads that wait for each other only cost time.
+        'OMP_NUM_THREADS': '1',
     }
     names = (*_FROM_SOURCED_ROS, 'ROS_LOG_DIR', 'HOME')
     return environment | {name: os.environ[name] for name in names if name in os.environ}

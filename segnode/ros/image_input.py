@@ -134,7 +134,7 @@ class ImageInput:
             return f'the publisher of {self.topic} is silent'
         return (
             f'the publisher of {self.topic} is silent, or its images are lost on the way: give '
-            "the camera's process the Fast DDS profile of segnode (FASTDDS_DEFAULT_PROFILES_FILE) "
+            "the camera's process the Fast DDS profile of segnode (config/fastdds.xml says how) "
             'or a reliable publisher'
         )
 

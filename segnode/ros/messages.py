@@ -110,7 +110,7 @@ def label_info_message(
 ) -> LabelInfo:
     """Return the class map (class index to name) and the score threshold in force."""
     classes = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(class_names)]
-    return LabelInfo(header=header, class_map=classes, threshold=score_threshold)
+    return LabelInfo(header=header, class_map=classes, threshold=float(score_threshold))
 
 
 def stage_times_message(
