@@ -25,7 +25,7 @@ PARAMETERS = {
     'model': (
         'model',
         str,
-        'preset name, or path of a Detectron2 config, a model description or a TorchScript file',
+        'preset name, or path of a Detectron2 config or of the description of an exported model',
     ),
     'weights': ('weights', str, 'path or URL of the weights'),
     'device': ('device', str, 'auto, cpu, cuda or cuda:N'),

@@ -249,8 +249,8 @@ class Config(Settings):
 
     model: str = setting(
         '',
-        'Preset name, or path of a Detectron2 config, a model description or a TorchScript '
-        'file; empty takes the embedded demo model',
+        'Preset name, or path of a Detectron2 config or of the description of an exported model; '
+        'empty takes the embedded demo model',
     )
     weights: str = setting('', "Path or URL of the weights; empty takes the model's own")
     backend: str = setting(

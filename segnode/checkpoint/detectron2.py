@@ -313,7 +313,8 @@ _KNOWN: Final = (*DEFAULTS, *IGNORED)
 
 
 def _like(key: str) -> str:
-    near = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.6)
+    names = [known.rstrip('.') for known in _KNOWN]
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
     return f'one that is not known here; did you mean {near[0]}?' if near else 'an unknown one'
 
 
