@@ -71,6 +71,7 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     second = Trainer(ARCHITECTURE, steps=10, seed=4)
     second.load(tmp_path / 'checkpoint.pt')
     assert second.step == 4
+    assert second.progress == 0.4
     for one, two in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(one, two)
     assert second.rng.integers(1 << 30) == first.rng.integers(1 << 30)

@@ -298,17 +298,18 @@ class Trainer:
         """Minutes of the run so far."""
         return self.minutes_before + (time.monotonic() - self.began) / 60
 
+    def _progress(self, step: int) -> float:
+        """Share of the run that is done, by steps or by time, whichever is further."""
+        return min(1.0, max(step / self.steps, self.spent() / self.minutes))
+
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine to zero."""
         warm_up = min(1.0, (self.step + 1) / WARM_UP_STEPS)
         return BASE_RATE * warm_up * 0.5 * (1 + math.cos(math.pi * self.progress))
 
     def _synchronise(self) -> None:
-        """Averages the gradients and takes the clock of the first process.
-
-        The progress of a run is by steps or by time, whichever is further.
-        """
-        progress = min(1.0, max((self.step + 1) / self.steps, self.spent() / self.minutes))
+        """Averages the gradients and takes the clock of the first process."""
+        progress = self._progress(self.step + 1)
         if self.processes == 1:
             self.progress = progress
             return
@@ -347,7 +348,6 @@ class Trainer:
         state = {
             'step': self.step,
             'minutes': self.spent(),
-            'progress': self.progress,
             'model': self.model.state_dict(),
             'averaged': self.averaged.state_dict(),
             'optimiser': self.optimiser.state_dict(),
@@ -362,7 +362,7 @@ class Trainer:
         state = torch.load(path, weights_only=True)
         self.step = state['step']
         self.minutes_before = state['minutes']
-        self.progress = state.get('progress', 0.0)
+        self.progress = self._progress(self.step)
         self.model.load_state_dict(state['model'])
         self.averaged.load_state_dict(state['averaged'])
         self.optimiser.load_state_dict(state['optimiser'])
