@@ -21,7 +21,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from segnode.config import Config, Parameter, Settings, parameters, setting
-from segnode.errors import ConfigError
+from segnode.errors import ConfigError, SegnodeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class NodeParameters:
     Args:
         node: the node that declares them; overrides from its arguments and files apply.
         apply: called with the engine's configuration before a change of it is accepted; raises
-            ConfigError to refuse it.
+            SegnodeError to refuse it.
 
     Raises:
         ConfigError: an override does not fit.
@@ -118,7 +118,7 @@ class NodeParameters:
             engine, node = _replace(self.engine, self.node, changes)
             if engine != self.engine:
                 self._apply(engine)
-        except ConfigError as error:
+        except SegnodeError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.engine, self.node = engine, node
         return SetParametersResult(successful=True)

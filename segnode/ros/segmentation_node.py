@@ -14,6 +14,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 
 from segnode.accounting import DropReason, FrameAccounting, RollingPercentiles
 from segnode.config import Config
@@ -28,6 +29,8 @@ from segnode.timing import StageClock
 
 WARM_UP_HW = (480, 640)
 LOG_PERIOD_S = 5.0
+# Below it a network input shows next to nothing.
+SMALLEST_SHORT_SIDE = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +238,21 @@ class SegmentationNode(LifecycleNode):
         line = f'frame dropped ({reason}): {text}'
         if self._out_of_memory:
             self.get_logger().warning(line, throttle_duration_sec=LOG_PERIOD_S)
+            self._step_down()
         else:
             self.get_logger().error(line, throttle_duration_sec=LOG_PERIOD_S)
+
+    def _step_down(self) -> None:
+        """Go on at a lower resolution; the parameter shows it, and raises it again."""
+        engine = self._engine
+        if engine is None:
+            return
+        short_side = engine.settings.short_side * 4 // 5
+        if short_side < SMALLEST_SHORT_SIDE:
+            return
+        lower = Parameter('resolution.short_side', value=short_side)
+        if self.set_parameters([lower])[0].successful:
+            self.get_logger().warning(f'out of memory: resolution.short_side is now {short_side}')
 
     def _age_s(self, stamp: Time) -> float | None:
         """Return now - stamp; None for a zero stamp, and for one that is ahead of the clock."""
