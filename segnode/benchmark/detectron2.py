@@ -83,7 +83,8 @@ class Detectron2:
             halve(model.roi_heads.box_predictor, dtype, torch.float32, compiled=False)
             # The head itself also unpacks detections; its layers are what can be compiled.
             head = model.roi_heads.mask_head
-            head.layers = halve(_Layers(head), dtype, torch.float32, compiled)
+            # Past nn.Module's own, which would make them a layer of the head as well.
+            head.__dict__['layers'] = halve(_Layers(head), dtype, torch.float32, compiled)
 
     def prepare(self, case: Case) -> None:
         """Set the network's input to the frames' size, and plant."""
