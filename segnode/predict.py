@@ -21,6 +21,7 @@ from segnode.cli import (
     add_config_options,
     check_writable,
     config_from,
+    given_settings,
     make_folder,
     note,
     say,
@@ -55,7 +56,8 @@ _EXAMPLES = """\
   segnode predict val2017/ --annotations instances_val2017.json --model mask_rcnn_R_50_FPN_3x
   segnode predict val2017/ --model config.yaml --weights model_final.pth --device cuda:0
 
-Settings that are not given are the model's own. Of a folder every image is taken, in the order
+Settings that are not given are the model's own, and the precision is fp32, so that the answer is
+the reference's; --precision auto gives the node's. Of a folder every image is taken, in the order
 of names, without its subfolders. With --annotations, exactly the images given are scored: one
 that cannot be read counts as missed, one without annotations is left out.
 """
@@ -122,9 +124,13 @@ def main(args: Sequence[str]) -> int:
     annotations = _read_annotations(options)
 
     # Torch takes seconds to import: after every mistake in the options has been found.
+    from segnode.checkpoint import NativeModel, load_model
     from segnode.engine import Engine
 
-    engine = Engine(config, report=note)
+    model = load_model(config)
+    if isinstance(model, NativeModel) and 'precision' not in given_settings(options):
+        config = config.replace({'precision': 'fp32'})
+    engine = Engine(config, report=note, model=model)
     run = _predict(engine, images, annotations, options.overlay)
     _print_tables(engine, run)
     report: Any = run.results

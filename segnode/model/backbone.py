@@ -58,7 +58,9 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H', W'); a ``residual`` is added before the ReLU."""
+        # A neighbour may have had to stay in float32.
         x = x.to(self.weight.dtype)
+        residual = None if residual is None else residual.to(self.weight.dtype)
         if self.fused is not None:
             return self.fused(self, x, residual)
         x = super().forward(x)
