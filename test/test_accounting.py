@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
+"""Every frame is counted, also when several threads count."""
+
 from __future__ import annotations
 
 import threading

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
+"""What the node says of itself: levels, reasons and numbers."""
+
 from __future__ import annotations
 
 from typing import Any

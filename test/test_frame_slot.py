@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
+"""The slot keeps the newest frame and loses none."""
+
 from __future__ import annotations
 
 import threading

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
+"""Results as messages, after a trip over the wire format."""
+
 from __future__ import annotations
 
 import io

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
+"""What is drawn over an image."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
+"""The ROS parameters: declared from the dataclasses, refused by name, swapped in whole."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
