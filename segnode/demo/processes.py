@@ -14,6 +14,7 @@ import random
 import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -316,7 +317,7 @@ class Show:
         """Play images one by one, each when the last one has come back.
 
         Returns:
-            Seconds that a frame takes, the slowest without the first two.
+            Seconds that a frame takes, the median without the first two.
 
         Raises:
             DemoError: nothing comes back.
@@ -337,7 +338,7 @@ class Show:
                     f'see {self._node.log}'
                 )
         self._settle()
-        return max(seconds[2:])
+        return statistics.median(seconds[2:])
 
     def play(self, name: str, indices: Sequence[int], rate_hz: float, preload: bool) -> Phase:
         """Play images at a fixed rate, wait until the node has dealt with all, and count.
