@@ -34,6 +34,7 @@ from segnode.planting import plant_weights
 from segnode.preprocess import preprocess
 
 HW = (96, 128)
+NARROW = dataclasses.replace(ARCHITECTURE, rpn_pre_nms_topk=200, rpn_post_nms_topk=40)
 # Stride in the 3x3, as the figures below count it.
 R50 = Architecture(stride_in_1x1=False)
 R18_TORCHVISION = Architecture(
@@ -42,6 +43,7 @@ R18_TORCHVISION = Architecture(
     res2_out_channels=64,
     fpn_channels=16,
     rpn_min_size=1e-3,
+    rpn_pre_nms_topk=200,
     rpn_post_nms_topk=40,
     box_sampling_ratio=2,
     box_aligned=False,
@@ -73,8 +75,8 @@ def planted_model(architecture: Architecture, seed: int = 0) -> NativeModel:
 def benchmark(capsys: pytest.CaptureFixture[str], tmp_path: Path, *args: str) -> dict[str, Any]:
     model = write_checkpoint(tmp_path)
     target = tmp_path / 'benchmark.json'
-    fixed = ['--model', str(model), '--device', 'cpu', '--frames', '2', '--json', str(target)]
-    code = main(['benchmark', *fixed, *args])
+    fixed = ['--model', str(model), '--device', 'cpu', '--proposals', '50', '--frames', '2']
+    code = main(['benchmark', *fixed, '--json', str(target), *args])
     captured = capsys.readouterr()
     assert code == 0, captured.err
     result: dict[str, Any] = json.loads(target.read_text())
@@ -205,7 +207,7 @@ def test_planted_detections_take_the_shape_of_what_was_found(capacity: int) -> N
 @pytest.mark.parametrize('static', [False, True])
 @pytest.mark.parametrize('batch', [1, 2])
 def test_engine_answers_what_is_planted(static: bool, batch: int) -> None:
-    model = planted_model(ARCHITECTURE)
+    model = planted_model(NARROW)
     contender = SegnodeContender(
         Engine(Config(device='cpu', precision='fp32'), model=model, static=static)
     )
@@ -281,9 +283,7 @@ def test_torchvision_agrees() -> None:
 )
 def test_networks_that_torchvision_has_not(change: dict[str, Any]) -> None:
     architecture = dataclasses.replace(R18_TORCHVISION, **change)
-    settings = Engine(
-        Config(device='cpu', precision='fp32'), model=planted_model(ARCHITECTURE)
-    ).settings
+    settings = Engine(Config(device='cpu', precision='fp32'), model=planted_model(NARROW)).settings
     with pytest.raises(ConfigError, match='torchvision cannot build this network'):
         Torchvision(architecture, {}, settings, torch.device('cpu'), best=False)
 

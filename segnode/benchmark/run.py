@@ -139,6 +139,8 @@ class Bench:
         self._request = request
         self._device = device
         self._report = report
+        if request.plant:
+            _check_counts(config, request)
         model = plant_model(config) if request.plant else load_model(config)
         self.name = f'{model.name}{", planted" if request.plant else ""}'
         self._architecture: Architecture | None = None
@@ -151,7 +153,6 @@ class Bench:
             )
         before = _allocated(device)
         engine = Engine(config, report, model=model)
-        self._check_request(engine)
         self._segnode = SegnodeContender(engine)
         self._entries = [Entry(self._segnode, True, None, _allocated(device) - before)]
         self._exact = self._segnode
@@ -242,15 +243,6 @@ class Bench:
             check_counts(answers, case.planted, name)
             running.append(entry)
         return running, memory, failed
-
-    def _check_request(self, engine: Engine) -> None:
-        most = engine.settings.max_instances
-        for count in self._request.detections:
-            if count is not None and count > most:
-                raise ConfigError(
-                    f"--detections: expected at most {most}, the model's own limit, found "
-                    f'{count}; raise it with --max-instances'
-                )
 
     def _build(self, reference: str, model: NativeModel) -> Entry:
         family = model.architecture.family
@@ -351,6 +343,16 @@ class Bench:
             values['floor_ms'] = floor_ms(layers, peak)
             values['times_floor'] = ms_p50 / values['floor_ms']
         return values
+
+
+def _check_counts(config: Config, request: Request) -> None:
+    most = config.filter.max_instances or named_architecture(config).max_instances
+    for count in request.detections:
+        if count is not None and count > most:
+            raise ConfigError(
+                f"--detections: expected at most {most}, the model's own limit, found {count}; "
+                'raise it with --max-instances'
+            )
 
 
 def _measure_parts(
