@@ -300,7 +300,13 @@ def test_failed_step_says_what_to_do_and_runs_again(setup: ModuleType, tmp_path:
     assert "'wheels' (The wheels) failed" in lines[20]
     assert lines[21] == 'setup: what to do: check the network'
     assert Path(lines[22].rpartition(' ')[2]).read_text().count('\n') == 102
-    assert environment.run_steps([setup.Step('wheels', '', ['same'], lambda: None, '')]) == 1
+    resuming = []
+    for inputs in ('same', 'same', 'other'):
+        note = setup.Step(
+            'wheels', '', [inputs], lambda: resuming.append(environment.resuming), ''
+        )
+        environment.run_steps([note])
+    assert resuming == [True, False]
 
 
 def test_foreign_folder_is_left_alone(setup: ModuleType, tmp_path: Path) -> None:

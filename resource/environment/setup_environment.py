@@ -210,6 +210,8 @@ class Environment:
         self.build = venv / 'build'
         self.log = self.records / 'setup.log'
         self.title = ''
+        # The last attempt at the current step began and did not end well.
+        self.resuming = False
 
     def steps(self, *, test: bool) -> list[Step]:
         """The steps in order; ``test`` adds the checkers and the oracle."""
@@ -272,7 +274,9 @@ class Environment:
         def install() -> None:
             chosen = self.records / f'{stem}.txt'
             chosen.write_text('\n'.join(lines) + '\n')
-            self.pip('install', '--requirement', str(chosen))
+            # pip takes a package whose unpacking was interrupted for an installed one.
+            anew = ['--ignore-installed'] if self.resuming else []
+            self.pip('install', *anew, '--requirement', str(chosen))
 
         return Step(stem, title, [venv.key, *lines], install, NETWORK_REMEDY)
 
@@ -287,8 +291,9 @@ class Environment:
             stamp = self.records / f'{step.name}.stamp'
             if stamp.is_file() and stamp.read_text() == step.key:
                 continue
-            stamp.unlink(missing_ok=True)
             self.log = self.records / f'{step.name}.log'
+            self.resuming = self.log.is_file() and not stamp.is_file()
+            stamp.unlink(missing_ok=True)
             self.log.unlink(missing_ok=True)
             self.title = f'setup: {step.title} ...'
             say(self.title, end='')
