@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from segnode.model.anchors import make_anchors
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import Conv
+from segnode.model.backbone import BasicBlock, BottleneckBlock, Conv
 from segnode.model.mask_rcnn import MaskRCNN
 from segnode.model.roi_align import assign_levels, multilevel_roi_align
 from segnode.model.rpn import select_proposals
@@ -30,15 +30,18 @@ from segnode.model.rpn import select_proposals
 # Spread of the outputs of the layers that decide scores, boxes and masks; 1 for all others.
 SPREAD = {
     'objectness_logits': 3.0,
-    'anchor_deltas': 0.3,
+    'anchor_deltas': 0.15,
     'cls_score': 3.0,
-    'bbox_pred': 1.0,
-    'predictor': 8.0,
+    'bbox_pred': 0.5,
+    'predictor': 4.0,
 }
 # Masks are centred here, so that an instance covers most of its box, as real ones do.
-MASK_LOGIT = 6.0
+MASK_LOGIT = 5.0
 # Share of the proposals that score above one half in some class.
 CONFIDENT_SHARE = 0.025
+# Weight of a residual block's last norm. At 1 a random ResNet amplifies what float32 rounds by
+# a factor of 20 a stage, and implementations could not be compared; trained ones do not.
+RESIDUAL_WEIGHT = 0.1
 # RoIs that calibrate the mask head; the box head takes all proposals.
 MASK_ROIS = 32
 
@@ -58,7 +61,10 @@ def plant_weights(architecture: Architecture, images: Tensor, seed: int) -> dict
         model = MaskRCNN(architecture)
     hooks = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, BasicBlock | BottleneckBlock):
+            last = module.conv2 if isinstance(module, BasicBlock) else module.conv3
+            nn.init.constant_(last.get_parameter('norm.weight'), RESIDUAL_WEIGHT)
+        elif isinstance(module, nn.BatchNorm2d):
             # Averages over what passes, in place of an exponential mean.
             module.momentum = None
             module.train()

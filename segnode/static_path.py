@@ -290,7 +290,8 @@ class StaticPath:
         self._set_limits(settings)
         frames = self._host_frames.numpy()
         for n, image in enumerate(images):
-            np.copyto(frames[n], image.pixels)
+            same = image.order == self.key.order
+            np.copyto(frames[n], image.pixels if same else image.pixels[..., ::-1])
         self._frames.copy_(self._host_frames, non_blocking=True)
         self._detect()
         self._host_packet.copy_(self._packet, non_blocking=True)
