@@ -40,7 +40,7 @@ def paste_labels(
     height, width = image_hw
     device = probabilities.device
     areas = torch.zeros((n, d), dtype=torch.int64, device=device)
-    stay = torch.zeros((n, d), dtype=torch.bool, device=device)
+    stay = torch.empty((n, d), dtype=torch.bool, device=device)
     if n * d == 0:
         return torch.zeros((n, *image_hw), dtype=torch.uint16, device=device), areas, stay
     labels = torch.empty((n, *image_hw), dtype=torch.int16, device=device)

@@ -48,11 +48,13 @@ def preprocess_static(
 
 def _resample(x: Tensor, table: ResampleTable) -> Tensor:
     """Resample one dimension of (N, H, W, 3) uint8."""
-    total: Tensor | int = 1 << (PRECISION_BITS - 1)
+    shape = list(x.shape)
+    shape[table.dim] = len(table.first)
+    half = 1 << (PRECISION_BITS - 1)
+    total = torch.full(shape, half, dtype=torch.int32, device=x.device)
     for tap, weight in enumerate(table.weights):
         # Beyond the source the weight is zero, whatever is read.
         index = (table.first + tap).clamp(max=table.source - 1)
         weight = weight[:, None, None] if table.dim == ROWS else weight[:, None]
-        total = x.index_select(table.dim, index) * weight + total
-    assert isinstance(total, Tensor)
-    return (total >> PRECISION_BITS).clamp(0, 255).to(torch.uint8)
+        total.addcmul_(x.index_select(table.dim, index).int(), weight)
+    return (total >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)
