@@ -58,7 +58,8 @@ def test_results_are_the_engines(
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1].startswith('predict: images=3 ')
     assert 'skipped 1 files that are no images (instances.json)' in captured.err
-    config = Config().replace({'device': 'cpu', 'resolution.short_side': 160})
+    wanted = {'device': 'cpu', 'resolution.short_side': 160, 'precision': 'fp32'}
+    config = Config().replace(wanted)
     engine = Engine(config)
     expected = []
     for image_id, path in enumerate(sorted(scene.glob('*.png'))):
