@@ -33,6 +33,7 @@ from segnode.kernels.operators import Operators
 from segnode.kernels.resampling import prepare_preprocess
 from segnode.model.anchors import STRIDES, make_anchors
 from segnode.model.box_head import select_detections
+from segnode.model.nms import largest_float32
 from segnode.network import Instances, NativeNetwork
 from segnode.settings import InferenceSettings
 from segnode.timing import StageClock, StageMarks
@@ -80,7 +81,7 @@ class Limits:
     def set(self, settings: InferenceSettings) -> None:
         """Take the values of ``settings``; effective for what is launched from here on."""
         self.score_threshold.fill_(settings.score_threshold)
-        self.nms_threshold.fill_(settings.nms_threshold)
+        self.nms_threshold.fill_(largest_float32(settings.nms_threshold))
         self.mask_threshold.fill_(settings.mask_threshold)
         self.max_instances.fill_(settings.max_instances)
         self.min_area.fill_(settings.min_mask_area)
