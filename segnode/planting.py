@@ -39,8 +39,8 @@ SPREAD = {
 MASK_LOGIT = 5.0
 # Share of the proposals that score above one half in some class.
 CONFIDENT_SHARE = 0.025
-# Weight of a residual block's last norm. At 1 a random ResNet amplifies what float32 rounds by
-# a factor of 20 a stage, and implementations could not be compared; trained ones do not.
+# Weight of a residual block's last norm. At 1 what float32 rounds grows twentyfold from res2 to
+# res5 of a random ResNet, and two implementations end 0.02 px and 0.001 of score apart.
 RESIDUAL_WEIGHT = 0.1
 # RoIs that calibrate the mask head; the box head takes all proposals.
 MASK_ROIS = 32
