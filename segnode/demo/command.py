@@ -52,7 +52,7 @@ from segnode.shipped import shipped_file
 IMAGE_HW = (480, 640)
 SCENES = len(DEMO_SEEDS)
 WARM_UP_FRAMES = 12
-LOAD = 0.4
+LOAD = 0.3
 """Share of what the machine can do that the steady part asks for."""
 SCENE_RATE_HZ = (2.2, 30.0)
 PHOTO_RATE_HZ = (0.1, 30.0)
@@ -69,7 +69,7 @@ _EXAMPLES = """\
 
 The scene runs with the shipped config/seg.yaml. Photographs run with the model's own thresholds
 and resolution, as in `segnode predict`, so that the scores compare. Options beat both. The steady
-part plays at a fixed rate, by default 40% of what the warm-up measured (the scene at 2.2 Hz or
+part plays at a fixed rate, by default 30% of what the warm-up measured (the scene at 2.2 Hz or
 more); the burst plays five times as fast as the machine can follow. The last line counts the
 steady part and the burst; mask_ap and box_ap are `-` without annotations.
 """
