@@ -86,11 +86,11 @@ def test_identical_boxes_leave_the_first(suppress: Suppress) -> None:
 
 
 @FORMS
-def test_none_valid_keeps_none(suppress: Suppress) -> None:
-    boxes = torch.rand((2, 70, 4))
-    assert not suppress(boxes, torch.zeros((2, 70), dtype=torch.bool), 0.5).any()
-    none = suppress(boxes[:, :0], torch.zeros((2, 0), dtype=torch.bool), 0.5)
-    assert none.shape == (2, 0)
+@pytest.mark.parametrize('count', [0, 70])
+def test_none_valid_keeps_none(suppress: Suppress, count: int) -> None:
+    keep = suppress(torch.rand((2, count, 4)), torch.zeros((2, count), dtype=torch.bool), 0.5)
+    assert keep.shape == (2, count)
+    assert not keep.any()
 
 
 @FORMS
