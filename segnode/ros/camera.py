@@ -131,6 +131,10 @@ def main() -> int:
     except ImageError as error:
         report('error', text=str(error))
         return 1
+    except RuntimeError:
+        # A signal has taken the context away.
+        if rclpy.ok():
+            raise
     finally:
         rclpy.try_shutdown()
     return 0

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -62,6 +63,9 @@ def main(args: Sequence[str]) -> int:
     if not server.is_alive() and server.node is not None and server.node.close(FINISH_FRAME_S):
         server.node.destroy_node()
         rclpy.shutdown()
+        # The middleware lets go of its shared memory (64 MB) with the last reference to the node.
+        server.node = None
+        gc.collect()
     # The interpreter does not go through its own end: with torch that takes seconds, more than
     # ros2 launch is patient for, and under a thread that still loads a model it aborts.
     sys.stdout.flush()
