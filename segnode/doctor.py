@@ -88,6 +88,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield python_version()
     yield from packages()
     yield from device(config)
+    yield from kernels()
     yield from ros()
     yield from transport()
     yield model(config)
@@ -161,6 +162,26 @@ def device(config: Config) -> Iterator[Finding]:
         )
     else:
         yield Finding('ok', 'device', found)
+
+
+def kernels() -> Iterator[Finding]:
+    """Check that the compiled steps of a CPU are there."""
+    try:
+        from segnode.kernels.cpu import CpuKernels, load_cpu_kernels
+
+        found = load_cpu_kernels()
+    except (ImportError, OSError):
+        return  # Said of torch already.
+    if isinstance(found, CpuKernels):
+        yield Finding('ok', 'CPU kernels', 'compiled')
+    else:
+        yield Finding(
+            'warn',
+            'CPU kernels',
+            f'{found}; on a CPU resize, RoIAlign and paste take several times as long',
+            'install a C compiler (apt install build-essential) and build again: `make setup`, '
+            'or colcon build',
+        )
 
 
 def ros() -> Iterator[Finding]:

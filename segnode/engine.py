@@ -27,10 +27,11 @@ from segnode.config import Config, parameters
 from segnode.errors import ConfigError, DeviceError, OutOfMemoryError
 from segnode.exported import ExportedNetwork
 from segnode.image import Image
+from segnode.kernels.cpu import load_cpu_kernels
 from segnode.model.box_head import BoxDetections
 from segnode.model.precision import choose_precision
 from segnode.network import Instances, NativeNetwork
-from segnode.paste import MaskCrop, Paste, label_image, paste_mask, whole_mask
+from segnode.paste import MaskCrop, Paste, label_image, paste_masks, whole_mask
 from segnode.settings import InferenceSettings, resolve_settings
 from segnode.timing import StageClock
 
@@ -193,6 +194,8 @@ class Engine:
                 )
             self._network = network
             self._paste = model.architecture.family
+            if self.device.type == 'cpu' and isinstance(reason := load_cpu_kernels(), str):
+                say(f'no compiled CPU kernels ({reason}): resize, RoIAlign and paste are slow')
             self.precision = precision
             if static or self.device.type == 'cuda':
                 # Here, as a CPU that runs the dynamic path needs neither.
@@ -363,11 +366,10 @@ class Engine:
     def _paste_instances(
         self, found: Instances, image_hw: tuple[int, int], settings: InferenceSettings
     ) -> tuple[Detections, list[MaskCrop], dict[str, int]]:
-        boxes, probabilities = found.boxes.numpy(), found.probabilities.numpy()
-        crops = [
-            paste_mask(probability, box, image_hw, settings.mask_threshold, self._paste)
-            for probability, box in zip(probabilities, boxes, strict=True)
-        ]
+        boxes = found.boxes.numpy()
+        crops = paste_masks(
+            found.probabilities.numpy(), boxes, image_hw, settings.mask_threshold, self._paste
+        )
         areas = np.array([crop.area for crop in crops], dtype=np.int64)
         stay = (areas >= settings.min_mask_area) & (areas <= settings.max_mask_area)
         detections = Detections(

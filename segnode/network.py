@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from segnode.image import Image
+from segnode.kernels.cpu import cpu_kernels
 from segnode.mask_filter import FilteredDetections, filter_detections
-from segnode.model.anchors import make_anchors
+from segnode.model.anchors import STRIDES, make_anchors
 from segnode.model.architecture import Architecture
 from segnode.model.box_head import BoxDetections, select_detections
 from segnode.model.fusion import fuse_convolutions
@@ -23,7 +24,7 @@ from segnode.model.mask_head import mask_probabilities
 from segnode.model.mask_rcnn import build_mask_rcnn
 from segnode.model.nms import nms
 from segnode.model.precision import DTYPES, convert_layers
-from segnode.model.roi_align import assign_levels, multilevel_roi_align
+from segnode.model.roi_align import LEVELS, assign_levels, multilevel_roi_align
 from segnode.model.rpn import Proposals, select_proposals
 from segnode.preprocess import preprocess, resized_hw
 from segnode.settings import InferenceSettings
@@ -90,8 +91,8 @@ class NativeNetwork:
         self.replace: Callable[[BoxDetections], BoxDetections] | None = None
         self._anchors: dict[tuple[int, int], list[Tensor]] = {}
         self.model = build_mask_rcnn(architecture, state_dict).to(device)
-        if device.type == 'cuda':
-            self.model.roi_heads.box_head.expect_channels_last()
+        self._kernels = cpu_kernels() if device.type == 'cpu' else None
+        self.model.roi_heads.box_head.expect_channels_last()
         self.float32_layers = convert_layers(self.model, self.dtype, self._probe)
         self.model.to(memory_format=torch.channels_last)
         self.fusion = fuse_convolutions(self.model)
@@ -294,20 +295,23 @@ class NativeNetwork:
         return self.replaced(detections)
 
     def _poolable(self, features: list[Tensor]) -> list[Tensor]:
-        """Return p2 to p5 as torchvision's RoIAlign takes them, converted once for both heads."""
+        """Return p2 to p5 as RoIAlign takes them, converted once for both heads."""
+        features = features[:LEVELS]
+        if self._kernels is not None:
+            # The compiled kernel reads channels_last, float32 and bfloat16.
+            return [f.float() if f.dtype == torch.float16 else f for f in features]
         half_on_cpu = self.device.type == 'cpu' and self.dtype != torch.float32
         return [
             (f.float() if half_on_cpu else f).contiguous(memory_format=torch.contiguous_format)
-            for f in features[:4]
+            for f in features
         ]
 
     def _pool_boxes(self, features: list[Tensor], boxes: Tensor, image_index: Tensor) -> Tensor:
         a = self.architecture
-        return multilevel_roi_align(
+        return self._pool(
             features,
             boxes,
             image_index,
-            assign_levels(boxes, a.family),
             resolution=a.box_pooler_resolution,
             sampling_ratio=a.box_sampling_ratio,
             aligned=a.box_aligned,
@@ -315,14 +319,46 @@ class NativeNetwork:
 
     def _pool_masks(self, features: list[Tensor], boxes: Tensor, image_index: Tensor) -> Tensor:
         a = self.architecture
+        return self._pool(
+            features,
+            boxes,
+            image_index,
+            resolution=a.mask_pooler_resolution,
+            sampling_ratio=a.mask_sampling_ratio,
+            aligned=a.mask_aligned,
+        )
+
+    def _pool(
+        self,
+        features: list[Tensor],
+        boxes: Tensor,
+        image_index: Tensor,
+        *,
+        resolution: int,
+        sampling_ratio: int,
+        aligned: bool,
+    ) -> Tensor:
+        """Pool (R, 4) boxes to (R, C, S, S), channels_last."""
+        levels = assign_levels(boxes, self.architecture.family)
+        if self._kernels is not None:
+            return self._kernels.roi_align(
+                features,
+                [1.0 / stride for stride in STRIDES[:LEVELS]],
+                boxes,
+                image_index,
+                levels,
+                resolution=resolution,
+                sampling_ratio=sampling_ratio,
+                aligned=aligned,
+            )
         pooled = multilevel_roi_align(
             features,
             boxes,
             image_index,
-            assign_levels(boxes, a.family),
-            resolution=a.mask_pooler_resolution,
-            sampling_ratio=a.mask_sampling_ratio,
-            aligned=a.mask_aligned,
+            levels,
+            resolution=resolution,
+            sampling_ratio=sampling_ratio,
+            aligned=aligned,
         )
         return pooled.contiguous(memory_format=torch.channels_last)
 

@@ -20,6 +20,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from segnode.kernels.cpu import cpu_kernels
+
 Paste = Literal['detectron2', 'torchvision']
 
 
@@ -109,8 +111,43 @@ def paste_mask(
     return MaskCrop(top, left, pixels, int(np.count_nonzero(pixels)))
 
 
+def paste_masks(
+    probabilities: npt.NDArray[np.float32],
+    boxes_xyxy: npt.NDArray[np.float32],
+    image_hw: tuple[int, int],
+    threshold: float,
+    paste: Paste,
+) -> list[MaskCrop]:
+    """Paste (D, M, M) probabilities into (D, 4) boxes, each as ``paste_mask`` does.
+
+    The compiled kernel and NumPy can differ in pixels whose value is the threshold but for
+    rounding.
+    """
+    kernels = cpu_kernels()
+    if kernels is None:
+        return [
+            paste_mask(probability, box, image_hw, threshold, paste)
+            for probability, box in zip(probabilities, boxes_xyxy, strict=True)
+        ]
+    extents, pixels, areas = kernels.paste_masks(
+        probabilities, boxes_xyxy, image_hw, threshold, paste
+    )
+    return [
+        MaskCrop(top, left, crop, area)
+        for (left, top, _, _), crop, area in zip(
+            extents.tolist(), pixels, areas.tolist(), strict=True
+        )
+    ]
+
+
 def label_image(crops: list[MaskCrop], image_hw: tuple[int, int]) -> npt.NDArray[np.uint16]:
     """Paint the masks into one (H, W) uint16 image: k + 1 for ``crops[k]``, the first one wins."""
+    kernels = cpu_kernels()
+    if kernels is not None:
+        extents = [(c.left, c.top, c.pixels.shape[1], c.pixels.shape[0]) for c in crops]
+        return kernels.paint_labels(
+            np.array(extents, np.int64).reshape(-1, 4), [c.pixels for c in crops], image_hw
+        )
     labels = np.zeros(image_hw, dtype=np.uint16)
     for k in range(len(crops) - 1, -1, -1):
         crop = crops[k]

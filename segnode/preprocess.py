@@ -8,15 +8,19 @@ torchvision normalises first and resizes float pixels without antialiasing.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from segnode.image import Image
+from segnode.kernels.cpu import CpuPlan, cpu_kernels, cpu_plan
+from segnode.kernels.resampling import prepare_preprocess
 from segnode.model.architecture import Architecture
 
 
@@ -68,6 +72,13 @@ def preprocess(image: Image, size_hw: tuple[int, int], architecture: Architectur
         is zero, at the bottom and on the right.
     """
     swap = image.order.upper() != architecture.color
+    kernels = cpu_kernels()
+    if kernels is not None:
+        image_hw = (image.height, image.width)
+        plan = _cpu_plan(image_hw, size_hw, architecture.family, architecture.size_divisibility)
+        if plan is not None:
+            values = _pixel_values(architecture.pixel_mean, architecture.pixel_std, swap)
+            return kernels.preprocess(image.pixels, plan, values, swap)
     mean = torch.tensor(architecture.pixel_mean).view(3, 1, 1)
     std = torch.tensor(architecture.pixel_std).view(3, 1, 1)
     torchvision = architecture.family == 'torchvision'
@@ -82,3 +93,32 @@ def preprocess(image: Image, size_hw: tuple[int, int], architecture: Architectur
         )[0]
     step = architecture.size_divisibility
     return F.pad(normalised, (0, -size_hw[1] % step, 0, -size_hw[0] % step))
+
+
+@lru_cache(maxsize=8)
+def _cpu_plan(
+    image_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    family: Literal['detectron2', 'torchvision'],
+    size_divisibility: int,
+) -> CpuPlan | None:
+    return cpu_plan(
+        prepare_preprocess(
+            image_hw,
+            size_hw,
+            torch.device('cpu'),
+            family=family,
+            size_divisibility=size_divisibility,
+        )
+    )
+
+
+@lru_cache(maxsize=8)
+def _pixel_values(
+    mean: tuple[float, ...], std: tuple[float, ...], swap: bool
+) -> npt.NDArray[np.float32]:
+    """Return (3, 256) float32, what a pixel of each of the image's channels becomes."""
+    value = torch.arange(256, dtype=torch.float32)
+    planes = (value - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
+    values: npt.NDArray[np.float32] = (planes.flip(0) if swap else planes).numpy()
+    return values

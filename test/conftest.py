@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from segnode.kernels.cpu import CpuKernels, load_cpu_kernels
 from segnode.oracle import import_detectron2
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -54,6 +56,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def shared() -> Path:
     """The folder with photographs, annotations and a trained model; never part of a checkout."""
     return shared_folder()
+
+
+@pytest.fixture(params=['compiled', 'plain'])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The steps around the network on a CPU, first compiled and then as libraries have them."""
+    with monkeypatch.context() as patch:
+        if request.param == 'plain':
+            patch.setenv('SEGNODE_NATIVE', '0')
+        load_cpu_kernels.cache_clear()
+        # Set-up builds them wherever it can build vision_msgs.
+        assert isinstance(load_cpu_kernels(), CpuKernels) == (request.param == 'compiled')
+        yield request.param
+    load_cpu_kernels.cache_clear()
 
 
 @pytest.fixture(scope='session')

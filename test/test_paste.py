@@ -14,7 +14,9 @@ from seeds import fresh_seeds
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image as torchvision_paste
 
-from segnode.paste import MaskCrop, label_image, paste_mask, whole_mask
+from segnode.paste import MaskCrop, label_image, paste_masks, whole_mask
+
+pytestmark = pytest.mark.usefixtures('steps')
 
 IMAGE_HW = (121, 160)
 THRESHOLDS = [0.3, 0.5, 0.7]
@@ -75,8 +77,8 @@ def test_paste_is_detectron2s(
     boxes = torch.cat((odd_boxes(), random_boxes(generator, 60, IMAGE_HW)))
     masks = random_masks(generator, len(boxes), cells)
     soft, _ = _do_paste_mask(masks[:, None], boxes, *IMAGE_HW, skip_empty=False)
-    for mask, box, values in zip(masks, boxes, soft, strict=True):
-        crop = paste_mask(mask.numpy(), box.numpy(), IMAGE_HW, threshold, 'detectron2')
+    crops = paste_masks(masks.numpy(), boxes.numpy(), IMAGE_HW, threshold, 'detectron2')
+    for crop, values in zip(crops, soft, strict=True):
         assert_same_mask(crop, values, threshold, at_it=True)
 
 
@@ -92,8 +94,8 @@ def test_paste_is_what_detectron2_does_on_a_cpu(
     boxes = random_boxes(generator, 60, IMAGE_HW)
     masks = random_masks(generator, 60, 28)
     expected = paste_masks_in_image(masks, Boxes(boxes), IMAGE_HW, threshold)
-    for mask, box, theirs in zip(masks, boxes, expected, strict=True):
-        crop = paste_mask(mask.numpy(), box.numpy(), IMAGE_HW, threshold, 'detectron2')
+    crops = paste_masks(masks.numpy(), boxes.numpy(), IMAGE_HW, threshold, 'detectron2')
+    for crop, theirs in zip(crops, expected, strict=True):
         different = np.count_nonzero(whole_mask(crop, IMAGE_HW) != theirs.numpy())
         assert different <= 1 + 1e-3 * theirs.sum()
 
@@ -105,26 +107,27 @@ def test_paste_is_torchvisions(seed: int, threshold: float) -> None:
     boxes = torch.cat((odd_boxes(), random_boxes(generator, 60, IMAGE_HW)))
     masks = random_masks(generator, len(boxes), 28)
     soft = torchvision_paste(masks[:, None], boxes, IMAGE_HW)[:, 0]
-    for mask, box, values in zip(masks, boxes, soft, strict=True):
-        crop = paste_mask(mask.numpy(), box.numpy(), IMAGE_HW, threshold, 'torchvision')
+    crops = paste_masks(masks.numpy(), boxes.numpy(), IMAGE_HW, threshold, 'torchvision')
+    for crop, values in zip(crops, soft, strict=True):
         assert_same_mask(crop, values, threshold, at_it=False)
 
 
 @pytest.mark.parametrize('paste', ['detectron2', 'torchvision'])
 @pytest.mark.parametrize('box', [(300, 20, 320, 40), (20, -80, 40, -60)])
 def test_a_box_outside_the_image_has_no_pixels(paste: str, box: tuple[int, ...]) -> None:
-    crop = paste_mask(np.ones((28, 28), np.float32), np.float32(box), IMAGE_HW, 0.5, paste)
+    ones = np.ones((1, 28, 28), np.float32)
+    (crop,) = paste_masks(ones, np.float32([box]), IMAGE_HW, 0.5, paste)
     assert crop.area == 0
     assert not whole_mask(crop, IMAGE_HW).any()
     assert not label_image([crop], IMAGE_HW).any()
 
 
 def test_the_first_mask_wins_where_masks_overlap() -> None:
-    ones = np.ones((28, 28), np.float32)
+    ones = np.ones((4, 28, 28), np.float32)
     boxes = np.float32(
         [[10, 10, 50, 50], [30, 30, 70, 70], [35, 35, 45, 45], [-60, -60, 220, 180]]
     )
-    crops = [paste_mask(ones, box, IMAGE_HW, 0.5, 'detectron2') for box in boxes]
+    crops = paste_masks(ones, boxes, IMAGE_HW, 0.5, 'detectron2')
     labels = label_image(crops, IMAGE_HW)
     expected = np.zeros(IMAGE_HW, dtype=np.uint16)
     for k in range(len(crops) - 1, -1, -1):
@@ -137,6 +140,8 @@ def test_the_first_mask_wins_where_masks_overlap() -> None:
 
 
 def test_no_masks_make_an_empty_label_image() -> None:
-    labels = label_image([], IMAGE_HW)
+    none = np.zeros((0, 28, 28), np.float32)
+    crops = paste_masks(none, np.zeros((0, 4), np.float32), IMAGE_HW, 0.5, 'detectron2')
+    labels = label_image(crops, IMAGE_HW)
     assert labels.shape == IMAGE_HW
     assert not labels.any()

@@ -79,6 +79,7 @@ def test_a_short_side_of_zero_keeps_the_size() -> None:
     assert resized_hw((481, 77), 0, 100, 'torchvision') == (481, 77)
 
 
+@pytest.mark.usefixtures('steps')
 @pytest.mark.parametrize(('image_hw', 'short', 'long'), SIZES)
 @pytest.mark.parametrize('architecture', [Architecture(), X101], ids=['caffe', 'x101'])
 @pytest.mark.parametrize('seed', fresh_seeds(1))
@@ -125,6 +126,7 @@ def test_pixels_are_torchvisions(
     torch.testing.assert_close(ours, images.tensors[0], rtol=0, atol=2e-5)
 
 
+@pytest.mark.usefixtures('steps')
 def test_padding_is_zero_at_the_bottom_and_on_the_right() -> None:
     image = Image(np.full((33, 50, 3), 255, dtype=np.uint8), 'bgr')
     x = preprocess(image, (33, 50), Architecture(size_divisibility=64))
@@ -134,6 +136,7 @@ def test_padding_is_zero_at_the_bottom_and_on_the_right() -> None:
     assert (x[:, :, 50:] == 0).all()
 
 
+@pytest.mark.usefixtures('steps')
 def test_views_of_messages_are_taken_as_they_are() -> None:
     """Rows of a message may be padded and its memory read-only."""
     rng = np.random.default_rng(0)

@@ -177,7 +177,7 @@ def package_sources(checkout: Path) -> list[Path]:
     found = [checkout / name for name in ('package.xml', 'setup.py', 'setup.cfg')]
     for folder in ('segnode', 'launch', 'config', 'resource'):
         found += (path for path in (checkout / folder).rglob('*') if path.is_file())
-    return sorted(path for path in found if path.suffix != '.pyc')
+    return sorted(path for path in found if path.suffix not in ('.pyc', '.so'))
 
 
 @dataclass(frozen=True)
@@ -380,7 +380,10 @@ class Environment:
         shutil.rmtree(base)
 
     def install_segnode(self) -> None:
-        """Installs the checkout and removes what an earlier install left."""
+        """Installs the checkout and removes what an earlier install left.
+
+        The compiled kernels are copied into the checkout, from which its commands run as well.
+        """
         base = self.build / 'segnode'
         shutil.rmtree(base, ignore_errors=True)
         self.colcon(base, self.checkout, self.venv)
@@ -396,6 +399,11 @@ class Environment:
                 and os.path.realpath(path) not in installed
             ):
                 path.unlink()
+        kernels = Path('segnode', 'kernels')
+        for old in (self.checkout / kernels).glob('_cpu.*'):
+            old.unlink()
+        for built in (packages / kernels).glob('_cpu.*'):
+            shutil.copy2(built, self.checkout / kernels)
 
     def unpack_oracle(self) -> None:
         """Unpacks Detectron2's Python into ``oracle/`` of the virtual environment."""

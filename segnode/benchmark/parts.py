@@ -22,7 +22,7 @@ from segnode.benchmark.references import merge_masks
 from segnode.errors import MeasurementError
 from segnode.model.architecture import Architecture
 from segnode.oracle import import_detectron2
-from segnode.paste import label_image, paste_mask
+from segnode.paste import label_image, paste_masks
 from segnode.preprocess import preprocess, resized_hw
 
 FRAME_HW = (1080, 1920)
@@ -155,10 +155,7 @@ def _paste_part(
     on_device = torch.from_numpy(probabilities).to(device), torch.from_numpy(boxes).to(device)
 
     def on_cpu() -> npt.NDArray[np.uint16]:
-        crops = [
-            paste_mask(probability, box, image_hw, THRESHOLD, 'detectron2')
-            for probability, box in zip(probabilities, boxes, strict=True)
-        ]
+        crops = paste_masks(probabilities, boxes, image_hw, THRESHOLD, 'detectron2')
         return label_image(crops, image_hw)
 
     ours: Callable[[], npt.NDArray[np.uint16]] = on_cpu

@@ -6,6 +6,8 @@ Non-maximum suppression, RoIAlign over a pyramid, pasting masks into a label ima
 resize: each as a Triton kernel (``nms``, ``roi_align``, ``paste``, ``preprocess``, which import
 Triton) and as a twin in plain PyTorch with the same signature. ``operators`` chooses.
 
-Neither synchronises with the host nor uploads anything, so both can be captured in a CUDA graph.
-Triton compiles a kernel at its first call, which must come before a capture.
+``cpu`` has three of them in C for the dynamic path of a CPU.
+
+Neither kernel nor twin synchronises with the host or uploads anything, so both can be captured in
+a CUDA graph. Triton compiles a kernel at its first call, which must come before a capture.
 """
