@@ -91,7 +91,7 @@ class Process:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
-        self._process.send_signal(number)
+        os.kill(self._process.pid, number)
 
     def wait(self) -> int:
         """Wait for its end and return the exit code."""

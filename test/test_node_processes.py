@@ -256,6 +256,22 @@ def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
             assert 'Traceback' not in process.output()
 
 
+def test_many_signals_end_it_as_one_does(tmp_path: Path) -> None:
+    """What is impatient sends one after the other, and the handler of the first still runs."""
+    for index, delay_s in enumerate((0.5, 4.0)):
+        with start_node(tmp_path / str(index), '-p autostart:=false') as process:
+            time.sleep(delay_s)
+            for round_ in range(2000):
+                process.send(signal.SIGINT if round_ % 2 else signal.SIGTERM)
+                # The time that a handler takes: sooner, and the kernel makes one of two.
+                end = time.perf_counter() + 1e-5
+                while time.perf_counter() < end:
+                    pass
+            # Before Python is up a signal ends the process by itself.
+            assert process.wait() in ((0, -signal.SIGINT, -signal.SIGTERM) if index == 0 else (0,))
+            assert 'Traceback' not in process.output()
+
+
 @pytest.fixture(scope='module')
 def fatal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Process]]:
     """Nodes that cannot start, all started at once."""

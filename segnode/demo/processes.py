@@ -276,7 +276,7 @@ class Show:
         try:
             for child in reversed(self._children):
                 if child.process.poll() is None:
-                    child.end(signal.SIGTERM, 3.0)
+                    child.end(signal.SIGTERM, 5.0)
         finally:
             signal.signal(signal.SIGTERM, self._old_handler)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import array
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from segnode.errors import ImageError
@@ -101,6 +103,10 @@ class Camera:
             stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
             report('published', index=index, stamp_ns=stamp_ns)
 
+    def close(self) -> None:
+        """Say goodbye to the subscribers."""
+        self._node.destroy_node()
+
     def _message(self, index: int) -> Image:
         return image_message(self._paths[index], self._frame_id)
 
@@ -112,14 +118,17 @@ def report(event: str, **values: Any) -> None:
 
 
 def main() -> int:
-    """Run the camera until stdin ends."""
+    """Run the camera until stdin ends or a signal comes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--topic', default='/camera/image')
     parser.add_argument('--frame-id', default='camera')
     parser.add_argument('list', type=Path, help='JSON list of image files')
     options = parser.parse_args()
     paths = [Path(item) for item in json.loads(options.list.read_text(encoding='utf-8'))]
-    rclpy.init()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    camera = None
     try:
         camera = Camera(paths, options.topic, options.frame_id)
         if not camera.wait_for_subscriber():
@@ -131,13 +140,19 @@ def main() -> int:
     except ImageError as error:
         report('error', text=str(error))
         return 1
-    except RuntimeError:
-        # A signal has taken the context away.
-        if rclpy.ok():
-            raise
+    except (KeyboardInterrupt, BrokenPipeError):
+        pass  # The second where the parent was killed: nobody is left to report to.
     finally:
-        rclpy.try_shutdown()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if camera is not None:
+            camera.close()
+        rclpy.shutdown()
     return 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == '__main__':

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from segnode.ros.segmentation_node import SegmentationNode
 
 SPIN_S = 0.2
-LEAVE_S = 1.0
 FINISH_FRAME_S = 5.0
 
 
 def main(args: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM.
 
-    Signals set an event and nothing else, so that they never interrupt a library half way; the
-    main thread waits for it while another one loads the model and serves the callbacks.
+    A signal leaves a byte in a pipe and nothing else, so that it never interrupts a library half
+    way; the main thread waits for it while another one makes the node and serves the callbacks.
+    Setting an event would take a lock, on which a second signal in the handler would wait forever.
 
     Args:
         args: ROS arguments, without the program's name.
@@ -35,9 +35,11 @@ def main(args: Sequence[str]) -> int:
         2 on wrong use. Otherwise the process ends here: with 0 after a signal, 1 after a fatal
         fault.
     """
-    stop = threading.Event()
+    signalled, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
+        signal.signal(number, lambda _number, _frame: None)
 
     # A signal may come at any time: imports wait until it is taken care of.
     import rclpy
@@ -56,16 +58,19 @@ def main(args: Sequence[str]) -> int:
         log.fatal(f'expected ROS arguments after --ros-args, found {" ".join(surplus)}')
         return 2
 
-    server = _Server(stop)
+    server = _Server(wake)
     server.start()
-    stop.wait()
-    server.join(LEAVE_S)
-    if not server.is_alive() and server.node is not None and server.node.close(FINISH_FRAME_S):
-        server.node.destroy_node()
-        rclpy.shutdown()
-        # The middleware lets go of its shared memory (64 MB) with the last reference to the node.
-        server.node = None
-        gc.collect()
+    os.read(signalled, 1)
+    server.stop.set()
+    if server.uses_middleware.is_set():
+        idle = server.node is None or server.node.close(FINISH_FRAME_S)
+        server.join(FINISH_FRAME_S)
+        if idle and not server.is_alive() and server.node is not None:
+            server.node.destroy_node()
+            rclpy.shutdown()
+            # Its shared memory (64 MB) goes with the last reference to the node.
+            server.node = None
+            gc.collect()
     # The interpreter does not go through its own end: with torch that takes seconds, more than
     # ros2 launch is patient for, and under a thread that still loads a model it aborts.
     sys.stdout.flush()
@@ -74,11 +79,20 @@ def main(args: Sequence[str]) -> int:
 
 
 class _Server(threading.Thread):
-    """Makes the node and runs its callbacks until ``stop`` is set; a fatal fault sets it, too."""
+    """Makes the node and runs its callbacks; a fatal fault wakes the main thread as a signal does.
 
-    def __init__(self, stop: threading.Event) -> None:
+    Attributes:
+        stop: ends it.
+        uses_middleware: set before the node is made, which is not done once ``stop`` is set.
+        node: None until it is made.
+        failed: the process is to end with a fault.
+    """
+
+    def __init__(self, wake: int) -> None:
         super().__init__(name='server', daemon=True)
-        self._stop_event = stop
+        self._wake = wake
+        self.stop = threading.Event()
+        self.uses_middleware = threading.Event()
         self.node: SegmentationNode | None = None
         self.failed = False
 
@@ -89,19 +103,22 @@ class _Server(threading.Thread):
         try:
             from segnode.ros.segmentation_node import SegmentationNode
 
+            self.uses_middleware.set()
+            if self.stop.is_set():
+                return
             self.node = SegmentationNode(self._fail)
             executor = SingleThreadedExecutor()
             executor.add_node(self.node)
-            while not self._stop_event.is_set():
+            while not self.stop.is_set():
                 executor.spin_once(timeout_sec=SPIN_S)
         except ConfigError as error:
             get_logger('segnode').fatal(str(error))
         except ImportError as error:
             get_logger('segnode').fatal(f'{error}; "segnode doctor" says what to install')
         finally:
-            if not self._stop_event.is_set():
+            if not self.stop.is_set():
                 self._fail()
 
     def _fail(self) -> None:
         self.failed = True
-        self._stop_event.set()
+        os.write(self._wake, b'\0')

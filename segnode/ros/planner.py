@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import sys
 import threading
 import time
@@ -25,9 +26,10 @@ import numpy.typing as npt
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
@@ -35,6 +37,7 @@ from segnode.ros.camera import report
 
 QUEUE = QoSProfile(depth=50)
 UNPAIRED_LIMIT = 50
+SPIN_S = 0.1
 
 
 def stamp_ns(stamp: Time) -> int:
@@ -149,23 +152,33 @@ class Planner(Node):
 
 
 def main() -> int:
-    """Run the planner until stdin ends."""
+    """Run the planner until stdin ends or a signal comes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--node', default='/segnode', help="the node's full name")
     parser.add_argument('folder', type=Path, help='where to write what comes')
     options = parser.parse_args()
-    rclpy.init()
+    # Not an event, whose lock a second signal in the handler would wait for forever.
+    ended: list[str] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: ended.append('signal'))
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     with (options.folder / 'answers.jsonl').open('w', encoding='utf-8') as answers:
         planner = Planner(options.node, options.folder, answers)
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
-        with contextlib.suppress(ExternalShutdownException):
-            rclpy.spin(planner)
+        threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
+        # Nobody is left to report to where the parent was killed.
+        with contextlib.suppress(BrokenPipeError):
+            executor = SingleThreadedExecutor()
+            executor.add_node(planner)
+            while not ended:
+                executor.spin_once(timeout_sec=SPIN_S)
+        planner.destroy_node()
+    rclpy.shutdown()
     return 0
 
 
-def _end_with_stdin() -> None:
+def _end_with_stdin(ended: list[str]) -> None:
     sys.stdin.read()
-    rclpy.try_shutdown()
+    ended.append('stdin')
 
 
 if __name__ == '__main__':

@@ -8,11 +8,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -29,6 +31,7 @@ from segnode.timing import StageClock
 
 WARM_UP_HW = (480, 640)
 LOG_PERIOD_S = 5.0
+CLOSE_POLL_S = 0.1
 # Below it a network input shows next to nothing.
 SMALLEST_SHORT_SIDE = 96
 
@@ -39,6 +42,14 @@ class Frame:
 
     data: bytes
     received_s: float
+
+
+def _load(config: Config, log: RcutilsLogger) -> Engine:
+    """Load the model and warm it up."""
+    engine = Engine(config, report=log.info)
+    log.info(f'warming up on {engine.device}')
+    engine.warm_up(WARM_UP_HW)
+    return engine
 
 
 class SegmentationNode(LifecycleNode):
@@ -61,6 +72,7 @@ class SegmentationNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._input: ImageInput | None = None
         self._worker: threading.Thread | None = None
+        self._closed = False
         self._slot: FrameSlot[Frame] = FrameSlot()
         self._slot.close()
         self._accounting = FrameAccounting()
@@ -85,13 +97,11 @@ class SegmentationNode(LifecycleNode):
         start_s = time.monotonic()
         log = self.get_logger()
         try:
-            self._engine = Engine(self._config.engine, report=log.info)
-            log.info(f'warming up on {self._engine.device}')
-            self._engine.warm_up(WARM_UP_HW)
+            self._engine = self._unless_closed(_load, self._config.engine, log)
             self._outputs = Outputs(self, self._engine.class_names)
             self._outputs.publish_label_info(self._engine.settings.score_threshold)
         except SegnodeError as error:
-            log.error(str(error))
+            (log.info if self._closed else log.error)(str(error))
         except Exception:  # noqa: BLE001 - rclpy would pass over it in silence
             log.error(f'cannot configure:\n{traceback.format_exc()}')
         else:
@@ -149,14 +159,42 @@ class SegmentationNode(LifecycleNode):
 
     def close(self, timeout_s: float) -> bool:
         """Stop for the end of the process, in any state; return whether the worker has ended."""
+        self._closed = True
         return self._stop(timeout_s)
 
     def _start(self) -> None:
         self._start_timer.cancel()
         for transition in (self.trigger_configure, self.trigger_activate):
             if transition() != TransitionCallbackReturn.SUCCESS:
-                self._fail()
+                if not self._closed:
+                    self._fail()
                 return
+
+    def _unless_closed(
+        self, load: Callable[[Config, RcutilsLogger], Engine], config: Config, log: RcutilsLogger
+    ) -> Engine:
+        """Load in a thread that is left behind when the node is closed.
+
+        Loading cannot be interrupted. The thread has no reference to the node, so that the
+        middleware can let go of it meanwhile.
+
+        Raises:
+            SegnodeError: the node was closed before the end.
+            Exception: whatever ``load`` raises.
+        """
+        loaded: Future[Engine] = Future()
+
+        def run() -> None:
+            try:
+                loaded.set_result(load(config, log))
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                loaded.set_exception(error)
+
+        threading.Thread(target=run, name='load', daemon=True).start()
+        while not wait([loaded], CLOSE_POLL_S).done:
+            if self._closed:
+                raise SegnodeError('closed before the model was loaded')
+        return loaded.result()
 
     def _stop(self, timeout_s: float | None = None) -> bool:
         if self._input is not None:
