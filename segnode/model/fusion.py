@@ -16,28 +16,33 @@ from torch import Tensor, nn
 from segnode.model.backbone import Conv, FusedConv
 
 
-def onednn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
-    """Run one folded convolution by oneDNN."""
-    pads, strides = _ints(conv.padding), _ints(conv.stride)
-    geometry = (pads, strides, _ints(conv.dilation), conv.groups)
-    if residual is None:
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, conv.weight, conv.bias, *geometry, 'relu' if conv.relu else 'none', [], ''
-        )
+class OneDNNConv:
+    """Runs one folded convolution by oneDNN.
+
+    The weight is brought into the order that suits the first input, once; oneDNN would do it at
+    every call. Inputs of other sizes are right as well.
+    """
+
+    def __init__(self) -> None:
+        self._weight: Tensor | None = None
+
+    def __call__(self, conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
+        pads, strides = _ints(conv.padding), _ints(conv.stride)
+        geometry = (pads, strides, _ints(conv.dilation), conv.groups)
+        if self._weight is None:
+            self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+                conv.weight.detach(), *geometry, list(x.shape)
+            )
+        operator = torch.ops.mkldnn._convolution_pointwise
+        out: Tensor
+        if residual is None:
+            relu = 'relu' if conv.relu else 'none'
+            out = operator(x, self._weight, conv.bias, *geometry, relu, [], '')
+        else:
+            added = ('add', 1.0, 'relu' if conv.relu else None, [], '')
+            out = operator.binary(x, residual, self._weight, conv.bias, *geometry, *added)
         return out
-    out = torch.ops.mkldnn._convolution_pointwise.binary(
-        x,
-        residual,
-        conv.weight,
-        conv.bias,
-        *geometry,
-        'add',
-        1.0,
-        'relu' if conv.relu else None,
-        [],
-        '',
-    )
-    return out
 
 
 def cudnn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
@@ -69,10 +74,12 @@ def fuse_convolutions(model: nn.Module) -> str:
         ``onednn``, ``cudnn`` or ``none``.
     """
     convs = [module for module in model.modules() if isinstance(module, Conv)]
-    name, fused = ('cudnn', cudnn_conv) if convs[0].weight.is_cuda else ('onednn', onednn_conv)
+    cuda = convs[0].weight.is_cuda
     for conv in convs:
         # The formats and geometries of one network differ, and so may what is supported.
-        conv.fused = fused if _agrees(conv, fused) else None
+        agrees = _agrees(conv, cudnn_conv if cuda else OneDNNConv())
+        conv.fused = (cudnn_conv if cuda else OneDNNConv()) if agrees else None
+    name = 'cudnn' if cuda else 'onednn'
     return name if any(conv.fused is not None for conv in convs) else 'none'
 
 
