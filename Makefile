@@ -5,8 +5,10 @@
 PYTHON ?= python3
 SETUP := $(PYTHON) resource/environment/setup_environment.py
 VENV := .venv/bin
+# One whose torch sees the GPU; it needs neither ROS nor .venv.
+GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 
-.PHONY: help setup setup-test demo test lint format clean
+.PHONY: help setup setup-test demo test lint gpu format clean
 
 help:  ## this text
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +30,12 @@ lint: setup-test  ## check style, types and spelling
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
 	$(VENV)/codespell
+
+gpu:  ## on a machine with a GPU: its tests, then the benchmark against every reference
+	$(GPU_PYTHON) -m pytest -m gpu
+	$(GPU_PYTHON) -m segnode benchmark --device cuda --model mask_rcnn_R_50_FPN_3x --plant \
+	    --shapes 480x640,800x1344 --detections 5,20,100 --batch 1,4 --parts \
+	    --against detectron2,torchvision --json test/benchmark_results/gpu.json
 
 format: setup-test  ## rewrite the code in the project's style
 	$(VENV)/ruff check --fix

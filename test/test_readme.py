@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import json
 import os
 import re
 import shlex
@@ -143,7 +144,7 @@ def test_ros_command_lines_name_what_there_is() -> None:
 def test_make_targets_exist() -> None:
     makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
     targets = {words[1] for words in shell_lines() if words[0] == 'make'}
-    assert {'demo', 'test', 'setup'} == targets
+    assert {'demo', 'gpu', 'setup', 'test'} == targets
     for target in targets:
         assert re.search(rf'^{target}:', makefile, re.MULTILINE)
 
@@ -238,6 +239,32 @@ def test_the_model_description_is_valid(tmp_path: Path) -> None:
     description = read_description(path)
     assert description.weights == 'forklift.pt'
     assert description.output.select == (1, 0)
+
+
+def test_benchmark_figures_are_the_measured_ones() -> None:
+    text = section('Benchmark')
+    row_of_two = r'^\| .+ \| ([\d.]+) \| ([\d.]+) \|$'
+    choices = re.findall(row_of_two, section('Engine on CPUs'), re.MULTILINE)
+    results = {
+        path.stem: json.loads(path.read_text(encoding='utf-8'))
+        for path in (ROOT / 'test' / 'benchmark_results').glob('*.json')
+    }
+    written = 0
+    for name in ('cpu', 'cpu_fp32', 'cpu_references'):
+        for row in (*results[name]['rows'], *results[name]['parts']):
+            digits = 1 if 'name' in row else 2
+            for against in row['against'].values():
+                p50, p5, p95 = (against[f'ratio_{p}'] for p in ('p50', 'p5', 'p95'))
+                ratio = f'{p50:.{digits}f} ({p5:.{digits}f} to {p95:.{digits}f}) |'
+                assert ratio in text, row
+                written += 1
+    assert len(re.findall(r'\([\d.]+ to [\d.]+\) \|', text)) == written
+    for column, precision in enumerate(('bf16', 'fp32')):
+        rows = results['cpu_choices'][precision]
+        ratios = {name: row['times_as_it_is']['p50'] for name, row in rows.items()}
+        measured = [round(ratios.get(name, 1.0), 2) for name in results['cpu_choices']['bf16']]
+        # The engine as it is has no row of its own.
+        assert sorted(float(cells[column]) for cells in choices) == sorted(measured[1:])
 
 
 def test_links_lead_somewhere() -> None:

@@ -40,8 +40,9 @@ class OneDNNConv:
             relu = 'relu' if conv.relu else 'none'
             out = operator(x, self._weight, conv.bias, *geometry, relu, [], '')
         else:
-            added = ('add', 1.0, 'relu' if conv.relu else None, [], '')
-            out = operator.binary(x, residual, self._weight, conv.bias, *geometry, *added)
+            relu_or_none = 'relu' if conv.relu else None
+            arguments = (x, residual, self._weight, conv.bias, *geometry, 'add', 1.0)
+            out = operator.binary(*arguments, relu_or_none, [], '')
         return out
 
 
