@@ -298,8 +298,10 @@ class NativeNetwork:
         """Return p2 to p5 as RoIAlign takes them, converted once for both heads."""
         features = features[:LEVELS]
         if self._kernels is not None:
-            # The compiled kernel reads channels_last, float32 and bfloat16.
-            return [f.float() if f.dtype == torch.float16 else f for f in features]
+            # The compiled kernel reads channels_last, all in bfloat16 or all in float32; a layer
+            # whose numbers do not fit may have stayed in float32.
+            same = all(f.dtype == torch.bfloat16 for f in features)
+            return features if same else [f.float() for f in features]
         half_on_cpu = self.device.type == 'cpu' and self.dtype != torch.float32
         return [
             (f.float() if half_on_cpu else f).contiguous(memory_format=torch.contiguous_format)

@@ -386,10 +386,16 @@ class Environment:
         """
         base = self.build / 'segnode'
         shutil.rmtree(base, ignore_errors=True)
+        packages = next((self.venv / 'lib').glob('python3*')) / 'site-packages'
+        kernels = Path('segnode', 'kernels')
+        # Where they cannot be compiled, the install goes on without them and lists them all the
+        # same: those of an earlier source must not stay.
+        for folder in (packages, self.checkout):
+            for old in (folder / kernels).glob('_cpu.*'):
+                old.unlink()
         self.colcon(base, self.checkout, self.venv)
         record = next(base.glob('*/install.log'))
         installed = {os.path.realpath(line) for line in record.read_text().splitlines()}
-        packages = next((self.venv / 'lib').glob('python3*')) / 'site-packages'
         share = self.venv / 'share' / 'segnode'
         owned = (packages / 'segnode', share / 'launch', share / 'config')
         for path in (path for folder in owned for path in folder.rglob('*')):
@@ -399,9 +405,6 @@ class Environment:
                 and os.path.realpath(path) not in installed
             ):
                 path.unlink()
-        kernels = Path('segnode', 'kernels')
-        for old in (self.checkout / kernels).glob('_cpu.*'):
-            old.unlink()
         for built in (packages / kernels).glob('_cpu.*'):
             shutil.copy2(built, self.checkout / kernels)
 

@@ -212,7 +212,11 @@ class CpuKernels:
 
         Raises:
             OutOfMemoryError: there is no room for what is between.
+            ValueError: other dtypes, or several.
         """
+        dtypes = {f.dtype for f in features}
+        if dtypes not in ({torch.float32}, {torch.bfloat16}):
+            raise ValueError(f'expected features in float32 or in bfloat16, found {dtypes}')
         maps = [f.contiguous(memory_format=torch.channels_last) for f in features]
         channels, dtype = maps[0].shape[1], maps[0].dtype
         boxes, image_index, levels = (t.contiguous() for t in (boxes, image_index, levels))
@@ -257,10 +261,13 @@ class CpuKernels:
 
         Raises:
             OutOfMemoryError: there is no room for what is between.
+            ValueError: not one box a mask.
         """
         probabilities = np.ascontiguousarray(probabilities, np.float32)
         boxes = np.ascontiguousarray(boxes_xyxy, np.float32)
         count, cells = probabilities.shape[:2]
+        if boxes.shape != (count, 4):
+            raise ValueError(f'expected boxes ({count}, 4) for the masks, found {boxes.shape}')
         extents = np.empty((count, 4), np.int64)
         areas = np.empty(count, np.int64)
         how = (*image_hw, threshold, _FAMILIES.index(paste))

@@ -127,9 +127,9 @@ def main() -> int:
     paths = [Path(item) for item in json.loads(options.list.read_text(encoding='utf-8'))]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     camera = None
     try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         camera = Camera(paths, options.topic, options.frame_id)
         if not camera.wait_for_subscriber():
             report('error', text=f'nobody subscribed to {options.topic}')
@@ -143,15 +143,16 @@ def main() -> int:
     except (KeyboardInterrupt, BrokenPipeError):
         pass  # The second where the parent was killed: nobody is left to report to.
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
         if camera is not None:
             camera.close()
-        rclpy.shutdown()
+        rclpy.try_shutdown()
     return 0
 
 
 def _interrupt(*_: object) -> None:
+    """End what the main thread does; a second signal must not end the ending."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

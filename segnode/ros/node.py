@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ def main(args: Sequence[str]) -> int:
         2 on wrong use. Otherwise the process ends here: with 0 after a signal, 1 after a fatal
         fault.
     """
+    # OpenMP's threads wait for each other hundreds of times a frame. Spinning is a little faster
+    # on idle cores; beside a busy process it takes the time that the awaited thread needs.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     signalled, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -62,20 +66,18 @@ def main(args: Sequence[str]) -> int:
     server.start()
     os.read(signalled, 1)
     server.stop.set()
-    if server.uses_middleware.is_set():
-        idle = server.node is None or server.node.close(FINISH_FRAME_S)
-        server.join(FINISH_FRAME_S)
-        if idle and not server.is_alive() and server.node is not None:
-            server.node.destroy_node()
+    try:
+        if server.uses_middleware.is_set():
+            server.leave()
             rclpy.shutdown()
-            # Its shared memory (64 MB) goes with the last reference to the node.
-            server.node = None
-            gc.collect()
-    # The interpreter does not go through its own end: with torch that takes seconds, more than
-    # ros2 launch is patient for, and under a thread that still loads a model it aborts.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1 if server.failed else 0)
+    except Exception:  # noqa: BLE001 - it ends in any case
+        log.error(f'while the node was ended:\n{traceback.format_exc()}')
+    finally:
+        # The interpreter does not go through its own end: with torch that takes seconds, more
+        # than ros2 launch is patient for, and under a thread that still loads a model it aborts.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if server.failed else 0)
 
 
 class _Server(threading.Thread):
@@ -115,9 +117,24 @@ class _Server(threading.Thread):
             get_logger('segnode').fatal(str(error))
         except ImportError as error:
             get_logger('segnode').fatal(f'{error}; "segnode doctor" says what to install')
+        except Exception:  # noqa: BLE001 - the process may end before Python tells of a thread's
+            get_logger('segnode').fatal(traceback.format_exc())
         finally:
             if not self.stop.is_set():
                 self._fail()
+
+    def leave(self) -> None:
+        """End the node, so that the middleware says goodbye and gives its memory back."""
+        if self.node is not None:
+            self.node.close(FINISH_FRAME_S)
+        self.join(FINISH_FRAME_S)
+        # Once more, as the thread may have made the node, or started its worker, meanwhile.
+        if self.node is None or self.is_alive() or not self.node.close(FINISH_FRAME_S):
+            return
+        self.node.destroy_node()
+        # Its shared memory (64 MB) goes with the last reference to the node.
+        self.node = None
+        gc.collect()
 
     def _fail(self) -> None:
         self.failed = True

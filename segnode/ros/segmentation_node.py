@@ -44,12 +44,17 @@ class Frame:
     received_s: float
 
 
-def _load(config: Config, log: RcutilsLogger) -> Engine:
-    """Load the model and warm it up."""
-    engine = Engine(config, report=log.info)
-    log.info(f'warming up on {engine.device}')
-    engine.warm_up(WARM_UP_HW)
-    return engine
+def _load(loaded: Future[Engine], config: Config, log: RcutilsLogger) -> None:
+    """Load the model and warm it up; what is raised is raised where it is waited for."""
+    try:
+        engine = Engine(config, report=log.info)
+        log.info(f'warming up on {engine.device}')
+        engine.warm_up(WARM_UP_HW)
+        loaded.set_result(engine)
+    except BaseException as error:  # noqa: BLE001 - not swallowed
+        loaded.set_exception(error)
+        # An exception holds the frames that it passed, and so what was loaded half way.
+        del loaded
 
 
 class SegmentationNode(LifecycleNode):
@@ -97,7 +102,7 @@ class SegmentationNode(LifecycleNode):
         start_s = time.monotonic()
         log = self.get_logger()
         try:
-            self._engine = self._unless_closed(_load, self._config.engine, log)
+            self._engine = self._load()
             self._outputs = Outputs(self, self._engine.class_names)
             self._outputs.publish_label_info(self._engine.settings.score_threshold)
         except SegnodeError as error:
@@ -116,6 +121,8 @@ class SegmentationNode(LifecycleNode):
         own = self._config.node
         if self._engine is None or self._outputs is None:
             return TransitionCallbackReturn.ERROR
+        if self._closed:
+            return TransitionCallbackReturn.FAILURE
         camera = ImageInput(
             self, own.image_topics[0], own.image_transport, own.image_qos, self._receive
         )
@@ -170,9 +177,7 @@ class SegmentationNode(LifecycleNode):
                     self._fail()
                 return
 
-    def _unless_closed(
-        self, load: Callable[[Config, RcutilsLogger], Engine], config: Config, log: RcutilsLogger
-    ) -> Engine:
+    def _load(self) -> Engine:
         """Load in a thread that is left behind when the node is closed.
 
         Loading cannot be interrupted. The thread has no reference to the node, so that the
@@ -180,30 +185,30 @@ class SegmentationNode(LifecycleNode):
 
         Raises:
             SegnodeError: the node was closed before the end.
-            Exception: whatever ``load`` raises.
+            Exception: whatever loading raises.
         """
         loaded: Future[Engine] = Future()
-
-        def run() -> None:
-            try:
-                loaded.set_result(load(config, log))
-            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-                loaded.set_exception(error)
-
-        threading.Thread(target=run, name='load', daemon=True).start()
+        arguments = (loaded, self._config.engine, self.get_logger())
+        threading.Thread(target=_load, args=arguments, name='load', daemon=True).start()
+        del arguments
         while not wait([loaded], CLOSE_POLL_S).done:
             if self._closed:
                 raise SegnodeError('closed before the model was loaded')
-        return loaded.result()
+        try:
+            return loaded.result()
+        finally:
+            del loaded  # Held by an exception's frames, as in the thread.
 
     def _stop(self, timeout_s: float | None = None) -> bool:
         if self._input is not None:
             self._input.close()
         if self._slot.close() is not None:
             self._accounting.drop('inactive')
-        if self._worker is not None:
-            self._worker.join(timeout_s)
-            if self._worker.is_alive():
+        # The end of the process may come while a transition stops it as well.
+        worker = self._worker
+        if worker is not None:
+            worker.join(timeout_s)
+            if worker.is_alive():
                 return False
             self._worker = None
         return True
