@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from segnode.graphs import CapturedSequence
 from segnode.image import Image
 from segnode.kernels.operators import Operators
 from segnode.kernels.resampling import prepare_preprocess
@@ -36,7 +37,7 @@ from segnode.model.box_head import select_detections
 from segnode.model.nms import largest_float32
 from segnode.network import Instances, NativeNetwork
 from segnode.settings import InferenceSettings
-from segnode.timing import StageClock, StageMarks
+from segnode.timing import StageClock, StageMarks, is_asynchronous
 
 # Candidates that reach the box head's NMS: exact up to this many, and ``overflow`` says when not.
 CANDIDATES = 1000
@@ -87,45 +88,6 @@ class Limits:
         self.min_area.fill_(settings.min_mask_area)
         self.max_area.fill_(int(min(settings.max_mask_area, 2**62)))
         self.allowed.copy_(self._network.allowed(settings))
-
-
-class CapturedSequence:
-    """A function over fixed buffers, captured as a CUDA graph where there are any."""
-
-    def __init__(self, function: Callable[[], None], device: torch.device, pool: Any) -> None:
-        """Warm the function up and capture it.
-
-        Args:
-            function: launches work on fixed buffers; no host stop, no changing shape.
-            device: where it launches.
-            pool: memory pool of all graphs, None to run the function itself every time.
-        """
-        self._function = function
-        self._graph: torch.cuda.CUDAGraph | None = None
-        if pool is None:
-            return
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        # The measured choice of convolutions, and the compilation of kernels, happen here.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    function()
-            stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            # Another thread may be running frames beside this capture.
-            with torch.cuda.graph(
-                graph, pool=pool, stream=stream, capture_error_mode='thread_local'
-            ):
-                function()
-        self._graph = graph
-
-    def __call__(self) -> None:
-        """Launch the sequence on the current stream."""
-        if self._graph is None:
-            self._function()
-        else:
-            self._graph.replay()
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,7 +435,7 @@ class StaticPaths:
         self._report = report
         self._paths: OrderedDict[PathKey, StaticPath] = OrderedDict()
         self._lock = Lock()
-        cuda = network.device.type == 'cuda'
+        cuda = is_asynchronous(network.device)
         self._stream = torch.cuda.Stream(network.device) if cuda else None
         graphs = cuda and os.environ.get('SEGNODE_GRAPHS') != '0'
         self._pool = torch.cuda.graph_pool_handle() if graphs else None

@@ -41,6 +41,11 @@ class StageClock:
         return dict(self._milliseconds)
 
 
+def is_asynchronous(device: torch.device) -> bool:
+    """Return whether a call returns before the device has done its work, as on a GPU."""
+    return device.type == 'cuda'
+
+
 class StageMarks:
     """Ends of stages on a device's own timeline, recorded without stopping it.
 
@@ -49,7 +54,7 @@ class StageMarks:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == 'cuda'
+        self._cuda = is_asynchronous(device)
         self._events: dict[str, torch.cuda.Event] = {}
         self._seconds: dict[str, float] = {}
 
