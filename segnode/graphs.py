@@ -9,19 +9,26 @@ from typing import Any
 
 import torch
 
+from segnode.timing import StageMarks
+
 
 class CapturedSequence:
     """A function over fixed buffers, captured as a CUDA graph where there are any."""
 
-    def __init__(self, function: Callable[[], None], device: torch.device, pool: Any) -> None:
+    def __init__(
+        self, function: Callable[[], None], marks: StageMarks, device: torch.device, pool: Any
+    ) -> None:
         """Warm the function up and capture it.
 
         Args:
             function: launches work on fixed buffers; no host stop, no changing shape.
+            marks: where it marks its stages.
             device: where it launches.
             pool: memory pool of all graphs, None to run the function itself every time.
         """
         self._function = function
+        self._marks = marks
+        self._marked: tuple[str, ...] = ()
         self._graph: torch.cuda.CUDAGraph | None = None
         if pool is None:
             return
@@ -38,7 +45,9 @@ class CapturedSequence:
             with torch.cuda.graph(
                 graph, pool=pool, stream=stream, capture_error_mode='thread_local'
             ):
+                marks.begin()
                 function()
+                self._marked = marks.made()
         self._graph = graph
 
     def __call__(self) -> None:
@@ -47,3 +56,4 @@ class CapturedSequence:
             self._function()
         else:
             self._graph.replay()
+            self._marks.add(self._marked)

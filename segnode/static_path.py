@@ -189,13 +189,15 @@ class StaticPath:
         self._host_packet = torch.zeros(packet, dtype=torch.float32, pin_memory=pinned)
         self._host_labels = torch.zeros((n, height, width), dtype=torch.uint16, pin_memory=pinned)
         self._host_areas = torch.zeros((n, key.capacity), dtype=torch.int64, pin_memory=pinned)
-        self.marks = StageMarks(device)
+        self.marks = StageMarks(device, self.STAGES)
         self._found: Found
         self._masks: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        self._detect = CapturedSequence(self._launch_detect, device, pool)
+        self._detect = CapturedSequence(self._launch_detect, self.marks, device, pool)
         self._detect()
         self._label = {
-            capacity: CapturedSequence(partial(self._launch_label, capacity), device, pool)
+            capacity: CapturedSequence(
+                partial(self._launch_label, capacity), self.marks, device, pool
+            )
             for capacity in self._capacities()
         }
 
@@ -249,6 +251,7 @@ class StaticPath:
 
     def _run_detect(self, images: Sequence[Image], settings: InferenceSettings) -> list[int]:
         """Launch ``detect``, wait for the packet and return how many masks each image needs."""
+        self.marks.begin()
         self.marks.mark('start')
         self._set_limits(settings)
         frames = self._host_frames.numpy()
@@ -447,7 +450,7 @@ class StaticPaths:
         path = self._path(images, settings)
         with self._on_stream(), torch.inference_mode():
             answer = path.segment(images, settings)
-            return answer, path.marks.milliseconds(path.STAGES)
+            return answer, path.marks.milliseconds()
 
     def run(
         self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
@@ -456,7 +459,7 @@ class StaticPaths:
         path = self._path(images, settings)
         with self._on_stream(), torch.inference_mode():
             answer = path.run(images, settings)
-            clock.add(path.marks.milliseconds(path.STAGES))
+            clock.add(path.marks.milliseconds())
             return answer
 
     def prepare(self, settings: InferenceSettings) -> None:

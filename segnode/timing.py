@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -47,46 +47,71 @@ def is_asynchronous(device: torch.device) -> bool:
 
 
 class StageMarks:
-    """Ends of stages on a device's own timeline, recorded without stopping it.
+    """Ends of a frame's stages on a device's own timeline, recorded without stopping it.
 
-    On a GPU a mark is an event; one that is made while a graph is captured becomes part of the
-    graph and is recorded anew at every replay. On a CPU it is a reading of the monotonic clock.
+    On a CPU a mark is a reading of the monotonic clock. On a GPU it is an event, one for each
+    name and for good: graphs record it at every replay and must never outlive it. Where this
+    PyTorch cannot record an event in a graph, the stages inside of one count to the mark behind.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = is_asynchronous(device)
+    def __init__(self, device: torch.device, names: Iterable[str]) -> None:
+        """Make the marks of a path's stages.
+
+        Args:
+            device: whose timeline it is.
+            names: of all stages; others cannot be marked.
+        """
+        self._names: list[str] = []
+        self._seconds = dict.fromkeys(names, 0.0)
         self._events: dict[str, torch.cuda.Event] = {}
-        self._seconds: dict[str, float] = {}
+        self._in_graphs = False
+        if is_asynchronous(device):
+            self._events, self._in_graphs = _events(self._seconds)
+
+    def begin(self) -> None:
+        """Begin a frame: forget the marks of the one before."""
+        self._names = []
 
     def mark(self, name: str) -> None:
         """Record that stage ``name`` ends here, on the current stream."""
-        if not self._cuda:
+        if not self._events:
             self._seconds[name] = time.perf_counter()
-            return
-        if torch.cuda.is_current_stream_capturing():
-            # Only an external event is a node of the graph; older releases have none, and the
-            # stage is then counted to the next mark.
-            try:
-                event = torch.cuda.Event(enable_timing=True, external=True)
-            except TypeError:
-                return
-            self._events[name] = event
+        elif self._in_graphs or not torch.cuda.is_current_stream_capturing():
+            self._events[name].record()
         else:
-            event = self._events.setdefault(name, torch.cuda.Event(enable_timing=True))
-        event.record()
+            return
+        self._names.append(name)
 
-    def milliseconds(self, order: tuple[str, ...]) -> dict[str, float]:
-        """Return the time from each mark to the next one in ``order``, by the later one's name.
+    def made(self) -> tuple[str, ...]:
+        """Return the marks since ``begin``, in order."""
+        return tuple(self._names)
 
-        The device must have finished; marks that were never made are passed over.
+    def add(self, names: Iterable[str]) -> None:
+        """Count marks as made that a replay records by itself."""
+        self._names.extend(names)
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return the time from each mark of this frame to the next one, by the later one's name.
+
+        The device must have finished.
         """
-        made: dict[str, torch.cuda.Event] | dict[str, float]
-        made = self._events if self._cuda else self._seconds
-        names = [name for name in order if name in made]
         times: dict[str, float] = {}
-        for before, name in itertools.pairwise(names):
-            if self._cuda:
+        for before, name in itertools.pairwise(self._names):
+            if self._events:
                 times[name] = self._events[before].elapsed_time(self._events[name])
             else:
                 times[name] = (self._seconds[name] - self._seconds[before]) * 1e3
         return times
+
+
+def _events(names: Iterable[str]) -> tuple[dict[str, torch.cuda.Event], bool]:
+    """Return an event a name, and whether a graph can record them.
+
+    Only an external event is a node of a graph; older releases and ROCm have none.
+    """
+    try:
+        return {
+            name: torch.cuda.Event(enable_timing=True, external=True) for name in names
+        }, torch.version.hip is None
+    except (TypeError, RuntimeError):
+        return {name: torch.cuda.Event(enable_timing=True) for name in names}, False
