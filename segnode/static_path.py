@@ -100,6 +100,7 @@ class Found:
         boxes: (N, D, 4) float32 xyxy, input pixels.
         class_ids: (N, D) int64.
         keep: (N, D) bool.
+        packet: (N, HEADER + D * FIELDS) float32, what the host is told.
     """
 
     features: list[Tensor]
@@ -107,6 +108,22 @@ class Found:
     boxes: Tensor
     class_ids: Tensor
     keep: Tensor
+    packet: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """The masks of K detections an image; all on the device.
+
+    Attributes:
+        probabilities: (N, K, M, M) float32.
+        labels: (N, H, W) uint16.
+        areas: (N, K) int64, input pixels of each own mask, -1 where it does not stay.
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+    areas: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +147,12 @@ class Labelled:
     counts: dict[str, int]
 
 
-class StaticPath:
-    """Buffers and sequences for one key."""
+class Program:
+    """The launches of one key, over buffers that are made once.
+
+    It changes nothing but its buffers: what a launch finds is returned. It knows nothing of the
+    graphs that record it, so that a path is freed as soon as it is dropped.
+    """
 
     STAGES = (
         'start',
@@ -153,22 +174,17 @@ class StaticPath:
         operators: Operators,
         key: PathKey,
         settings: InferenceSettings,
-        pool: Any,
     ) -> None:
-        """Build the buffers, and capture both sequences where ``pool`` is one of graphs."""
-        device, pinned = network.device, network.device.type == 'cuda'
+        """Make the buffers on the network's device."""
+        device = network.device
         architecture = network.architecture
         self.key = key
         self._network = network
         self._operators = operators
         self._settings: InferenceSettings | None = None
         self._limits = Limits(network)
-        self._set_limits(settings)
-        n, (height, width) = key.images, key.image_hw
-        self._host_frames = torch.zeros(
-            (n, height, width, 3), dtype=torch.uint8, pin_memory=pinned
-        )
-        self._frames = self._host_frames.to(device)
+        self.set_limits(settings)
+        self.frames = torch.zeros((key.images, *key.image_hw, 3), dtype=torch.uint8, device=device)
         self._plan = prepare_preprocess(
             key.image_hw,
             key.network_hw,
@@ -183,106 +199,22 @@ class StaticPath:
         # p6 is every second cell of p5, the first one included.
         maps = [(-(-padded_h // stride), -(-padded_w // stride)) for stride in STRIDES]
         self._anchors = make_anchors(architecture, maps, device)
-        self._image_index = torch.arange(n, device=device)
-        packet = (n, HEADER + key.capacity * FIELDS)
-        self._packet = torch.zeros(packet, dtype=torch.float32, device=device)
-        self._host_packet = torch.zeros(packet, dtype=torch.float32, pin_memory=pinned)
-        self._host_labels = torch.zeros((n, height, width), dtype=torch.uint16, pin_memory=pinned)
-        self._host_areas = torch.zeros((n, key.capacity), dtype=torch.int64, pin_memory=pinned)
+        self._image_index = torch.arange(key.images, device=device)
         self.marks = StageMarks(device, self.STAGES)
-        self._found: Found
-        self._masks: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        self._detect = CapturedSequence(self._launch_detect, self.marks, device, pool)
-        self._detect()
-        self._label = {
-            capacity: CapturedSequence(
-                partial(self._launch_label, capacity), self.marks, device, pool
-            )
-            for capacity in self._capacities()
-        }
 
-    def segment(self, images: Sequence[Image], settings: InferenceSettings) -> list[Labelled]:
-        """Run N images to their label images; two stops: the packet's and the answer's."""
-        kept = self._run_detect(images, settings)
-        capacity = self._run_label(kept)
-        if capacity:
-            _, labels, areas = self._masks[capacity]
-            self._host_labels.copy_(labels, non_blocking=True)
-            self._host_areas[:, :capacity].copy_(areas, non_blocking=True)
-        self.marks.mark('download')
-        self._synchronise()
-        return [self._labelled(n, count) for n, count in enumerate(kept)]
-
-    def run(self, images: Sequence[Image], settings: InferenceSettings) -> list[Instances]:
-        """Run N images to their mask probabilities."""
-        kept = self._run_detect(images, settings)
-        capacity = self._run_label(kept)
-        cells = self._network.cells
-        probabilities = torch.zeros((len(images), 0, cells, cells))
-        if capacity:
-            probabilities = self._masks[capacity][0].cpu()
-        self.marks.mark('download')
-        self._synchronise()
-        answers = []
-        for n, count in enumerate(kept):
-            boxes, scores, class_ids, counts = self._read_packet(n, count)
-            answers.append(
-                Instances(
-                    torch.from_numpy(boxes),
-                    torch.from_numpy(scores),
-                    torch.from_numpy(class_ids),
-                    probabilities[n, :count],
-                    counts,
-                )
-            )
-        return answers
-
-    def _capacities(self) -> list[int]:
-        return [c for c in CAPACITIES if c < self.key.capacity] + [self.key.capacity]
-
-    def _set_limits(self, settings: InferenceSettings) -> None:
+    def set_limits(self, settings: InferenceSettings) -> None:
+        """Take the filter values of ``settings`` for what is launched from here on."""
         if settings != self._settings:
             self._limits.set(settings)
             self._settings = settings
 
-    def _synchronise(self) -> None:
-        if self._frames.is_cuda:
-            torch.cuda.current_stream(self._frames.device).synchronize()
-
-    def _run_detect(self, images: Sequence[Image], settings: InferenceSettings) -> list[int]:
-        """Launch ``detect``, wait for the packet and return how many masks each image needs."""
-        self.marks.begin()
-        self.marks.mark('start')
-        self._set_limits(settings)
-        frames = self._host_frames.numpy()
-        for n, image in enumerate(images):
-            same = image.order == self.key.order
-            np.copyto(frames[n], image.pixels if same else image.pixels[..., ::-1])
-        self._frames.copy_(self._host_frames, non_blocking=True)
-        self._detect()
-        self._host_packet.copy_(self._packet, non_blocking=True)
-        self._synchronise()
-        return [int(count) for count in self._host_packet[:, 0].tolist()]
-
-    def _run_label(self, kept: list[int]) -> int:
-        """Launch ``label`` in the smallest capacity that holds all; 0 where nothing was kept."""
-        self.marks.mark('packet')
-        if not any(kept):
-            return 0
-        capacity = next(c for c in self._capacities() if c >= max(kept))
-        self._label[capacity]()
-        return capacity
-
-    def _launch_detect(self) -> None:
+    def detect(self) -> Found:
+        """Launch everything from ``frames`` to the packet."""
         network, key, limits = self._network, self.key, self._limits
-        architecture, operators, mark = (
-            network.architecture,
-            self._operators,
-            self.marks.mark,
-        )
+        architecture, operators, mark = network.architecture, self._operators, self.marks.mark
         mark('upload')
         x = operators.preprocess(
-            self._frames, self._plan, self._mean, self._std, self._swap, network.dtype
+            self.frames, self._plan, self._mean, self._std, self._swap, network.dtype
         )
         mark('preprocess')
         features = network.model.backbone(x)
@@ -328,66 +260,170 @@ class StaticPath:
         )
         order = torch.sort(filtered.keep.to(torch.uint8), dim=1, descending=True, stable=True)[1]
         columns = order[..., None].expand(-1, -1, 4)
-        self._found = Found(
+        boxes, class_ids = filtered.boxes.gather(1, columns), detections.class_ids.gather(1, order)
+        found = Found(
             features[:4],
             detections.boxes.gather(1, columns),
-            filtered.boxes.gather(1, columns),
-            detections.class_ids.gather(1, order),
+            boxes,
+            class_ids,
             filtered.keep.gather(1, order),
-        )
-        self._fill_packet(
-            detections.scores.gather(1, order),
-            (
-                filtered.keep.sum(1),
-                detections.valid.sum(1),
-                detections.filtered_class,
-                filtered.filtered_area,
-                detections.overflow,
+            make_packet(
+                (
+                    filtered.keep.sum(1),
+                    detections.valid.sum(1),
+                    detections.filtered_class,
+                    filtered.filtered_area,
+                    detections.overflow,
+                ),
+                boxes,
+                detections.scores.gather(1, order),
+                class_ids,
             ),
         )
         mark('filter')
+        return found
 
-    def _fill_packet(self, scores: Tensor, header: tuple[Tensor, ...]) -> None:
-        found = self._found
-        rows = torch.cat(
-            (found.boxes, scores[..., None], found.class_ids[..., None].float()), dim=-1
-        )
-        self._packet[:, :HEADER] = torch.stack(header, dim=1)
-        self._packet[:, HEADER : HEADER + rows.shape[1] * FIELDS] = rows.flatten(1)
-
-    def _launch_label(self, capacity: int) -> None:
-        network, limits, found = self._network, self._limits, self._found
-        architecture, operators, n = (
-            network.architecture,
-            self._operators,
-            self.key.images,
-        )
-        slots = min(capacity, found.keep.shape[1])
+    def label(self, capacity: int, found: Found) -> Masks:
+        """Launch everything from the first ``capacity`` detections to the label images."""
+        network, limits = self._network, self._limits
+        architecture, operators, n = network.architecture, self._operators, self.key.images
         pooled = operators.roi_align(
             found.features,
-            found.network_boxes[:, :slots].reshape(-1, 4),
-            self._image_index.repeat_interleave(slots, output_size=n * slots),
+            found.network_boxes[:, :capacity].reshape(-1, 4),
+            self._image_index.repeat_interleave(capacity, output_size=n * capacity),
             resolution=architecture.mask_pooler_resolution,
             sampling_ratio=architecture.mask_sampling_ratio,
             aligned=architecture.mask_aligned,
             family=architecture.family,
         )
         probabilities = network.mask_probabilities(
-            pooled, found.class_ids[:, :slots].reshape(-1)
-        ).view(n, slots, network.cells, network.cells)
+            pooled, found.class_ids[:, :capacity].reshape(-1)
+        ).view(n, capacity, network.cells, network.cells)
         self.marks.mark('mask_head')
         labels, areas, stay = operators.paste_labels(
             probabilities,
-            found.boxes[:, :slots].contiguous(),
-            found.keep[:, :slots].contiguous(),
+            found.boxes[:, :capacity].contiguous(),
+            found.keep[:, :capacity].contiguous(),
             self.key.image_hw,
             threshold=limits.mask_threshold,
             min_area=limits.min_area,
             max_area=limits.max_area,
             paste=architecture.family,
         )
-        self._masks[capacity] = (probabilities, labels, torch.where(stay, areas, -1))
+        masks = Masks(probabilities, labels, torch.where(stay, areas, -1))
         self.marks.mark('paste')
+        return masks
+
+
+def make_packet(
+    header: tuple[Tensor, ...], boxes: Tensor, scores: Tensor, class_ids: Tensor
+) -> Tensor:
+    """Lay the counts, each (N,), and D detections out as (N, HEADER + D * FIELDS) float32."""
+    rows = torch.cat((boxes, scores[..., None], class_ids[..., None].float()), dim=-1)
+    return torch.cat((torch.stack(header, dim=1).float(), rows.flatten(1)), dim=1)
+
+
+class StaticPath:
+    """The sequences of one key, captured where graphs are, and its buffers on the host."""
+
+    def __init__(
+        self,
+        network: NativeNetwork,
+        operators: Operators,
+        key: PathKey,
+        settings: InferenceSettings,
+        pool: Any,
+    ) -> None:
+        """Make the buffers, and capture both sequences where ``pool`` is one of graphs."""
+        self.key = key
+        self._cells = network.cells
+        self._program = program = Program(network, operators, key, settings)
+        self.marks, device = program.marks, network.device
+        self._detect = CapturedSequence(program.detect, (), program.marks, device, pool)
+        found = self._detect()
+        # Fewer than asked for where there are fewer candidates.
+        slots = found.keep.shape[1]
+        self._label = {
+            capacity: CapturedSequence(
+                partial(program.label, capacity), (found,), program.marks, device, pool
+            )
+            for capacity in [c for c in CAPACITIES if c < slots] + [slots]
+        }
+
+        def on_host(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, pin_memory=program.frames.is_cuda)
+
+        self._host_frames = on_host(tuple(program.frames.shape), torch.uint8)
+        self._host_packet = on_host(tuple(found.packet.shape), torch.float32)
+        self._host_labels = on_host((key.images, *key.image_hw), torch.uint16)
+        self._host_areas = on_host((key.images * slots,), torch.int64)
+
+    def segment(self, images: Sequence[Image], settings: InferenceSettings) -> list[Labelled]:
+        """Run N images to their label images; two stops: the packet's and the answer's."""
+        found, kept = self._find(images, settings)
+        masks = self._mask(found, kept)
+        areas = self._host_areas
+        if masks is not None:
+            self._host_labels.copy_(masks.labels, non_blocking=True)
+            # As one stretch: a copy between other layouts blocks.
+            areas = areas[: masks.areas.numel()].view_as(masks.areas)
+            areas.copy_(masks.areas, non_blocking=True)
+        self.marks.mark('download')
+        self._synchronise()
+        areas = areas.view(len(images), -1)
+        return [self._labelled(n, count, areas[n]) for n, count in enumerate(kept)]
+
+    def run(self, images: Sequence[Image], settings: InferenceSettings) -> list[Instances]:
+        """Run N images to their mask probabilities."""
+        found, kept = self._find(images, settings)
+        masks = self._mask(found, kept)
+        probabilities = torch.zeros((len(images), 0, self._cells, self._cells))
+        if masks is not None:
+            probabilities = masks.probabilities.cpu()
+        self.marks.mark('download')
+        self._synchronise()
+        answers = []
+        for n, count in enumerate(kept):
+            boxes, scores, class_ids, counts = self._read_packet(n, count)
+            answers.append(
+                Instances(
+                    torch.from_numpy(boxes),
+                    torch.from_numpy(scores),
+                    torch.from_numpy(class_ids),
+                    probabilities[n, :count],
+                    counts,
+                )
+            )
+        return answers
+
+    def _find(
+        self, images: Sequence[Image], settings: InferenceSettings
+    ) -> tuple[Found, list[int]]:
+        """Launch ``detect``, wait for the packet; return how many masks each image needs, too."""
+        self.marks.begin()
+        self.marks.mark('start')
+        self._program.set_limits(settings)
+        frames = self._host_frames.numpy()
+        for n, image in enumerate(images):
+            same = image.order == self.key.order
+            np.copyto(frames[n], image.pixels if same else image.pixels[..., ::-1])
+        self._program.frames.copy_(self._host_frames, non_blocking=True)
+        found = self._detect()
+        self._host_packet.copy_(found.packet, non_blocking=True)
+        self._synchronise()
+        self.marks.mark('packet')
+        return found, [int(count) for count in self._host_packet[:, 0].tolist()]
+
+    def _mask(self, found: Found, kept: list[int]) -> Masks | None:
+        """Launch ``label`` in the smallest capacity that holds all; None where none was kept."""
+        if not any(kept):
+            return None
+        return self._label[next(c for c in self._label if c >= max(kept))](found)
+
+    def _synchronise(self) -> None:
+        device = self._program.frames.device
+        if device.type == 'cuda':
+            torch.cuda.current_stream(device).synchronize()
 
     def _read_packet(
         self, n: int, count: int
@@ -408,13 +444,13 @@ class StaticPath:
         }
         return rows[:, :4], rows[:, 4].copy(), rows[:, 5].astype(np.int64), counts
 
-    def _labelled(self, n: int, count: int) -> Labelled:
+    def _labelled(self, n: int, count: int, slots: Tensor) -> Labelled:
         boxes, scores, class_ids, counts = self._read_packet(n, count)
         if count == 0:
             labels = np.zeros(self.key.image_hw, dtype=np.uint16)
         else:
             labels = self._host_labels[n].numpy().copy()
-        areas = self._host_areas[n, :count].numpy()
+        areas = slots[:count].numpy()
         stay = areas >= 0
         counts['filtered_area'] += int((~stay).sum())
         return Labelled(boxes[stay], scores[stay], class_ids[stay], areas[stay], labels, counts)

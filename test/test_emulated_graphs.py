@@ -4,8 +4,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import test_gpu_engine
 import torch
 from emulated_graphs import EmulatedCuda
 
@@ -21,9 +26,20 @@ SEEDS = VALIDATION_SEEDS[300:304]
 MASK_STAGES = {'mask_head', 'paste'}
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope='module')
 def images() -> list[Image]:
-    return [Image(Scene(seed).frame(0).image, 'bgr') for seed in SEEDS]
+    # Half as large, as the plain operators paste into whole images.
+    scenes = [Scene(seed).frame(0).image[::2, ::2] for seed in SEEDS]
+    return [Image(np.ascontiguousarray(scene), 'bgr') for scene in scenes]
 
 
 @pytest.fixture(scope='module')
@@ -125,3 +141,67 @@ def test_stage_times_lie_within_the_frame(cuda: EmulatedCuda, images: list[Image
         stages = answers[0].stage_ms
         assert all(ms >= 0 for ms in stages.values()), stages
         assert sum(stages.values()) <= start.elapsed_time(end)
+
+
+def sizes(count: int) -> list[Image]:
+    """Frames of different sizes, each of which needs a path of its own."""
+    return [Image(np.zeros((64 + 8 * n, 96, 3), np.uint8), 'bgr') for n in range(count)]
+
+
+@pytest.fixture
+def eager_collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(100, 1, 1)
+    yield
+    gc.set_threshold(*before)
+
+
+def test_an_evicted_path_is_freed_without_the_collector(cuda: EmulatedCuda) -> None:
+    from segnode.static_path import StaticPaths
+
+    engine = Engine(CONFIG, static=True)
+    assert engine._static is not None
+    first, *others = sizes(StaticPaths.LIMIT + 1)
+    engine.segment([first])
+    ((_, path),) = engine._static._paths.items()
+    evicted = weakref.ref(path)
+    del path, _
+    gc.collect()
+    gc.disable()
+    try:
+        for image in others:
+            engine.segment([image])
+        assert evicted() is None, 'an evicted path and its graphs live on until a collection'
+    finally:
+        gc.enable()
+
+
+def test_the_collector_cannot_spoil_a_capture(cuda: EmulatedCuda, eager_collector: None) -> None:
+    lines: list[str] = []
+    engine = Engine(CONFIG, lines.append, static=True)
+    for image in sizes(6):
+        garbage: list[object] = [torch.cuda.CUDAGraph()]
+        garbage.append(garbage)
+        del garbage
+        engine.segment([image])
+    given_up = [line for line in lines if 'no CUDA graphs' in line]
+    assert not given_up, given_up
+
+
+def test_a_launch_by_hand_spoils_no_graph(
+    cuda: EmulatedCuda,
+    dynamic: Engine,
+    images: list[Image],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A test for GPUs does it, and its engine is shared with those behind it."""
+    monkeypatch.setattr(torch.cuda, 'set_sync_debug_mode', lambda mode: None)
+    engine = Engine(CONFIG, static=True)
+    engine.segment(images[:1])
+    test_gpu_engine.test_nothing_stops_the_host_before_the_packet(engine)
+    # Few instances, so that the capacity that was launched is used.
+    configured((engine, dynamic), {'filter.score_threshold': 0.5})
+    for number, image in enumerate(images):
+        wrong = difference(engine.segment([image])[0], dynamic.segment([image])[0])
+        assert not wrong, f'frame {number} after a launch by hand: {wrong}'
+    dynamic.configure(CONFIG)

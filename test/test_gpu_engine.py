@@ -92,13 +92,13 @@ def test_nothing_stops_the_host_before_the_packet(engine: Engine) -> None:
     """The stop-free span, run as plain launches, raises on any synchronisation."""
     assert engine._static is not None
     (path,) = list(engine._static._paths.values())[-1:]
+    program = path._program
     with torch.inference_mode():
-        path._launch_detect()
+        program.label(8, program.detect())
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode('error')
         try:
-            path._launch_detect()
-            path._launch_label(8)
+            program.label(8, program.detect())
         finally:
             torch.cuda.set_sync_debug_mode('default')
         torch.cuda.synchronize()
