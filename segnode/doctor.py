@@ -133,7 +133,7 @@ def device(config: Config) -> Iterator[Finding]:
     try:
         import torch
 
-        from segnode.engine import select_device
+        from segnode.device import select_device
 
         chosen = select_device(config.device)
         torch.ones(64, 64, device=chosen).matmul(torch.ones(64, 64, device=chosen)).sum().item()

@@ -24,7 +24,8 @@ import torch
 from segnode.checkpoint import NativeModel, TorchScriptModel, load_model
 from segnode.checkpoint.torchscript import load_torchscript
 from segnode.config import Config, parameters
-from segnode.errors import ConfigError, DeviceError, OutOfMemoryError
+from segnode.device import is_out_of_memory, limit_memory, select_device
+from segnode.errors import ConfigError, OutOfMemoryError
 from segnode.exported import ExportedNetwork
 from segnode.image import Image
 from segnode.kernels.cpu import load_cpu_kernels
@@ -278,12 +279,12 @@ class Engine:
         """
         settings, clock = self.settings, StageClock()
         image_hw = _common_size(images)
-        if self._static is not None:
-            with self._freeing_memory():
+        with self._freeing_memory():
+            if self._static is not None:
                 return self._segment_static(self._static, images, settings)
-        found = self._run(images, settings, clock)
-        with clock.stage('paste'):
-            labels = [label_image(crops, image_hw) for _, crops, _ in found]
+            found = self._run(images, settings, clock)
+            with clock.stage('paste'):
+                labels = [label_image(crops, image_hw) for _, crops, _ in found]
         network_hw = self._network.resized_hw(image_hw, settings)
         stage_ms = clock.milliseconds()
         return [
@@ -299,7 +300,8 @@ class Engine:
         """
         settings, clock = self.settings, StageClock()
         image_hw = _common_size(images)
-        found = self._run(images, settings, clock)
+        with self._freeing_memory():
+            found = self._run(images, settings, clock)
         network_hw = self._network.resized_hw(image_hw, settings)
         stage_ms = clock.milliseconds()
         return [
@@ -321,9 +323,8 @@ class Engine:
         """Turn what PyTorch raises without memory into one typed error, after freeing."""
         try:
             yield
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError)
-            if not exhausted and 'allocate memory' not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
         else:
             return
@@ -357,8 +358,7 @@ class Engine:
     def _run(
         self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
     ) -> list[tuple[Detections, list[MaskCrop], dict[str, int]]]:
-        with self._freeing_memory():
-            instances = (self._static or self._network).run(images, settings, clock)
+        instances = (self._static or self._network).run(images, settings, clock)
         image_hw = (images[0].height, images[0].width)
         with clock.stage('paste'):
             return [self._paste_instances(each, image_hw, settings) for each in instances]
@@ -382,43 +382,6 @@ class Engine:
         counts['filtered_area'] += int((~stay).sum())
         counts['kept'] = len(detections)
         return detections, [crops[i] for i in np.flatnonzero(stay)], counts
-
-
-def select_device(name: str) -> torch.device:
-    """Return the device of a ``device`` setting; ``auto`` takes a GPU where one is usable.
-
-    Raises:
-        ConfigError: not a device's name.
-        DeviceError: that device is not there.
-    """
-    if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device('meta')
-    if device.type not in ('cpu', 'cuda') or (device.type == 'cpu' and device.index):
-        raise ConfigError(f'device: expected auto, cpu, cuda or cuda:N, found {name!r}')
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f'device {name}: expected a GPU that PyTorch can use, found '
-            f'{torch.cuda.device_count()}; take device auto or cpu, or run "segnode doctor"'
-        )
-    return device
-
-
-def limit_memory(megabytes: int, device: torch.device) -> None:
-    """Let this process take no more than that much of a GPU's memory; 0 is no limit.
-
-    Raises:
-        ConfigError: a limit for a device that has none.
-    """
-    if megabytes == 0:
-        return
-    if device.type != 'cuda':
-        raise ConfigError(f'memory_limit_mb: expected 0 on {device}, found {megabytes}')
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(megabytes * 2**20 / total, 1.0), device)
 
 
 def _common_size(images: Sequence[Image]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from pycocotools import mask as coco_mask
 
 from segnode.config import Config
 from segnode.engine import Engine, Prediction, Segmentation
-from segnode.errors import ConfigError, DeviceError
+from segnode.errors import CheckpointError, ConfigError, DeviceError
 from segnode.image import Image
 from segnode.planting import plant_weights
 from segnode.preprocess import preprocess, resized_hw
@@ -354,3 +355,32 @@ def test_the_report_names_the_model(config: Config) -> None:
     lines: list[str] = []
     Engine(config, lines.append)
     assert any('model.pth' in line for line in lines)
+
+
+@pytest.mark.parametrize('name', ['auto', 'cuda', 'cuda:0'])
+def test_a_gpu_takes_its_memory_limit(
+    config: Config, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Start-up as far as the weights, with PyTorch's own demand for a device's index."""
+    limits: list[tuple[float, int]] = []
+
+    def limit(fraction: float, device: torch.device) -> None:
+        limits.append((fraction, torch.cuda._utils._get_device_index(device)))
+
+    def stop(_: Config) -> None:
+        raise CheckpointError('as far as this')
+
+    properties = SimpleNamespace(total_memory=8 * 2**30)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda _: properties)
+    monkeypatch.setattr(torch.cuda, 'set_per_process_memory_fraction', limit)
+    monkeypatch.setattr('segnode.engine.load_model', stop)
+    ended: Exception | None = None
+    try:
+        Engine(Config(device=name, memory_limit_mb=2048))
+    except Exception as error:  # noqa: BLE001 - which one is the question
+        ended = error
+    assert isinstance(ended, CheckpointError), f'start-up on {name} ended with: {ended}'
+    assert limits == [(0.25, 0)]

@@ -59,6 +59,28 @@ def test_whoever_raises_it(
     assert len(engine.segment([FRAME])) == 1
 
 
+@pytest.mark.parametrize('method', ['segment', 'predict'])
+@pytest.mark.parametrize('step', ['paste_masks', 'label_image'])
+def test_the_paste_raises_it_as_well(
+    engine: Engine, step: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    raised: Exception | None = None
+    with monkeypatch.context() as patch:
+        patch.setattr(f'segnode.engine.{step}', refuse)
+        try:
+            getattr(engine, method)([FRAME])
+        except Exception as error:  # noqa: BLE001 - which one is the question
+            raised = error
+    if (step, method) == ('label_image', 'predict'):
+        assert raised is None  # It pastes no label image before it is asked for one.
+    else:
+        assert isinstance(raised, OutOfMemoryError), f'{step} ended {method} with {raised!r}'
+    assert len(engine.segment([FRAME])) == 1
+
+
 def test_a_memory_limit_needs_a_gpu() -> None:
     with pytest.raises(ConfigError, match='memory_limit_mb: expected 0 on cpu'):
         Engine(Config(device='cpu', memory_limit_mb=500))

@@ -40,7 +40,8 @@ from segnode.benchmark.torchvision import DIFFERENCES, Torchvision
 from segnode.checkpoint import NativeModel, load_model
 from segnode.cli import stage_summary
 from segnode.config import Config
-from segnode.engine import Engine, select_device
+from segnode.device import select_device
+from segnode.engine import Engine
 from segnode.errors import ConfigError, MeasurementError
 from segnode.image import Image
 from segnode.model.architecture import Architecture
