@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torchvision
 from random_boxes import clustered_boxes
 from seeds import fresh_seeds
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segnode.model.nms import nms, nms_static
 
@@ -109,3 +112,74 @@ def test_an_overlap_equal_to_the_threshold_stays(suppress: Suppress) -> None:
     assert suppress(boxes, valid, 0.5).sum() == len(in_float64) == 2
     in_float32 = torchvision.ops.nms(boxes[0], torch.tensor([1.0, 0.5]), 0.3)
     assert suppress(boxes, valid, 0.3).sum() == len(in_float32)
+
+
+class KernelCount(TorchDispatchMode):
+    """Counts the operators that a device would run; a view is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        aliases = [returned.alias_info for returned in func._schema.returns]
+        self.kernels += not any(alias and not alias.is_write for alias in aliases)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('sets', [1, 5])
+def test_a_box_takes_one_kernel(sets: int) -> None:
+    count = 1000
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.stack([clustered_boxes(generator, count, IMAGE_HW) for _ in range(sets)])
+    groups = torch.randint(3, (sets, count), generator=generator)
+    valid = torch.ones((sets, count), dtype=torch.bool)
+    with KernelCount() as counted:
+        nms_static(boxes, valid, 0.5, groups)
+    assert count // 2 < counted.kernels <= count + 40, (
+        f'NMS of {sets} x {count} boxes launches {counted.kernels} kernels'
+    )
+
+
+@pytest.mark.parametrize('mode', [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_what_is_given_stays_as_it_is(mode: Callable[[], Any]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    boxes = clustered_boxes(generator, 70, IMAGE_HW)
+    valid = torch.rand(70, generator=generator) < 0.8
+    threshold = torch.tensor(0.5)
+    groups = torch.randint(3, (70,), generator=generator)
+    inputs = (boxes, valid, threshold, groups)
+    before = [x.clone() for x in inputs]
+    with mode():
+        keep = nms_static(*inputs)
+        # One by one, as several sets, and as rows of something larger.
+        wide = torch.stack((valid, ~valid), dim=1)[:, 0]
+        assert torch.equal(nms_static(boxes, wide, threshold, groups), keep)
+        assert torch.equal(nms_static(*(x[None] for x in inputs))[0], keep)
+    assert torch.equal(keep, nms(*inputs))
+    for given, copy in zip(inputs, before, strict=True):
+        assert torch.equal(given, copy)
+
+
+def test_only_the_first_of_a_chain_of_overlaps_drops_its_neighbour() -> None:
+    """Each box overlaps the next alone: every second one stays, however long the chain."""
+    left = torch.arange(1000.0)
+    zero = torch.zeros(1000)
+    chain = torch.stack((left, zero, left + 1.9, zero + 1), dim=1)
+    keep = nms_static(chain, torch.ones(1000, dtype=torch.bool), 0.3)
+    assert torch.equal(keep, torch.arange(1000) % 2 == 0)
+
+
+def test_it_neither_stops_for_the_host_nor_leaves_its_device() -> None:
+    """Fake tensors of a device that need not be there refuse to be read, and to be mixed."""
+    with FakeTensorMode():
+        boxes = torch.empty((2, 5, 100, 4), device='cuda:1')
+        valid = torch.empty((2, 5, 100), dtype=torch.bool, device='cuda:1')
+        groups = torch.empty((2, 5, 100), dtype=torch.int64, device='cuda:1')
+        threshold = torch.empty((), device='cuda:1')
+        for limit in (0.5, threshold):
+            keep = nms_static(boxes, valid, limit, groups)
+            assert keep.shape == valid.shape
+            assert keep.device == valid.device

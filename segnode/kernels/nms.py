@@ -12,7 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from segnode.model.nms import BLOCK, largest_float32
+from segnode.model.nms import largest_float32
+
+# Boxes of a block: as many as a word of the mask has bits.
+BLOCK = 64
 
 
 def nms(

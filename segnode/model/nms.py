@@ -19,8 +19,9 @@ from torchvision.ops import nms as torchvision_nms
 # boxes, valid, threshold, groups -> keep
 Suppress: TypeAlias = Callable[[Tensor, Tensor, float | Tensor, Tensor | None], Tensor]
 
-# Boxes resolved serially before their rows are applied to all that follow.
-BLOCK = 64
+# What ``nms_static`` holds for a box that stays; a box that is dropped has infinity. Both it and
+# its reciprocal are float32, and the reciprocal divided by it is beyond that: infinity.
+STAYS = 2.0**-100
 
 
 def nms(
@@ -90,15 +91,28 @@ def nms_static(
     threshold: float | Tensor,
     groups: Tensor | None = None,
 ) -> Tensor:
-    """As ``nms``, by a block-wise suppression matrix: one shape, no host stop.
+    """As ``nms``, one box after the other: one shape, no host stop.
 
-    It is the plain twin of the device kernel: within a block of 64 boxes the order is resolved
-    serially, then the rows of those that stay are applied to everything behind the block.
+    It is the plain twin of the device kernel. Whatever the number of sets, it launches a kernel a
+    box and some 20 that find the overlaps. Fewer would not do: whether a box stays can hang on
+    every box before it, and without a host stop nobody can tell that all is settled earlier.
     A ``threshold`` on the device, () float32, should come from ``largest_float32``.
     """
     if not isinstance(threshold, Tensor):
         threshold = largest_float32(threshold)
-    k = valid.shape[-1]
+    overlaps = _overlaps(boxes, threshold, groups).float()
+    # An overlap is 1 or 0, times 1 / STAYS. Divided by a box that stays it is infinite or 0, and
+    # divided by one that is dropped it is 0: added, it drops a box, or changes nothing. Logic on
+    # bool would take two kernels a box.
+    state = torch.full(valid.shape, math.inf, device=valid.device).masked_fill_(valid, STAYS)
+    each = state[..., None].unbind(-2)
+    for i, (box, row) in enumerate(zip(each, overlaps.unbind(-2), strict=True)):
+        state[..., i + 1 :].addcdiv_(row[..., i + 1 :], box, value=1 / STAYS)
+    return state < math.inf
+
+
+def _overlaps(boxes: Tensor, threshold: float | Tensor, groups: Tensor | None) -> Tensor:
+    """Return (..., K, K) bool, which boxes of one group overlap by more than ``threshold``."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     area = (x1 - x0) * (y1 - y0)
     width = torch.minimum(x1[..., :, None], x1[..., None, :])
@@ -106,18 +120,7 @@ def nms_static(
     height = torch.minimum(y1[..., :, None], y1[..., None, :])
     height = (height - torch.maximum(y0[..., :, None], y0[..., None, :])).clamp(min=0)
     intersection = width * height
-    overlap = intersection / (area[..., :, None] + area[..., None, :] - intersection) > threshold
+    overlaps = intersection / (area[..., :, None] + area[..., None, :] - intersection) > threshold
     if groups is not None:
-        overlap &= groups[..., :, None] == groups[..., None, :]
-    overlap = overlap.triu(1)
-    keep = valid.clone()
-    for start in range(0, k, BLOCK):
-        end = min(start + BLOCK, k)
-        block = overlap[..., start:end, :]
-        for i in range(end - start - 1):
-            suppressed = keep[..., start + i, None] & block[..., i, start + i + 1 : end]
-            keep[..., start + i + 1 : end] &= ~suppressed
-        if end < k:
-            rows = keep[..., start:end, None] & block[..., end:]
-            keep[..., end:] &= ~rows.any(-2)
-    return keep
+        overlaps &= groups[..., :, None] == groups[..., None, :]
+    return overlaps
