@@ -3,8 +3,8 @@
 """The Triton kernels against their twins, and the twins against the references.
 
 Without a GPU the kernels run under Triton's interpreter, which must be chosen before Triton is
-imported: in a process of its own, which is this file run as a script. Another such process
-compiles them for a GPU that need not be there. On a GPU the same comparisons run natively.
+imported: in a process of its own, which is this file run as a script. On a GPU the same
+comparisons run natively.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -284,66 +283,6 @@ CHECKS: dict[str, Callable[[torch.device, torch.Generator, bool], None]] = {
 }
 
 
-def compile_for_a_gpu() -> None:
-    """Compile each kernel as its function launches it, for a GPU of an embedded board."""
-    from triton import compile as triton_compile
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-    from triton.runtime.jit import JITFunction
-
-    from segnode.kernels.nms import nms
-    from segnode.kernels.paste import paste_labels
-    from segnode.kernels.preprocess import preprocess
-    from segnode.kernels.roi_align import roi_align
-
-    launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
-
-    def record(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        launches.append((self, args, kwargs))
-
-    JITFunction.run = record
-    generator = torch.Generator().manual_seed(0)
-    nms(torch.zeros((1, 1000, 4)), torch.ones((1, 1000), dtype=torch.bool), 0.5)
-    features = [x.half() for x in random_pyramid(generator, 1, 64, (64, 64))]
-    index, boxes = torch.zeros(2, dtype=torch.int64), torch.zeros((2, 4))
-    roi_align(
-        features, boxes, index, resolution=7, sampling_ratio=0, aligned=True, family='detectron2'
-    )
-    masks, boxes, keep = random_instances(generator, 1, 100, (64, 64))
-    for family in FAMILIES:
-        paste_labels(masks, boxes, keep, (64, 64), **limits(CPU, 0.5, 0, 9), paste=family)
-    plan = prepare_preprocess((8, 8), (9, 9), CPU)
-    frames, three = random_frames(generator, 1, (8, 8)), torch.ones(3)
-    preprocess(frames, plan, three, three, True, torch.float16)
-
-    types = {
-        torch.bool: 'i1', torch.uint8: 'u8', torch.int16: 'i16', torch.int32: 'i32',
-        torch.int64: 'i64', torch.float16: 'fp16', torch.float32: 'fp32',
-    }  # fmt: skip
-    target = GPUTarget('hip', 'gfx942', 64) if torch.version.hip else GPUTarget('cuda', 87, 32)
-    for kernel, args, kwargs in launches:
-        values = dict(zip(kernel.arg_names, args, strict=False))
-        values.update({name: kwargs.pop(name) for name in kernel.arg_names if name in kwargs})
-        signature, constants, attributes = {}, {}, {}
-        for position, parameter in enumerate(kernel.params):
-            name, value = parameter.name, values[parameter.name]
-            if parameter.is_constexpr:
-                signature[name], constants[(position,)] = 'constexpr', value
-            elif isinstance(value, Tensor):
-                signature[name] = '*' + types[value.dtype]
-                attributes[(position,)] = [['tt.divisibility', 16]]
-            elif isinstance(value, float):
-                signature[name] = 'fp32'
-            else:
-                # A specialised integer would be compiled anew for other sizes of a frame.
-                assert parameter.do_not_specialize, (kernel.__name__, name)
-                signature[name] = 'i32'
-        source = ASTSource(kernel, signature, constants, attributes)
-        compiled = triton_compile(source, target=target, options=kwargs)
-        assert compiled.metadata.shared <= 48 * 1024
-        sys.stdout.write(f'{kernel.__name__} ')
-
-
 def run_as_a_script(*arguments: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, __file__, *arguments],
@@ -366,20 +305,6 @@ needs_triton = pytest.mark.skipif(
 @pytest.mark.parametrize('name', CHECKS)
 def test_the_interpreted_kernel_is_its_twin(name: str, seed: int) -> None:
     run_as_a_script(name, str(seed), TRITON_INTERPRET='1')
-
-
-@needs_triton
-def test_the_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
-    names = run_as_a_script('compile', TRITON_CACHE_DIR=str(tmp_path)).split()
-    assert sorted(set(names)) == [
-        '_area_kernel',
-        '_last_pass_kernel',
-        '_mask_kernel',
-        '_paint_kernel',
-        '_pass_kernel',
-        '_roi_align_kernel',
-        '_scan_kernel',
-    ]
 
 
 @pytest.mark.gpu
@@ -565,7 +490,4 @@ def test_static_labels_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 if __name__ == '__main__':
-    if sys.argv[1] == 'compile':
-        compile_for_a_gpu()
-    else:
-        CHECKS[sys.argv[1]](CPU, torch.Generator().manual_seed(int(sys.argv[2])), False)
+    CHECKS[sys.argv[1]](CPU, torch.Generator().manual_seed(int(sys.argv[2])), False)
