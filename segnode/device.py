@@ -33,9 +33,7 @@ def select_device(name: str) -> torch.device:
             f'device {name}: expected a GPU that PyTorch can use, found '
             f'{torch.cuda.device_count()}; take device auto or cpu, or run "segnode doctor"'
         )
-    return torch.device(
-        'cuda', torch.cuda.current_device() if device.index is None else device.index
-    )
+    return torch.device('cuda', torch.cuda.current_device() if name == 'cuda' else device.index)
 
 
 def limit_memory(megabytes: int, device: torch.device) -> None:

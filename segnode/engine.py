@@ -318,6 +318,10 @@ class Engine:
             'peak': torch.cuda.max_memory_allocated(self.device),
         }
 
+    def execution(self) -> dict[str, str]:
+        """Return how frames are run on a GPU, for people: ``operators`` and ``graphs``."""
+        return {} if self._static is None else self._static.describe()
+
     @contextmanager
     def _freeing_memory(self) -> Iterator[None]:
         """Turn what PyTorch raises without memory into one typed error, after freeing."""

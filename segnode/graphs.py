@@ -1,71 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""CUDA graphs: a sequence of launches recorded once and launched whole."""
+"""CUDA graphs: a sequence of launches recorded once and launched whole.
+
+What PyTorch and CUDA ask of a capture:
+
+- one at a time in a process;
+- no collection of garbage, as a graph that is destroyed in mid-capture spoils it;
+- one stream for all captures, as freed blocks are kept by stream;
+- for graphs that run beside each other, pools of their own;
+- the thread that captures must outlive its graphs: cuDNN's plans, with the kernels that they
+  compiled, belong to it.
+"""
 
 from __future__ import annotations
 
 import gc
+import threading
+import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 import torch
 
+from segnode.device import is_out_of_memory
 from segnode.timing import StageMarks
 
-Outputs = TypeVar('Outputs')
+Result = TypeVar('Result')
+
+# Runs of a sequence before its capture: kernels are compiled and convolutions chosen in them.
+WARM_UP = 3
+# What errors say where a build cannot capture: CUDA's codes 900 to 908, and PyTorch's own.
+_CANNOT_CAPTURE = ('captur', 'graph', 'not supported', 'not permitted')
+_ONE_CAPTURE = threading.Lock()
 
 
-class CapturedSequence(Generic[Outputs]):
+class CaptureUnsupportedError(Exception):
+    """This build of PyTorch, or this device, cannot capture what runs when launched plainly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Where the graphs of one path are captured.
+
+    Attributes:
+        stream: of all captures of an engine.
+        pool: of the path's graphs alone, which never run beside each other.
+    """
+
+    stream: torch.cuda.Stream
+    pool: Any
+
+
+class CapturedSequence(Generic[Result]):
     """A function over fixed buffers, captured as a CUDA graph where there are any."""
 
     def __init__(
         self,
-        function: Callable[..., Outputs],
+        function: Callable[..., Result],
         inputs: tuple[Any, ...],
         marks: StageMarks,
-        device: torch.device,
-        pool: Any,
+        capture: Capture | None,
     ) -> None:
-        """Warm the function up and capture it.
+        """Warm the function up and capture it, on the current stream.
 
         Args:
             function: launches work on fixed buffers and returns what it made; no host stop, no
                 changing shape.
             inputs: what it is called with.
             marks: where it marks its stages.
-            device: where it launches.
-            pool: memory pool of all graphs, None to run the function itself every time.
+            capture: None to run the function itself every time; its stream is the current one.
+
+        Raises:
+            CaptureUnsupportedError: it runs, and cannot be captured here.
         """
         self._function = function
         self._marks = marks
         self._marked: tuple[str, ...] = ()
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._outputs: Outputs
-        if pool is None:
-            return
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        # The measured choice of convolutions, and the compilation of kernels, happen here.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            with torch.cuda.stream(stream):
-                for _ in range(3):
+        self._outputs: Result
+        if capture is not None:
+            with _ONE_CAPTURE, measured_convolutions():
+                for _ in range(WARM_UP):
                     function(*inputs)
-            stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            # Another thread may be running frames beside this capture.
-            with (
-                without_garbage_collection(),
-                torch.cuda.graph(
-                    graph, pool=pool, stream=stream, capture_error_mode='thread_local'
-                ),
-            ):
-                marks.begin()
-                self._outputs = function(*inputs)
-                self._marked = marks.made()
-        self._graph = graph
+                capture.stream.synchronize()
+                self._graph = self._record(inputs, capture)
 
-    def __call__(self, *inputs: Any) -> Outputs:
+    def __call__(self, *inputs: Any) -> Result:
         """Launch the sequence on the current stream; return what it makes.
 
         A graph has recorded its ``inputs``: they must be those that it was captured with.
@@ -75,6 +99,84 @@ class CapturedSequence(Generic[Outputs]):
         self._graph.replay()
         self._marks.add(self._marked)
         return self._outputs
+
+    def _record(self, inputs: tuple[Any, ...], capture: Capture) -> torch.cuda.CUDAGraph:
+        # Ending a capture that went wrong raises anew: what came first is what counts.
+        first: Exception | None = None
+        cause: Exception | None
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with (
+                without_garbage_collection(),
+                # Another thread may be running frames beside this capture.
+                torch.cuda.graph(
+                    graph,
+                    pool=capture.pool,
+                    stream=capture.stream,
+                    capture_error_mode='thread_local',
+                ),
+            ):
+                self._marks.begin()
+                try:
+                    self._outputs = self._function(*inputs)
+                except Exception as error:
+                    first = error
+                    raise
+                self._marked = self._marks.made()
+        except (RuntimeError, TypeError, AttributeError) as error:
+            cause = first or error
+            if is_out_of_memory(cause):
+                raise torch.OutOfMemoryError(str(cause)) from None
+            too_old = first is None and not isinstance(error, RuntimeError)
+            if too_old or any(word in str(cause).lower() for word in _CANNOT_CAPTURE):
+                raise CaptureUnsupportedError(str(cause)) from None
+            raise cause from None
+        finally:
+            first = cause = None  # Their tracebacks hold this frame.
+        return graph
+
+
+class CaptureThread:
+    """The one thread in which an engine's paths are built, as long as the engine lives."""
+
+    def __init__(self) -> None:
+        """Start it; it ends when this object is dropped, and no end of a process waits for it."""
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        threading.Thread(
+            target=_work, args=(self._jobs,), name='segnode capture', daemon=True
+        ).start()
+        weakref.finalize(self, self._jobs.put, None)
+
+    def run(self, job: Callable[[], Result]) -> Result:
+        """Run a job behind those that wait, and return or raise what it does."""
+        future: Future[Result] = Future()
+        self._jobs.put((future, job))
+        try:
+            return future.result()
+        finally:
+            del future  # An exception's frames hold it, and it the exception.
+
+
+def _work(jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    while (item := jobs.get()) is not None:
+        future, job = item
+        try:
+            future.set_result(job())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            future.set_exception(error)
+        # Nothing of a path may be kept until the next one comes.
+        del item, future, job
+
+
+@contextmanager
+def measured_convolutions() -> Iterator[None]:
+    """Have cuDNN choose its algorithms by measuring; whether TF32 is allowed stays as it is."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -16,21 +16,20 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segnode.graphs import CapturedSequence
+from segnode.graphs import Capture, CapturedSequence, CaptureThread, CaptureUnsupportedError
 from segnode.image import Image
-from segnode.kernels.operators import Operators
+from segnode.kernels.operators import Operators, is_kernel_failure, plain_operators
 from segnode.kernels.resampling import prepare_preprocess
 from segnode.model.anchors import STRIDES, make_anchors
 from segnode.model.box_head import select_detections
@@ -332,20 +331,24 @@ class StaticPath:
         operators: Operators,
         key: PathKey,
         settings: InferenceSettings,
-        pool: Any,
+        capture: Capture | None,
     ) -> None:
-        """Make the buffers, and capture both sequences where ``pool`` is one of graphs."""
+        """Make the buffers, and capture both sequences unless ``capture`` is None.
+
+        Raises:
+            CaptureUnsupportedError: they run, and cannot be captured here.
+        """
         self.key = key
         self._cells = network.cells
         self._program = program = Program(network, operators, key, settings)
-        self.marks, device = program.marks, network.device
-        self._detect = CapturedSequence(program.detect, (), program.marks, device, pool)
+        self.marks = program.marks
+        self._detect = CapturedSequence(program.detect, (), program.marks, capture)
         found = self._detect()
         # Fewer than asked for where there are fewer candidates.
         slots = found.keep.shape[1]
         self._label = {
             capacity: CapturedSequence(
-                partial(program.label, capacity), (found,), program.marks, device, pool
+                partial(program.label, capacity), (found,), program.marks, capture
             )
             for capacity in [c for c in CAPACITIES if c < slots] + [slots]
         }
@@ -456,8 +459,33 @@ class StaticPath:
         return Labelled(boxes[stay], scores[stay], class_ids[stay], areas[stay], labels, counts)
 
 
+class Streams:
+    """The streams of an engine on a GPU: frames run on one, captures on the other.
+
+    On a CPU there are none.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Make both; PyTorch hands them out from a ring, so that more would meet again."""
+        self.frames: torch.cuda.Stream | None = None
+        self.captures: torch.cuda.Stream | None = None
+        if is_asynchronous(device):
+            self.frames, self.captures = torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+
+@contextmanager
+def inference_on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Launch on a stream, in inference mode."""
+    with nullcontext() if stream is None else torch.cuda.stream(stream), torch.inference_mode():
+        yield
+
+
 class StaticPaths:
-    """A bounded cache of paths, and the stream that they run on."""
+    """A bounded cache of paths, and where they are built and run.
+
+    Frames run in one thread at a time; others may build meanwhile. All building is done one after
+    the other, on a GPU in a thread of its own.
+    """
 
     # Image sizes and resolutions in use at a time; the one unused for longest goes first.
     LIMIT = 4
@@ -474,17 +502,26 @@ class StaticPaths:
         self._report = report
         self._paths: OrderedDict[PathKey, StaticPath] = OrderedDict()
         self._lock = Lock()
-        cuda = is_asynchronous(network.device)
-        self._stream = torch.cuda.Stream(network.device) if cuda else None
-        graphs = cuda and os.environ.get('SEGNODE_GRAPHS') != '0'
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None
+        self._building = Lock()
+        self._streams = Streams(network.device)
+        self._thread = None if self._streams.captures is None else CaptureThread()
+        self._no_graphs = ''
+        if self._streams.captures is None:
+            self._no_graphs = f'none on a {network.device.type.upper()}'
+        elif os.environ.get('SEGNODE_GRAPHS') == '0':
+            self._no_graphs = 'SEGNODE_GRAPHS is 0'
+
+    def describe(self) -> dict[str, str]:
+        """Return what runs: ``operators``, and whether there are ``graphs`` or why not."""
+        graphs = f'off ({self._no_graphs})' if self._no_graphs else 'captured'
+        return {'operators': self._operators.description, 'graphs': graphs}
 
     def segment(
         self, images: Sequence[Image], settings: InferenceSettings
     ) -> tuple[list[Labelled], dict[str, float]]:
         """Return the answer of each image and the milliseconds by stage."""
         path = self._path(images, settings)
-        with self._on_stream(), torch.inference_mode():
+        with inference_on(self._streams.frames):
             answer = path.segment(images, settings)
             return answer, path.marks.milliseconds()
 
@@ -493,7 +530,7 @@ class StaticPaths:
     ) -> list[Instances]:
         """Return the instances of each image before paste; ``clock`` gets the stages."""
         path = self._path(images, settings)
-        with self._on_stream(), torch.inference_mode():
+        with inference_on(self._streams.frames):
             answer = path.run(images, settings)
             clock.add(path.marks.milliseconds())
             return answer
@@ -506,12 +543,11 @@ class StaticPaths:
             self._prepared(self._key(images, image_hw, order, settings), settings)
 
     def clear(self) -> None:
-        """Drop all paths and their memory."""
+        """Drop all paths and their memory, once what was launched on it has ended."""
+        if self._streams.frames is not None:
+            self._streams.frames.synchronize()
         with self._lock:
             self._paths.clear()
-
-    def _on_stream(self) -> Any:
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def _key(
         self,
@@ -529,42 +565,66 @@ class StaticPaths:
             capacity=max(settings.max_instances, CAPACITIES[-1]),
         )
 
-    def _build(self, key: PathKey, settings: InferenceSettings) -> StaticPath:
-        build = partial(StaticPath, self._network, self._operators, key, settings)
-        if self._pool is not None:
-            try:
-                return build(self._pool)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                # Some builds for embedded boards and ROCm cannot capture; plain launches can.
-                self._pool = None
-                self._report(f'no CUDA graphs here, launching one by one: {first_line(error)}')
-        return build(None)
-
     def _path(self, images: Sequence[Image], settings: InferenceSettings) -> StaticPath:
         first = images[0]
         size = (first.height, first.width)
         return self._prepared(self._key(len(images), size, first.order, settings), settings)
 
     def _prepared(self, key: PathKey, settings: InferenceSettings) -> StaticPath:
+        path = self._built(key)
+        if path is None:
+            build = partial(self._build_unless_built, key, settings)
+            path = build() if self._thread is None else self._thread.run(build)
+        return path
+
+    def _built(self, key: PathKey) -> StaticPath | None:
         with self._lock:
             path = self._paths.get(key)
             if path is not None:
                 self._paths.move_to_end(key)
+            return path
+
+    def _build_unless_built(self, key: PathKey, settings: InferenceSettings) -> StaticPath:
+        with self._building:
+            path = self._built(key)
+            if path is not None:
                 return path
-        height, width = key.network_hw
-        self._report(
-            f'preparing {key.images} x {key.image_hw[0]}x{key.image_hw[1]} '
-            f'at network input {height}x{width}'
-        )
-        with self._on_stream(), torch.inference_mode():
-            path = self._build(key, settings)
-        with self._lock:
-            self._paths[key] = path
-            while len(self._paths) > self.LIMIT:
-                self._paths.popitem(last=False)
-        return path
+            height, width = key.network_hw
+            self._report(
+                f'preparing {key.images} x {key.image_hw[0]}x{key.image_hw[1]} '
+                f'at network input {height}x{width}'
+            )
+            with inference_on(self._streams.captures):
+                path = self._build(key, settings)
+            if self._streams.captures is not None:
+                # Frames run on the other stream.
+                self._streams.captures.synchronize()
+            with self._lock:
+                self._paths[key] = path
+                while len(self._paths) > self.LIMIT:
+                    self._paths.popitem(last=False)
+            return path
+
+    def _build(self, key: PathKey, settings: InferenceSettings) -> StaticPath:
+        """Build with what runs here: first without what turns out not to.
+
+        Some builds for embedded boards and ROCm cannot capture, and Triton may fail at a kernel;
+        plain launches and plain operators can. Memory that ran out and mistakes are raised.
+        """
+        while True:
+            capture = None
+            if self._streams.captures is not None and not self._no_graphs:
+                capture = Capture(self._streams.captures, torch.cuda.graph_pool_handle())
+            try:
+                return StaticPath(self._network, self._operators, key, settings, capture)
+            except CaptureUnsupportedError as error:
+                self._no_graphs = first_line(error)
+                self._report(f'no CUDA graphs here, launching one by one: {self._no_graphs}')
+            except Exception as error:
+                if not is_kernel_failure(self._operators, error):
+                    raise
+                self._operators = plain_operators(f'a Triton kernel failed: {first_line(error)}')
+                self._report(f'running without Triton kernels: {first_line(error)}')
 
 
 def first_line(error: Exception) -> str:

@@ -52,9 +52,11 @@ class EmulatedCuda:
         streams_made: how many streams were asked for.
         pools_made: how many memory pools were asked for.
         captures: how many captures ended well.
+        pools: the pool of each of these captures.
         replays: how many graphs were replayed.
-        fail_next: raised inside the next capture, after its operators.
+        fail_next: raised by the first operator of the next capture.
         supported: whether captures are possible at all.
+        threads: names of the threads that captured.
     """
 
     def __init__(self) -> None:
@@ -65,6 +67,7 @@ class EmulatedCuda:
         self.fail_next: Exception | None = None
         self.supported = True
         self.threads: set[str] = set()
+        self.pools: list[object] = []
         self._lock = threading.Lock()
         self._capturing: _Graph | None = None
         self._entered: list[tuple[int, int]] = []
@@ -178,11 +181,8 @@ class EmulatedCuda:
             if capture_error_mode != 'thread_local':
                 raise CaptureError('operation not permitted: another thread allocates memory')
             try:
-                with self._stream(stream), _Recorder(graph.nodes):
+                with self._stream(stream), _Recorder(self, graph.nodes):
                     yield
-                    if self.fail_next is not None:
-                        failure, self.fail_next = self.fail_next, None
-                        raise failure
             except BaseException:
                 graph.spoilt = True
                 raise
@@ -194,6 +194,7 @@ class EmulatedCuda:
                         'CUDA error: operation failed due to a previous error during capture'
                     )
             self.captures += 1
+            self.pools.append(pool)
         finally:
             self._capturing = None
         graph.finish()
@@ -260,14 +261,18 @@ def _alias(value: Any) -> Any:
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, nodes: list[Any]) -> None:
+    def __init__(self, cuda: EmulatedCuda, nodes: list[Any]) -> None:
         super().__init__()
+        self._cuda = cuda
         self._nodes = nodes
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         kwargs = kwargs or {}
+        if self._cuda.fail_next is not None:
+            failure, self._cuda.fail_next = self._cuda.fail_next, None
+            raise failure
         if func._schema.name in FORBIDDEN:
             raise CaptureError(f'operation not permitted when stream is capturing: {func}')
         # Before the call: one in place could change what the arguments are.

@@ -4,20 +4,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import test_gpu_engine
 import torch
 from emulated_graphs import EmulatedCuda
+from narrow_checkpoint import ARCHITECTURE
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from segnode.checkpoint import NativeModel
 from segnode.config import Config
 from segnode.demo.scene import VALIDATION_SEEDS, Scene
 from segnode.engine import Engine, Segmentation
+from segnode.errors import OutOfMemoryError
 from segnode.image import Image
+from segnode.planting import plant_weights
+from segnode.preprocess import preprocess
 
 CONFIG = Config(device='cpu', precision='fp32').replace(
     {'resolution.short_side': 128, 'proposals': 100}
@@ -205,3 +215,302 @@ def test_a_launch_by_hand_spoils_no_graph(
         wrong = difference(engine.segment([image])[0], dynamic.segment([image])[0])
         assert not wrong, f'frame {number} after a launch by hand: {wrong}'
     dynamic.configure(CONFIG)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'filter.nms_threshold': 0.2},
+        {'filter.classes': ['cone', 'ball']},
+        {'filter.max_instances': 2},
+        {'filter.max_instances': 130, 'filter.score_threshold': 0.0},
+        {'filter.min_mask_area': 400},
+        {'filter.max_mask_area': 400},
+        {'mask_threshold': 0.3},
+        {'resolution.short_side': 96},
+        {'proposals': 30},
+        {'proposals': 2, 'filter.score_threshold': 0.0},
+        {'filter.score_threshold': 1.0},
+    ],
+    ids=str,
+)
+def test_settings_change_both_alike(
+    cuda: EmulatedCuda, dynamic: Engine, images: list[Image], changes: dict[str, object]
+) -> None:
+    engine = Engine(CONFIG, static=True)
+    before = engine.segment(images[:1])[0]
+    try:
+        configured((engine, dynamic), changes)
+        for image in images[:2]:
+            answers = attempt(engine, [image])
+            assert not isinstance(answers, str), answers
+            wrong = difference(answers[0], dynamic.segment([image])[0])
+            assert not wrong, wrong
+    finally:
+        configured((engine, dynamic), {})
+    assert not difference(engine.segment(images[:1])[0], before)
+
+
+def test_whole_masks_are_the_same(
+    cuda: EmulatedCuda, dynamic: Engine, images: list[Image]
+) -> None:
+    engine = Engine(CONFIG, static=True)
+    for image in (images[0], images[1], images[0]):
+        (a,), (b,) = engine.predict([image]), dynamic.predict([image])
+        assert len(a.crops) == len(b.crops) > 0
+        assert (a.label_image() != b.label_image()).mean() < 1e-3
+
+
+def test_a_batch_gives_what_its_images_give(
+    cuda: EmulatedCuda, dynamic: Engine, images: list[Image]
+) -> None:
+    engine = Engine(CONFIG, static=True)
+    empty = Image(np.zeros_like(images[0].pixels), 'bgr')
+    for batch in (images[:2], images[2:], [empty, images[0]], [empty, empty]):
+        answers = engine.segment(batch)
+        for image, answer in zip(batch, answers, strict=True):
+            wrong = difference(answer, dynamic.segment([image])[0])
+            assert not wrong, wrong
+
+
+def test_torchvisions_family_is_captured_alike(cuda: EmulatedCuda, images: list[Image]) -> None:
+    architecture = dataclasses.replace(
+        ARCHITECTURE,
+        family='torchvision',
+        box_sampling_ratio=2,
+        mask_sampling_ratio=2,
+        box_aligned=False,
+        mask_aligned=False,
+    )
+    inputs = torch.stack([preprocess(image, (128, 171), architecture) for image in images])
+    model = NativeModel(
+        architecture=architecture,
+        state_dict=plant_weights(architecture, inputs, seed=3),
+        class_names=('a', 'b', 'c'),
+        category_ids=None,
+        name='planted',
+        weights_path=Path('planted'),
+        weights_sha256='',
+        licence='',
+    )
+    engine, plain = Engine(CONFIG, static=True, model=model), Engine(CONFIG, model=model)
+    found = 0
+    for image in images:
+        (answer,), (expected,) = engine.segment([image]), plain.segment([image])
+        found += len(expected.detections)
+        assert not (wrong := difference(answer, expected)), wrong
+    assert found > len(images)
+
+
+def test_sizes_are_evicted_and_built_again(
+    cuda: EmulatedCuda, dynamic: Engine, images: list[Image]
+) -> None:
+    engine = Engine(CONFIG, static=True)
+    crops = [
+        Image(np.ascontiguousarray(images[0].pixels[: 240 - 16 * n]), 'bgr') for n in range(5)
+    ]
+    expected = [dynamic.segment([crop])[0] for crop in crops]
+    for number in (0, 1, 2, 3, 4, 0, 4, 1):
+        wrong = difference(engine.segment([crops[number]])[0], expected[number])
+        assert not wrong, f'size {number}: {wrong}'
+
+
+def test_streams_stay_the_same_and_every_path_has_its_pool(cuda: EmulatedCuda) -> None:
+    engine = Engine(CONFIG, static=True)
+    made, paths = [], sizes(6)
+    for image in paths:
+        engine.segment([image])
+        made.append(cuda.streams_made)
+    assert made[-1] == made[0], f'{made} streams made, path by path'
+    pools = len(set(cuda.pools))
+    assert pools == len(paths), f'{pools} pools for {len(paths)} paths'
+    of_a_path = cuda.captures // len(paths)
+    assert [cuda.pools.count(pool) for pool in dict.fromkeys(cuda.pools)] == [of_a_path] * 6
+
+
+def test_two_threads_may_build_at_once(
+    cuda: EmulatedCuda, dynamic: Engine, images: list[Image]
+) -> None:
+    """The worker meets new image sizes while ``configure`` prepares other resolutions."""
+    lines: list[str] = []
+    engine = Engine(CONFIG, lines.append, static=True)
+    engine.segment(images[:1])
+    crops = [
+        Image(np.ascontiguousarray(images[0].pixels[: 240 - 16 * n]), 'bgr') for n in range(3)
+    ]
+    sides = (128, 96)
+    expected = []
+    for side in sides:
+        dynamic.configure(CONFIG.replace({'resolution.short_side': side}))
+        expected.append([dynamic.segment([crop])[0] for crop in crops])
+    dynamic.configure(CONFIG)
+    failed: list[str] = []
+    ended = threading.Event()
+
+    def change() -> None:
+        try:
+            for side in sides * 3:
+                engine.configure(CONFIG.replace({'resolution.short_side': side}))
+        except Exception as error:  # noqa: BLE001 - what it says is the finding
+            failed.append(f'configure: {type(error).__name__}: {error}')
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    number = 0
+    while not ended.is_set() or number < 2 * len(crops):
+        crop = number % len(crops)
+        answers = attempt(engine, [crops[crop]])
+        if isinstance(answers, str):
+            failed.append(f'a frame: {answers}')
+        elif all(difference(answers[0], right[crop]) for right in expected):
+            failed.append('a frame fits none of the resolutions')
+        number += 1
+    thread.join()
+    assert not failed, failed
+    assert not [line for line in lines if 'no CUDA graphs' in line], lines
+    assert len(cuda.threads) == 1, f'captures in {cuda.threads}; cuDNN measures in each anew'
+
+
+def gives_up_graphs(lines: list[str]) -> list[str]:
+    return [line for line in lines if 'no CUDA graphs' in line]
+
+
+def test_want_of_memory_in_a_capture_is_no_want_of_graphs(
+    cuda: EmulatedCuda, dynamic: Engine, images: list[Image]
+) -> None:
+    lines: list[str] = []
+    engine = Engine(CONFIG, lines.append, static=True)
+    cuda.fail_next = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+    raised: Exception | None = None
+    try:
+        engine.segment(images[:1])
+    except Exception as error:  # noqa: BLE001 - which one is the question
+        raised = error
+    assert not gives_up_graphs(lines), lines
+    assert isinstance(raised, OutOfMemoryError), raised
+    before = cuda.captures
+    assert not difference(engine.segment(images[:1])[0], dynamic.segment(images[:1])[0])
+    assert cuda.captures > before
+    assert engine.execution()['graphs'] == 'captured'
+
+
+def test_a_mistake_in_a_capture_is_raised(cuda: EmulatedCuda, images: list[Image]) -> None:
+    lines: list[str] = []
+    engine = Engine(CONFIG, lines.append, static=True)
+    cuda.fail_next = RuntimeError('The size of tensor a (3) must match the size of tensor b (4)')
+    answers = attempt(engine, images[:1])
+    assert not gives_up_graphs(lines), lines
+    assert isinstance(answers, str)
+    assert 'size of tensor a' in answers
+    assert not isinstance(attempt(engine, images[:1]), str)
+    assert engine.execution()['graphs'] == 'captured'
+
+
+@pytest.mark.parametrize(
+    'failure',
+    [
+        None,
+        RuntimeError('CUDA error: operation not permitted when stream is capturing'),
+        RuntimeError('CUDA error: operation not supported'),
+    ],
+    ids=['no build for it', 'not permitted', 'not supported'],
+)
+def test_a_build_that_cannot_capture_launches_one_by_one(
+    cuda: EmulatedCuda, dynamic: Engine, images: list[Image], failure: Exception | None
+) -> None:
+    lines: list[str] = []
+    engine = Engine(CONFIG, lines.append, static=True)
+    cuda.supported, cuda.fail_next = failure is not None, failure
+    for image in images[:2]:
+        assert not difference(engine.segment([image])[0], dynamic.segment([image])[0])
+    assert len(gives_up_graphs(lines)) == 1
+    assert cuda.replays == 0
+    assert engine.execution()['graphs'].startswith('off (')
+    engine.segment(sizes(1))
+    assert cuda.captures == 0
+
+
+@pytest.mark.parametrize('operator', ['nms', 'roi_align', 'paste_labels', 'preprocess'])
+def test_a_kernel_that_fails_gives_way_to_its_twin(
+    cuda: EmulatedCuda, dynamic: Engine, images: list[Image], operator: str
+) -> None:
+    """Triton may compile one kernel and fail at another, or at another size of the same one."""
+    errors = pytest.importorskip('triton.errors')
+
+    class OutOfResources(errors.TritonError):
+        pass
+
+    def fail(*_: object, **__: object) -> None:
+        raise OutOfResources('out of resources: shared memory, required: 99999')
+
+    lines: list[str] = []
+    engine = Engine(CONFIG, lines.append, static=True)
+    static: Any = engine._static
+    twins = static._operators
+    kernels = dataclasses.replace(
+        twins, description='Triton', nms=lambda *args, **options: twins.nms(*args, **options)
+    )
+    static._operators = dataclasses.replace(kernels, **{operator: fail})
+    answers = attempt(engine, images[:1])
+    assert not isinstance(answers, str), answers
+    assert not difference(answers[0], dynamic.segment(images[:1])[0])
+    assert len([line for line in lines if 'Triton' in line]) == 1
+    assert 'shared memory' in engine.execution()['operators']
+    assert engine.execution()['graphs'] == 'captured'
+
+
+@pytest.mark.parametrize('allowed', [False, True])
+def test_tf32_stays_as_the_caller_has_it(
+    cuda: EmulatedCuda, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(CONFIG, static=True)
+    cudnn, seen, measured = torch.backends.cudnn, set(), set()
+    backbone = engine._network.model.backbone  # type: ignore[attr-defined]
+    forward = backbone.forward
+
+    def watch(x: torch.Tensor) -> list[torch.Tensor]:
+        seen.add(cudnn.allow_tf32)
+        measured.add(cudnn.benchmark)
+        maps: list[torch.Tensor] = forward(x)
+        return maps
+
+    monkeypatch.setattr(backbone, 'forward', watch)
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = allowed
+    try:
+        engine.segment(sizes(1))
+        assert seen == {allowed}, f'TF32 allowed: {allowed}; inside of the capture: {seen}'
+        assert measured == {True}
+        assert not cudnn.benchmark
+    finally:
+        cudnn.allow_tf32 = before
+
+
+class Copies(TorchDispatchMode):
+    """Copies that are meant not to block, between layouts or formats that make them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocking: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        if func is torch.ops.aten.copy_.default:
+            target, source = args[:2]
+            wanted = (*args[2:], (kwargs or {}).get('non_blocking', False))[0]
+            alike = target.dtype == source.dtype and target.stride() == source.stride()
+            if wanted and not (alike and target.is_contiguous()):
+                self.blocking.append(f'{tuple(target.shape)} with strides {target.stride()}')
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_downloads_and_uploads_are_one_stretch_of_memory(images: list[Image], batch: int) -> None:
+    engine = Engine(CONFIG, static=True)
+    engine.segment(images[:batch])
+    with Copies() as copies:
+        engine.segment(images[:batch])
+    assert not copies.blocking, f'these copies block on a GPU: {copies.blocking}'

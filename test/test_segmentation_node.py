@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -16,8 +16,9 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-from ros_harness import DOMAIN_ID, Peer, bgr_message, wait_until
+from ros_harness import DOMAIN_ID, Peer, bgr_message, values, wait_until
 
+from segnode.config import Config
 from segnode.engine import Engine, Segmentation
 from segnode.errors import OutOfMemoryError
 from segnode.image import Image
@@ -30,9 +31,12 @@ PIXELS = np.zeros((48, 64, 3), np.uint8)
 
 
 class FaultyEngine(Engine):
-    """The engine, with faults that a test asks for."""
+    """The engine on the path that a GPU takes, with faults that a test asks for."""
 
     faults: list[Exception]
+
+    def __init__(self, config: Config, report: Callable[[str], None]) -> None:
+        super().__init__(config, report, static=True)
 
     def segment(self, images: Sequence[Image]) -> list[Segmentation]:
         if self.faults:
@@ -109,3 +113,9 @@ def test_no_fault_stops_the_node(faults: list[Exception], peer: Peer) -> None:
     assert (counts['dropped_error'], counts['published']) == (11, 3)
     assert counts['received'] == 14
     wait_until(lambda: peer.status('faulty').level == DiagnosticStatus.OK, 'recovery')
+
+
+def test_diagnostics_tell_how_frames_are_run(faults: list[Exception], peer: Peer) -> None:
+    found = values(peer.status('faulty'))
+    assert found['graphs'] == 'off (none on a CPU)'
+    assert found['operators'] == 'PyTorch (no kernels for device cpu)'

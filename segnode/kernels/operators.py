@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from segnode.device import is_out_of_memory
 from segnode.kernels.resampling import PreprocessPlan
 from segnode.kernels.static_paste import paste_labels_static
 from segnode.kernels.static_preprocess import preprocess_static
@@ -117,13 +118,7 @@ def select_operators(device: torch.device) -> Operators:
     """
     reason = _obstacle(device)
     if reason is not None:
-        return Operators(
-            description=f'PyTorch ({reason})',
-            nms=nms_static,
-            roi_align=multilevel_roi_align_static,
-            paste_labels=paste_labels_static,
-            preprocess=preprocess_static,
-        )
+        return plain_operators(reason)
     import triton
 
     from segnode.kernels.nms import nms
@@ -138,6 +133,36 @@ def select_operators(device: torch.device) -> Operators:
         paste_labels=paste_labels,
         preprocess=preprocess,
     )
+
+
+def plain_operators(reason: str) -> Operators:
+    """Return the twins in plain PyTorch, and why it is they."""
+    return Operators(
+        description=f'PyTorch ({reason})',
+        nms=nms_static,
+        roi_align=multilevel_roi_align_static,
+        paste_labels=paste_labels_static,
+        preprocess=preprocess_static,
+    )
+
+
+def is_kernel_failure(operators: Operators, error: Exception) -> bool:
+    """Return whether Triton, and not memory or a mistake, made ``operators`` fail.
+
+    Each kernel is compiled for the formats and sizes that it meets, so that one can fail where
+    another ran: want of shared memory, an assembler that does not know the device, a driver that
+    refuses the code.
+    """
+    if operators.nms is nms_static or is_out_of_memory(error):
+        return False
+    return isinstance(error, _triton_errors()) or 'Triton Error' in str(error)
+
+
+def _triton_errors() -> tuple[type[Exception], ...]:
+    """Return what compiling a kernel may raise."""
+    from triton.errors import TritonError
+
+    return (TritonError, ImportError, OSError, subprocess.SubprocessError)
 
 
 def _obstacle(device: torch.device) -> str | None:
@@ -155,7 +180,7 @@ def _obstacle(device: torch.device) -> str | None:
                 *capability, *OLDEST_CAPABILITY
             )
     try:
-        from triton.errors import TritonError
+        failures: tuple[type[Exception], ...] = (*_triton_errors(), RuntimeError)
     except ImportError as error:
         return f'Triton cannot be imported: {error}'
     try:
@@ -163,7 +188,7 @@ def _obstacle(device: torch.device) -> str | None:
 
         boxes = torch.zeros((1, 4), device=device)
         nms(boxes, torch.ones(1, dtype=torch.bool, device=device), 0.5)
-    except (TritonError, ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except failures as error:
         line = (str(error) or type(error).__name__).splitlines()[0]
         return f'Triton cannot compile: {line}'
     return None

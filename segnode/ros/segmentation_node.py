@@ -328,6 +328,7 @@ class SegmentationNode(LifecycleNode):
                 precision=engine.precision,
                 network_height=str(self._network_hw[0]),
                 network_width=str(self._network_hw[1]),
+                **engine.execution(),
             )
         if camera is not None:
             properties['topic'] = camera.topic
