@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from segnode.errors import ConfigError, DeviceError
@@ -48,6 +51,18 @@ def limit_memory(megabytes: int, device: torch.device) -> None:
         raise ConfigError(f'memory_limit_mb: expected 0 on {device}, found {megabytes}')
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(megabytes * 2**20 / total, 1.0), device)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Keep TF32 out of float32, which is on for convolutions by default."""
+    cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cublas.allow_tf32
+    cudnn.allow_tf32 = cublas.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cublas.allow_tf32 = before
 
 
 def is_out_of_memory(error: BaseException) -> bool:

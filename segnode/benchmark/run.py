@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -40,7 +39,7 @@ from segnode.benchmark.torchvision import DIFFERENCES, Torchvision
 from segnode.checkpoint import NativeModel, load_model
 from segnode.cli import stage_summary
 from segnode.config import Config
-from segnode.device import select_device
+from segnode.device import exact_float32, select_device
 from segnode.engine import Engine
 from segnode.errors import ConfigError, MeasurementError
 from segnode.image import Image
@@ -291,7 +290,7 @@ class Bench:
         if not references:
             return {}
         shares = {}
-        with _plain_float32():
+        with exact_float32():
             self._exact.prepare(case)
             ours = self._exact.run(frames)
             for entry in references:
@@ -414,18 +413,6 @@ def _with_best(references: Sequence[str], device: torch.device) -> list[str]:
     if device.type == 'cuda':
         names += [f'{name}-best' for name in references if not name.endswith('-best')]
     return list(dict.fromkeys(names))
-
-
-@contextmanager
-def _plain_float32() -> Iterator[None]:
-    """Keep TF32 out of float32, which is on for convolutions by default."""
-    cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, cublas.allow_tf32
-    cudnn.allow_tf32 = cublas.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, cublas.allow_tf32 = before
 
 
 def _allocated(device: torch.device) -> int:
