@@ -471,6 +471,9 @@ class Streams:
         self.captures: torch.cuda.Stream | None = None
         if is_asynchronous(device):
             self.frames, self.captures = torch.cuda.Stream(device), torch.cuda.Stream(device)
+            # Neither waits for the default stream by itself, on which the weights were prepared.
+            for stream in (self.frames, self.captures):
+                stream.wait_stream(torch.cuda.current_stream(device))
 
 
 @contextmanager
