@@ -72,5 +72,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ('allocate memory', 'out of memory', 'ALLOC_FAILED')
+    # The last one is how cuBLAS says that there was no room for its handle.
+    words = (
+        'allocate memory',
+        'out of memory',
+        'ALLOC_FAILED',
+        'ALLOCATION_FAILED',
+        'STATUS_NOT_INITIALIZED',
+    )
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

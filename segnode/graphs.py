@@ -9,7 +9,9 @@ What PyTorch and CUDA ask of a capture:
 - one stream for all captures, as freed blocks are kept by stream;
 - for graphs that run beside each other, pools of their own;
 - the thread that captures must outlive its graphs: cuDNN's plans, with the kernels that they
-  compiled, belong to it.
+  compiled, belong to it;
+- a workspace of cuBLAS in each path's own pool: it is kept by stream, recorded by address, and
+  given back with the first graph of the stream that is destroyed.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from segnode.device import is_out_of_memory
+from segnode.model.fusion import measured_convolutions
 from segnode.timing import StageMarks
 
 Result = TypeVar('Result')
@@ -34,8 +37,10 @@ Result = TypeVar('Result')
 # Runs of a sequence before its capture: kernels are compiled and convolutions chosen in them.
 WARM_UP = 3
 # What errors say where a build cannot capture: CUDA's codes 900 to 908, and PyTorch's own.
-_CANNOT_CAPTURE = ('captur', 'graph', 'not supported', 'not permitted')
+_CANNOT_CAPTURE = ('captur', 'cuda graph', 'not supported', 'not permitted')
 _ONE_CAPTURE = threading.Lock()
+# Captures that went wrong. Some releases leave the allocator with a pointer to such a graph.
+_SPOILT: list[torch.cuda.CUDAGraph] = []
 
 
 class CaptureUnsupportedError(Exception):
@@ -104,10 +109,11 @@ class CapturedSequence(Generic[Result]):
         # Ending a capture that went wrong raises anew: what came first is what counts.
         first: Exception | None = None
         cause: Exception | None
+        graph = torch.cuda.CUDAGraph()
         try:
-            graph = torch.cuda.CUDAGraph()
             with (
                 without_garbage_collection(),
+                workspaces_of_its_own(),
                 # Another thread may be running frames beside this capture.
                 torch.cuda.graph(
                     graph,
@@ -124,6 +130,7 @@ class CapturedSequence(Generic[Result]):
                     raise
                 self._marked = self._marks.made()
         except (RuntimeError, TypeError, AttributeError) as error:
+            _SPOILT.append(graph)
             cause = first or error
             if is_out_of_memory(cause):
                 raise torch.OutOfMemoryError(str(cause)) from None
@@ -145,7 +152,8 @@ class CaptureThread:
         threading.Thread(
             target=_work, args=(self._jobs,), name='segnode capture', daemon=True
         ).start()
-        weakref.finalize(self, self._jobs.put, None)
+        # At the end of the process nobody would wait for what the thread then gives back.
+        weakref.finalize(self, self._jobs.put, None).atexit = False
 
     def run(self, job: Callable[[], Result]) -> Result:
         """Run a job behind those that wait, and return or raise what it does."""
@@ -169,17 +177,6 @@ def _work(jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> No
 
 
 @contextmanager
-def measured_convolutions() -> Iterator[None]:
-    """Have cuDNN choose its algorithms by measuring; whether TF32 is allowed stays as it is."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
-@contextmanager
 def without_garbage_collection() -> Iterator[None]:
     """Keep the collector from destroying an old graph, which would spoil a capture."""
     enabled = gc.isenabled()
@@ -189,3 +186,17 @@ def without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def workspaces_of_its_own() -> Iterator[None]:
+    """Have a capture take new workspaces for cuBLAS, from its pool, and leave none behind.
+
+    As ``torch._inductor.cudagraph_trees`` does.
+    """
+    clear = getattr(torch._C, '_cuda_clearCublasWorkspaces', lambda: None)
+    clear()
+    try:
+        yield
+    finally:
+        clear()

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from segnode.device import is_out_of_memory
 from segnode.graphs import Capture, CapturedSequence, CaptureThread, CaptureUnsupportedError
 from segnode.image import Image
 from segnode.kernels.operators import Operators, is_kernel_failure, plain_operators
@@ -353,6 +354,11 @@ class StaticPath:
             for capacity in [c for c in CAPACITIES if c < slots] + [slots]
         }
 
+        if capture is None and is_asynchronous(network.device):
+            # What cannot run here must show now, as in a capture's warm-up.
+            for sequence in self._label.values():
+                sequence(found)
+
         def on_host(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, pin_memory=program.frames.is_cuda)
 
@@ -546,10 +552,17 @@ class StaticPaths:
             self._prepared(self._key(images, image_hw, order, settings), settings)
 
     def clear(self) -> None:
-        """Drop all paths and their memory, once what was launched on it has ended."""
+        """Drop all paths and their memory, and what is being built as soon as it is."""
+        if self._thread is None:
+            self._drop_all()
+        else:
+            # In line with the building, so that no path of before comes afterwards.
+            self._thread.run(self._drop_all)
+
+    def _drop_all(self) -> None:
         if self._streams.frames is not None:
-            self._streams.frames.synchronize()
-        with self._lock:
+            self._streams.frames.synchronize()  # A frame that failed may still be running.
+        with self._building, self._lock:
             self._paths.clear()
 
     def _key(
@@ -597,11 +610,7 @@ class StaticPaths:
                 f'preparing {key.images} x {key.image_hw[0]}x{key.image_hw[1]} '
                 f'at network input {height}x{width}'
             )
-            with inference_on(self._streams.captures):
-                path = self._build(key, settings)
-            if self._streams.captures is not None:
-                # Frames run on the other stream.
-                self._streams.captures.synchronize()
+            path = self._build(key, settings)
             with self._lock:
                 self._paths[key] = path
                 while len(self._paths) > self.LIMIT:
@@ -614,22 +623,37 @@ class StaticPaths:
         Some builds for embedded boards and ROCm cannot capture, and Triton may fail at a kernel;
         plain launches and plain operators can. Memory that ran out and mistakes are raised.
         """
+        again = True
         while True:
-            capture = None
-            if self._streams.captures is not None and not self._no_graphs:
-                capture = Capture(self._streams.captures, torch.cuda.graph_pool_handle())
             try:
-                return StaticPath(self._network, self._operators, key, settings, capture)
+                return self._build_once(key, settings)
             except CaptureUnsupportedError as error:
+                if again:
+                    # Something else in the process may have spoilt it, by waiting for the device.
+                    again = False
+                    continue
                 self._no_graphs = first_line(error)
                 self._report(f'no CUDA graphs here, launching one by one: {self._no_graphs}')
             except Exception as error:
-                if not is_kernel_failure(self._operators, error):
+                if is_out_of_memory(error) or not is_kernel_failure(self._operators, error):
                     raise
                 self._operators = plain_operators(f'a Triton kernel failed: {first_line(error)}')
                 self._report(f'running without Triton kernels: {first_line(error)}')
 
+    def _build_once(self, key: PathKey, settings: InferenceSettings) -> StaticPath:
+        stream, capture = self._streams.captures, None
+        if stream is not None and not self._no_graphs:
+            capture = Capture(stream, torch.cuda.graph_pool_handle())
+        else:
+            # Blocks are kept by stream: these serve the frames afterwards.
+            stream = self._streams.frames
+        with inference_on(stream):
+            path = StaticPath(self._network, self._operators, key, settings, capture)
+        if stream is not None:
+            stream.synchronize()
+        return path
+
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's text."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -107,11 +107,12 @@ class StageMarks:
 def _events(names: Iterable[str]) -> tuple[dict[str, torch.cuda.Event], bool]:
     """Return an event a name, and whether a graph can record them.
 
-    Only an external event is a node of a graph; older releases and ROCm have none.
+    Only an external event is a node of a graph. Older releases have none; ROCm may refuse one
+    when it is first recorded.
     """
-    try:
-        return {
-            name: torch.cuda.Event(enable_timing=True, external=True) for name in names
-        }, torch.version.hip is None
-    except (TypeError, RuntimeError):
-        return {name: torch.cuda.Event(enable_timing=True) for name in names}, False
+    if torch.version.hip is None:
+        try:
+            return {n: torch.cuda.Event(enable_timing=True, external=True) for n in names}, True
+        except TypeError:
+            pass
+    return {name: torch.cuda.Event(enable_timing=True) for name in names}, False

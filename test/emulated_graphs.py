@@ -54,7 +54,9 @@ class EmulatedCuda:
         captures: how many captures ended well.
         pools: the pool of each of these captures.
         replays: how many graphs were replayed.
-        fail_next: raised by the first operator of the next capture.
+        failures: each is raised in a capture, after as many of its operators.
+        external_events: whether graphs can record events.
+        log: what was waited for and captured, and when cuBLAS's workspaces were given back.
         supported: whether captures are possible at all.
         threads: names of the threads that captured.
     """
@@ -64,7 +66,9 @@ class EmulatedCuda:
         self.pools_made = 0
         self.captures = 0
         self.replays = 0
-        self.fail_next: Exception | None = None
+        self.failures: list[tuple[int, Exception]] = []
+        self.external_events = True
+        self.log: list[tuple[Any, ...]] = []
         self.supported = True
         self.threads: set[str] = set()
         self.pools: list[object] = []
@@ -80,6 +84,7 @@ class EmulatedCuda:
         class Stream(_Stream):
             def __init__(self, device: object = None, priority: int = 0) -> None:
                 self.number = cuda.streams_made % STREAMS
+                self.log = cuda.log
                 cuda.streams_made += 1
 
         class Graph(_Graph):
@@ -94,6 +99,8 @@ class EmulatedCuda:
                 interprocess: bool = False,
                 external: bool = False,
             ) -> None:
+                if external and not cuda.external_events:
+                    raise TypeError("'external' is an invalid keyword argument for Event()")
                 super().__init__(cuda, enable_timing, external)
 
         def pool() -> tuple[int, int]:
@@ -122,6 +129,8 @@ class EmulatedCuda:
         }
         for name, value in patch.items():
             monkeypatch.setattr(torch.cuda, name, value)
+        clear = '_cuda_clearCublasWorkspaces'
+        monkeypatch.setattr(torch._C, clear, lambda: cuda.log.append(('clear',)), raising=False)
 
     def invalidate(self) -> None:
         """Spoil the capture that this thread has under way, if any."""
@@ -194,6 +203,7 @@ class EmulatedCuda:
                         'CUDA error: operation failed due to a previous error during capture'
                     )
             self.captures += 1
+            self.log.append(('capture', stream.number))
             self.pools.append(pool)
         finally:
             self._capturing = None
@@ -212,13 +222,18 @@ class _device:  # noqa: N801 - stands for torch.cuda.device
 
 
 class _Stream:
+    """Work here is done when its call returns; who would have waited for whom is written down."""
+
     number = -1
 
+    def __init__(self) -> None:
+        self.log: list[tuple[Any, ...]] = []
+
     def wait_stream(self, other: _Stream) -> None:
-        """Work here is done when its call returns."""
+        self.log.append(('wait', self.number, other.number))
 
     def synchronize(self) -> None:
-        """Work here is done when its call returns."""
+        self.log.append(('synchronise', self.number))
 
 
 class _Event:
@@ -235,6 +250,9 @@ class _Event:
         elif self._external:
             # A node of a graph has the bare handle.
             graph.nodes.append(weakref.ref(self))
+        else:
+            # It orders the graph's own branches, and has no time from then on.
+            self.seconds, self._timing = None, False
 
     def elapsed_time(self, end: _Event) -> float:
         if self.seconds is None or end.seconds is None or not (self._timing and end._timing):
@@ -270,9 +288,8 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         kwargs = kwargs or {}
-        if self._cuda.fail_next is not None:
-            failure, self._cuda.fail_next = self._cuda.fail_next, None
-            raise failure
+        if self._cuda.failures and len(self._nodes) >= self._cuda.failures[0][0]:
+            raise self._cuda.failures.pop(0)[1]
         if func._schema.name in FORBIDDEN:
             raise CaptureError(f'operation not permitted when stream is capturing: {func}')
         # Before the call: one in place could change what the arguments are.

@@ -11,12 +11,12 @@ import importlib.util
 import os
 import subprocess
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from segnode.device import is_out_of_memory
 from segnode.kernels.resampling import PreprocessPlan
 from segnode.kernels.static_paste import paste_labels_static
 from segnode.kernels.static_preprocess import preprocess_static
@@ -147,15 +147,19 @@ def plain_operators(reason: str) -> Operators:
 
 
 def is_kernel_failure(operators: Operators, error: Exception) -> bool:
-    """Return whether Triton, and not memory or a mistake, made ``operators`` fail.
+    """Return whether it was Triton, of which there may be some in ``operators``, that failed.
 
     Each kernel is compiled for the formats and sizes that it meets, so that one can fail where
     another ran: want of shared memory, an assembler that does not know the device, a driver that
     refuses the code.
     """
-    if operators.nms is nms_static or is_out_of_memory(error):
+    if operators.nms is nms_static:
         return False
-    return isinstance(error, _triton_errors()) or 'Triton Error' in str(error)
+    if isinstance(error, _triton_errors()) or 'Triton Error' in str(error):
+        return True
+    # Its compiler and its driver raise RuntimeError, too.
+    modules = (frame.f_globals.get('__name__', '') for frame, _ in walk_tb(error.__traceback__))
+    return isinstance(error, RuntimeError) and any(m.startswith('triton.') for m in modules)
 
 
 def _triton_errors() -> tuple[type[Exception], ...]:
