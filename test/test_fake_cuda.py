@@ -29,6 +29,8 @@ from triton_launches import Launch, record_launches, variant
 
 from segnode.kernels.operators import Operators, plain_operators
 from segnode.model.architecture import Architecture
+from segnode.model.backbone import Conv
+from segnode.model.fusion import cudnn_conv
 from segnode.model.mask_rcnn import MaskRCNN
 from segnode.network import NativeNetwork
 from segnode.settings import InferenceSettings
@@ -85,6 +87,9 @@ def fake_network(architecture: Architecture, mode: FakeTensorMode) -> NativeNetw
                     fake = fake.contiguous(memory_format=torch.channels_last)
                 module._parameters[name] = nn.Parameter(fake, requires_grad=False)
         model.roi_heads.box_head.expect_channels_last()
+    for module in model.modules():
+        if isinstance(module, Conv):
+            module.fused = cudnn_conv
     network = NativeNetwork.__new__(NativeNetwork)
     network.architecture = architecture
     network.device = GPU
@@ -94,6 +99,29 @@ def fake_network(architecture: Architecture, mode: FakeTensorMode) -> NativeNetw
     network._anchors, network._kernels = {}, None
     network.model = model
     return network
+
+
+def fake_cudnn(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Put shapes in place of cuDNN's fused convolutions, which ask for a driver; count them."""
+    calls: Counter[str] = Counter()
+
+    def relu(x: Tensor, w: Tensor, b: Tensor, strides: Any, pads: Any, *rest: Any) -> Tensor:
+        calls['relu'] += 1
+        assert x.dtype == w.dtype == b.dtype == torch.float16
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        return torch.conv2d(x, w, b, strides, pads, *rest).relu()
+
+    def add_relu(x: Tensor, w: Tensor, z: Tensor, alpha: float, *rest: Any) -> Tensor:
+        calls['add_relu'] += 1
+        calls['relu'] -= 1
+        out = relu(x, w, *rest)
+        assert z.shape == out.shape
+        assert z.dtype == out.dtype
+        return out
+
+    monkeypatch.setattr(torch, 'cudnn_convolution_relu', relu)
+    monkeypatch.setattr(torch, 'cudnn_convolution_add_relu', add_relu)
+    return calls
 
 
 @contextmanager
@@ -138,11 +166,14 @@ def test_plain_operators_neither_stop_nor_leave_their_gpu(
     monkeypatch: pytest.MonkeyPatch, family: Literal['detectron2', 'torchvision'], images: int
 ) -> None:
     operators = plain_operators('for a test')
+    fused = fake_cudnn(monkeypatch)
     with fake_program(monkeypatch, family, images, operators) as program:
         with Watch() as watch:
             found, masks = launch(program)
         check_answer(found, masks, images)
     assert not watch.strayed, watch.strayed
+    # A ResNet-50 adds 16 residuals; the other ReLUs are of its layers, the RPN's and the masks'.
+    assert fused == {'add_relu': 16, 'relu': 33 + 5 + 4 * len(CAPACITIES)}
     # NMS is a kernel a box, twice.
     assert watch.calls['aten::addcdiv_'] == 2 * 1000
     assert sum(watch.calls.values()) < 7_000, watch.calls.most_common(8)
@@ -160,13 +191,14 @@ def test_triton_launches_neither_stop_nor_leave_their_gpu(
     from segnode.kernels.roi_align import roi_align
 
     launches = record_launches(monkeypatch)
+    fake_cudnn(monkeypatch)
     operators = Operators('Triton', nms, roi_align, paste_labels, preprocess)
     with fake_program(monkeypatch, family, images, operators) as program:
         with Watch() as watch:
             found, masks = launch(program)
         check_answer(found, masks, images)
     assert not watch.strayed, watch.strayed
-    assert [str(each) for each in strayed_pointers(launches)] == []
+    assert list(strayed_pointers(launches)) == []
     names = Counter(each.kernel.__name__ for each in launches)
     expected = {
         '_mask_kernel': 2,
@@ -181,12 +213,34 @@ def test_triton_launches_neither_stop_nor_leave_their_gpu(
 
 
 def strayed_pointers(launches: list[Launch]) -> Iterator[str]:
-    """Pointers to another device, or so aligned that a capture would compile a kernel anew."""
+    """Pointers to another device, or so aligned that a capture would compile a kernel anew.
+
+    A launch goes to the current device, whatever its pointers are.
+    """
     for each in launches:
+        if each.device != GPU:
+            yield f'{each.kernel.__name__} launched on {each.device}'
         aligned = variant(each).aligned
         for name, value in each.arguments.items():
             if isinstance(value, Tensor) and (value.device != GPU or name not in aligned):
                 yield f'{name} of {each.kernel.__name__} on {value.device}'
+
+
+def test_launches_that_stray_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('triton')
+    from segnode.kernels.nms import nms
+
+    launches = record_launches(monkeypatch)
+    with FakeTensorMode():
+        boxes = torch.empty((70, 4), device=GPU)
+        nms(boxes, torch.empty(70, dtype=torch.bool, device=GPU), 0.5)
+        assert list(strayed_pointers(launches)) == []
+        nms(boxes.cpu(), torch.empty(70, dtype=torch.bool), 0.5)
+        odd = torch.empty(71, dtype=torch.bool, device=GPU)[1:]
+        nms(boxes, odd, 0.5)
+    strayed = list(strayed_pointers(launches))
+    assert any('launched on cpu' in line for line in strayed)
+    assert 'valid of _scan_kernel on cuda:1' in strayed
 
 
 def test_what_strays_or_stops_is_found() -> None:

@@ -152,6 +152,43 @@ def test_settings_change_between_frames_without_a_wrong_frame(engine: Engine) ->
         engine.configure(CONFIG)
 
 
+def test_frames_are_right_while_paths_are_built_and_evicted(engine: Engine) -> None:
+    """A warm-up, a capture and the end of a graph beside running frames touch none of theirs."""
+    (image,) = frames(1)
+    sides = (480, 256, 288, 320, 352, 384)  # more than paths are kept
+    options = [CONFIG.replace({'resolution.short_side': side}) for side in sides]
+    expected = []
+    for option in options:
+        engine.configure(option)
+        expected.append(engine.segment([image])[0])
+    stop, failed = threading.Event(), []
+
+    def change() -> None:
+        try:
+            for option in options * 2:
+                engine.configure(option)
+        except Exception as error:  # noqa: BLE001 - shown below
+            failed.append(error)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    wrong = 0
+    while not stop.is_set():
+        (answer,) = engine.segment([image])
+        fits = [right for right in expected if right.network_hw == answer.network_hw]
+        wrong += not any(
+            len(answer.detections) == len(right.detections)
+            and (answer.label_image != right.label_image).mean() < 1e-3
+            for right in fits
+        )
+    thread.join()
+    engine.configure(CONFIG)
+    assert not failed, failed
+    assert wrong == 0
+
+
 def test_batch_gives_the_same_as_one_by_one(engine: Engine) -> None:
     images = frames(4)
     for image, answer in zip(images, engine.segment(images), strict=True):

@@ -262,6 +262,10 @@ def test_every_kernel_compiles(target: str, compiling: dict[str, Future[list[Com
             )
     assert not wrong, f'{target}:\n' + '\n'.join(wrong)
     if any(each.spilled is None for each in compiled):
+        import triton
+
+        told = tuple(int(n) for n in triton.__version__.split('.')[:2]) >= (3, 8)
+        assert not told, f'{target}: nothing is known of spills any more'
         pytest.skip('all compiles, but this Triton does not hand on what ptxas says of spills')
 
 

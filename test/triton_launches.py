@@ -8,8 +8,8 @@ a launch is compiled from is in it, so that it can be compiled for any device af
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,12 +40,14 @@ class Launch(NamedTuple):
         args: arguments by position.
         kwargs: arguments by name, and options of the compiler.
         grid: programs along up to three axes.
+        device: which was made the current one for it, None where none was.
     """
 
     kernel: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     grid: tuple[int, ...]
+    device: torch.device | None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -100,20 +102,28 @@ class Variant:
 def record_launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """Return a list that every launch is added to from here on; none is run.
 
-    What kernels would have written stays as it was allocated. Fake tensors of a GPU that is not
-    there do not switch to it.
+    What kernels would have written stays as it was allocated. Switching to the device of fake
+    tensors, which is not there, is written down.
     """
     from triton.runtime.jit import JITFunction
 
     from segnode.kernels.roi_align import level_areas
 
     launches: list[Launch] = []
+    current: list[torch.device] = []
 
     def record(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        launches.append(Launch(self, args, kwargs, tuple(grid)))
+        device = current[-1] if current else None
+        launches.append(Launch(self, args, kwargs, tuple(grid), device))
+
+    @contextmanager
+    def device_of(tensor: Tensor) -> Iterator[None]:
+        current.append(tensor.device)
+        yield
+        current.pop()
 
     monkeypatch.setattr(JITFunction, 'run', record)
-    monkeypatch.setattr(torch.cuda, 'device_of', lambda tensor: nullcontext())
+    monkeypatch.setattr(torch.cuda, 'device_of', device_of)
     # It computes, once, which fake tensors do not.
     with unset_fake_temporarily():
         for family in ('detectron2', 'torchvision'):
