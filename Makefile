@@ -31,11 +31,8 @@ lint: setup-test  ## check style, types and spelling
 	$(VENV)/mypy
 	$(VENV)/codespell
 
-gpu:  ## on a machine with a GPU: its tests, then the benchmark against every reference
-	$(GPU_PYTHON) -m pytest -m gpu
-	$(GPU_PYTHON) -m segnode benchmark --device cuda --model mask_rcnn_R_50_FPN_3x --plant \
-	    --shapes 480x640,800x1344 --detections 5,20,100 --batch 1,4 --parts \
-	    --against detectron2,torchvision --json test/benchmark_results/gpu.json
+gpu:  ## on a machine with a GPU: check it rung by rung, then its tests and the benchmark
+	$(GPU_PYTHON) test/gpu_ladder.py
 
 format: setup-test  ## rewrite the code in the project's style
 	$(VENV)/ruff check --fix
