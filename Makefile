@@ -25,10 +25,11 @@ demo: setup  ## play a rendered scene as a camera through the node, and score wh
 test: lint  ## lint and run every test
 	$(VENV)/python -m pytest
 
-lint: setup-test  ## check style, types and spelling
+lint: setup-test  ## check style, types, layers and spelling
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
+	$(VENV)/lint-imports
 	$(VENV)/codespell
 
 gpu:  ## on a machine with a GPU: check it rung by rung, then its tests and the benchmark

@@ -22,7 +22,9 @@ class Command:
 
 
 COMMANDS = {
-    'node': Command('segnode.ros.node', 'the ROS 2 node: image topic in, masks out (needs ROS)'),
+    'node': Command(
+        'segnode.ros.process', 'the ROS 2 node: image topic in, masks out (needs ROS)'
+    ),
     'predict': Command('segnode.predict', 'images -> COCO results, overlays, AP'),
     'demo': Command('segnode.demo.command', 'the shipped model on a camera topic (needs ROS)'),
     'benchmark': Command(

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 from segnode.config import Config, Parameter, parameters
 from segnode.errors import ConfigError
+from segnode.percentiles import Percentiles
 
 _TYPES = {int: ('N', int), float: ('X', float), str: ('TEXT', str), tuple: ('A,B,...', str)}
 _METAVARS = {'model': 'MODEL', 'weights': 'FILE', 'device': 'DEVICE'}
@@ -153,8 +152,8 @@ def stage_summary(stages_ms: Sequence[Mapping[str, float]]) -> dict[str, dict[st
     summary = {}
     for name in names:
         values = [stages[name] for stages in stages_ms if name in stages]
-        p50, p95 = np.percentile(values, (50, 95))
-        summary[name] = {'p50': float(p50), 'p95': float(p95), 'max': float(max(values))}
+        found = Percentiles.interpolated(values)
+        summary[name] = {'p50': found.p50, 'p95': found.p95, 'max': found.max}
     return summary
 
 

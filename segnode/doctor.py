@@ -133,7 +133,7 @@ def device(config: Config) -> Iterator[Finding]:
     try:
         import torch
 
-        from segnode.device import select_device
+        from segnode.engine.device import select_device
 
         chosen = select_device(config.device)
         torch.ones(64, 64, device=chosen).matmul(torch.ones(64, 64, device=chosen)).sum().item()
@@ -196,7 +196,7 @@ def ros() -> Iterator[Finding]:
         return
     try:
         probe = subprocess.run(
-            [sys.executable, '-m', 'segnode.ros.probe'],
+            [sys.executable, '-m', 'segnode.ros.doctor_probe'],
             capture_output=True,
             text=True,
             timeout=PROBE_TIMEOUT_S,

@@ -38,3 +38,27 @@ class AnnotationError(SegnodeError):
 
 class MeasurementError(SegnodeError):
     """What was to be timed side by side does not do the same."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on the device or on the host.
+
+    PyTorch's allocators have a type for it; libraries, graphs and Triton say it in words.
+    """
+    if isinstance(error, MemoryError | OutOfMemoryError):
+        return True
+    # The last one is how cuBLAS says that there was no room for its handle.
+    words = (
+        'allocate memory',
+        'out of memory',
+        'ALLOC_FAILED',
+        'ALLOCATION_FAILED',
+        'STATUS_NOT_INITIALIZED',
+    )
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

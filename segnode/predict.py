@@ -31,24 +31,12 @@ from segnode.cli import (
     write_json,
 )
 from segnode.errors import AnnotationError, ImageError
+from segnode.picture_files import find_images
 
 if TYPE_CHECKING:
     from segnode.engine import Engine, Prediction
     from segnode.evaluation.annotations import Annotations
     from segnode.image import Image
-
-IMAGE_SUFFIXES = (
-    '.bmp',
-    '.gif',
-    '.jpeg',
-    '.jpg',
-    '.pgm',
-    '.png',
-    '.ppm',
-    '.tif',
-    '.tiff',
-    '.webp',
-)
 
 _EXAMPLES = """\
   segnode predict photo.jpg --overlay out/
@@ -61,29 +49,6 @@ the reference's; --precision auto gives the node's. Of a folder every image is t
 of names, without its subfolders. With --annotations, exactly the images given are scored: one
 that cannot be read counts as missed, one without annotations is left out.
 """
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Return the images that files and folders name; what else is in a folder is skipped.
-
-    Raises:
-        ImageError: there is none.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        files = sorted(item for item in path.iterdir() if item.is_file())
-        images = [item for item in files if item.suffix.lower() in IMAGE_SUFFIXES]
-        others = [item.name for item in files if item not in set(images)]
-        if others:
-            shown = ', '.join(others[:3]) + (', ...' if len(others) > 3 else '')
-            note(f'{path}: skipped {len(others)} files that are no images ({shown})')
-        found += images
-    if not found:
-        raise ImageError(f'{", ".join(map(str, paths))}: expected images, found none')
-    return found
 
 
 @dataclass(slots=True)
@@ -160,7 +125,7 @@ def _predict(
     from tqdm import tqdm
 
     from segnode.evaluation.metrics import categories_by_name, coco_results
-    from segnode.image import read_image
+    from segnode.picture_files import read_image
 
     names = engine.class_names
     categories: Sequence[int | None] = engine.category_ids or range(len(names))
@@ -238,7 +203,7 @@ def _file_names(stem: str) -> Iterator[str]:
 def _write_overlay(
     path: Path, image: Image, prediction: Prediction, class_names: Sequence[str]
 ) -> None:
-    from segnode.overlay import draw_overlay
+    from segnode.live.overlay import draw_overlay
 
     labels = prediction.label_image()
     write_picture(path, draw_overlay(image, prediction.detections, labels, class_names))

@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from segnode.benchmark.oracle import import_detectron2
 from segnode.kernels.cpu import CpuKernels, load_cpu_kernels
-from segnode.oracle import import_detectron2
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +36,7 @@ def reason_to_skip(marker: str) -> str | None:
 
 def pytest_configure() -> None:
     # A process that a test starts runs the checkout, too.
-    entries = [str(CHECKOUT), os.environ.get('PYTHONPATH', '')]
+    entries = [str(CHECKOUT), str(CHECKOUT / 'test'), os.environ.get('PYTHONPATH', '')]
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, entries))
 
 

@@ -111,9 +111,9 @@ class EmulatedCuda:
             return self._streams()[-1]
 
         # Where it is defined last, as the import of the others takes it from there.
-        for module in ('static_path', 'graphs', 'timing'):
-            name = f'segnode.{module}.is_asynchronous'
-            monkeypatch.setattr(name, lambda device: True, raising=False)
+        for module in ('static', 'path', 'timing'):
+            name = f'segnode.engine.{module}.is_asynchronous'
+            monkeypatch.setattr(name, lambda device: True)
         patch = {
             'Stream': Stream,
             'CUDAGraph': Graph,

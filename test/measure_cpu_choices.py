@@ -25,15 +25,16 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-import segnode.network
+import segnode.engine.network
 from segnode.benchmark.machine import describe_machine
 from segnode.benchmark.measure import Spread, paired_ratio, time_rounds
 from segnode.benchmark.planted import PlantedDetections, plant_model, render_frames
 from segnode.config import Config
 from segnode.engine import Engine
+from segnode.engine.dynamic import DynamicBackend
+from segnode.engine.network import NativeNetwork
 from segnode.kernels.cpu import load_cpu_kernels
 from segnode.model.precision import choose_precision
-from segnode.network import NativeNetwork
 
 RESULTS = Path(__file__).resolve().parent / 'benchmark_results' / 'cpu_choices.json'
 IMAGE_HW = (480, 640)
@@ -53,7 +54,7 @@ def without_compiled_kernels() -> Iterator[None]:
 
 
 def without_fusion() -> Any:
-    return mock.patch.object(segnode.network, 'fuse_convolutions', return_value='none')
+    return mock.patch.object(segnode.engine.network, 'fuse_convolutions', return_value='none')
 
 
 def as_is(engine: Engine) -> Engine:
@@ -61,15 +62,15 @@ def as_is(engine: Engine) -> Engine:
 
 
 def native(engine: Engine) -> NativeNetwork:
-    assert isinstance(engine._network, NativeNetwork)
-    return engine._network
+    assert isinstance(engine._backend, DynamicBackend)
+    return engine._backend.network
 
 
 def in_planes(engine: Engine) -> Engine:
     """Keep the maps in NCHW."""
-    network = native(engine)
-    network.model.to(memory_format=torch.contiguous_format)
-    network.as_input = lambda x: x.to(network.dtype)  # type: ignore[method-assign]
+    model = native(engine).model
+    model.to(memory_format=torch.contiguous_format)
+    model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     return engine
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from segnode.demo.scene import VALIDATION_SEEDS, Scene
-from segnode.image import Image, read_image
+from segnode.image import Image
+from segnode.picture_files import read_image
 
 
 def rendered(index: int, image_hw: tuple[int, int], frame: int = 0) -> Image:

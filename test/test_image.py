@@ -16,7 +16,8 @@ import PIL.Image
 import pytest
 
 from segnode.errors import ImageError
-from segnode.image import MAX_PIXELS, Image, check_size, read_image
+from segnode.image import MAX_PIXELS, Image, check_size
+from segnode.picture_files import read_image
 
 ORIENTATION = 0x0112
 

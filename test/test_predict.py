@@ -18,8 +18,7 @@ from segnode.config import Config
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene, coco_annotations
 from segnode.engine import Engine
 from segnode.errors import ImageError
-from segnode.image import read_image
-from segnode.predict import find_images
+from segnode.picture_files import find_images, read_image
 
 SMALL = ('--short-side', '160', '--device', 'cpu')
 

@@ -30,7 +30,7 @@ from segnode.checkpoint.presets import PRESETS
 from segnode.checkpoint.torchscript import read_description
 from segnode.cli import given_settings
 from segnode.engine import Detections
-from segnode.image_message import SUPPORTED_ENCODINGS
+from segnode.live.image_message import SUPPORTED_ENCODINGS
 from segnode.ros import messages
 from segnode.ros.outputs import Outputs
 from segnode.ros.parameters import all_parameters

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from segnode.model.architecture import SEMANTICS, Pooler
+
 TYPES = {
     torch.bool: 'i1',
     torch.uint8: 'u8',
@@ -28,6 +30,14 @@ TYPES = {
     torch.bfloat16: 'bf16',
     torch.float32: 'fp32',
 }
+# Those of any network that is launched here: both heads', in either family.
+POOLERS = [
+    Pooler(resolution=resolution, sampling_ratio=sampling_ratio, aligned=aligned, levels=levels)
+    for resolution in (7, 14)
+    for sampling_ratio in (0, 2)
+    for aligned in (True, False)
+    for levels in SEMANTICS
+]
 # Bytes that Triton takes pointers to be a multiple of where they are. What PyTorch allocates is.
 ALIGNMENT = 16
 
@@ -107,7 +117,7 @@ def record_launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """
     from triton.runtime.jit import JITFunction
 
-    from segnode.kernels.roi_align import level_areas
+    from segnode.kernels.triton.roi_align import level_areas
 
     launches: list[Launch] = []
     current: list[torch.device] = []
@@ -126,8 +136,8 @@ def record_launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     monkeypatch.setattr(torch.cuda, 'device_of', device_of)
     # It computes, once, which fake tensors do not.
     with unset_fake_temporarily():
-        for family in ('detectron2', 'torchvision'):
-            level_areas(family)
+        for pooler in POOLERS:
+            level_areas(pooler)
     return launches
 
 

@@ -9,10 +9,10 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segnode.benchmark.request import Request
 from segnode.cli import (
     Parser,
     add_config_options,
@@ -67,32 +67,6 @@ references:
 
 not in the figures: decoding and publishing of messages, loading, warm-up, capture and compiling.
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is to be measured.
-
-    Attributes:
-        shapes: H and W of the frames.
-        detections: counts to plant, (None,) to leave what is found.
-        batches: frames in a call.
-        references: names of ``REFERENCES``.
-        parts: time the parts on their own.
-        rounds: timed, 0 for as many as suit the device.
-    """
-
-    shapes: tuple[tuple[int, int], ...]
-    detections: tuple[int | None, ...]
-    batches: tuple[int, ...]
-    references: tuple[str, ...]
-    parts: bool
-    rounds: int
-
-    @property
-    def plant(self) -> bool:
-        """Whether weights and detections are planted."""
-        return self.detections != (None,)
 
 
 def main(args: Sequence[str]) -> int:

@@ -108,7 +108,7 @@ class SegnodeContender:
         """Answer frames of one size."""
         answers = self.engine.segment(frames)
         self.stages.append(answers[0].stage_ms)
-        self.overflow |= any(answer.counts.get('candidate_overflow') for answer in answers)
+        self.overflow |= any(answer.counts.candidate_overflow for answer in answers)
         return [
             Answer(
                 answer.detections.boxes_xyxy,

@@ -9,6 +9,7 @@ what whoever needs one has to do.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from segnode.benchmark.contenders import Answer, Case
+from segnode.benchmark.oracle import import_detectron2
 from segnode.benchmark.planted import PlantedDetections
 from segnode.benchmark.references import (
     format_name,
@@ -26,11 +28,11 @@ from segnode.benchmark.references import (
     merge_masks,
     on_device,
 )
+from segnode.checkpoint.detectron2_config import config_keys
+from segnode.engine.settings import InferenceSettings
 from segnode.errors import ConfigError
 from segnode.image import Image
 from segnode.model.architecture import Architecture
-from segnode.oracle import import_detectron2
-from segnode.settings import InferenceSettings
 
 
 class Detectron2:
@@ -56,7 +58,11 @@ class Detectron2:
             import_detectron2()
             from detectron2.modeling import build_model
 
-            config = detectron2_config(architecture, settings, device)
+            config = detectron2_config(architecture, device)
+            config.MODEL.RPN.POST_NMS_TOPK_TEST = settings.proposals
+            config.MODEL.ROI_HEADS.SCORE_THRESH_TEST = settings.score_threshold
+            config.MODEL.ROI_HEADS.NMS_THRESH_TEST = settings.nms_threshold
+            config.TEST.DETECTIONS_PER_IMAGE = settings.max_instances
             try:
                 self._model = build_model(config).eval()
             except (AssertionError, KeyError, ValueError) as error:
@@ -158,57 +164,17 @@ class _Layers(nn.Module):
         return logits
 
 
-def detectron2_config(
-    architecture: Architecture, settings: InferenceSettings, device: torch.device
-) -> Any:
-    """Return Detectron2's config of an architecture."""
+def detectron2_config(architecture: Architecture, device: torch.device) -> Any:
+    """Return Detectron2's config (``CfgNode``) of an architecture.
+
+    Raises:
+        ConfigError: Detectron2 has no such network.
+    """
     from detectron2.config import get_cfg
 
-    a = architecture
     cfg = get_cfg()
-    cfg.INPUT.FORMAT = a.color
-    cfg.TEST.DETECTIONS_PER_IMAGE = settings.max_instances
-    model = cfg.MODEL
-    model.DEVICE = str(device)
-    model.MASK_ON = True
-    model.META_ARCHITECTURE = 'GeneralizedRCNN'
-    model.PIXEL_MEAN, model.PIXEL_STD = list(a.pixel_mean), list(a.pixel_std)
-    model.BACKBONE.NAME = 'build_resnet_fpn_backbone'
-    resnets = model.RESNETS
-    resnets.DEPTH, resnets.NUM_GROUPS = a.depth, a.num_groups
-    resnets.WIDTH_PER_GROUP = a.width_per_group
-    resnets.STEM_OUT_CHANNELS, resnets.RES2_OUT_CHANNELS = a.stem_out_channels, a.res2_out_channels
-    resnets.STRIDE_IN_1X1 = a.stride_in_1x1
-    resnets.OUT_FEATURES = ['res2', 'res3', 'res4', 'res5']
-    fpn = model.FPN
-    fpn.IN_FEATURES, fpn.OUT_CHANNELS = resnets.OUT_FEATURES, a.fpn_channels
-    fpn.FUSE_TYPE = a.fpn_fuse
-    anchors = model.ANCHOR_GENERATOR
-    anchors.SIZES = [list(sizes) for sizes in a.anchor_sizes]
-    anchors.ASPECT_RATIOS = [list(ratios) for ratios in a.anchor_ratios]
-    anchors.OFFSET = a.anchor_offset
-    rpn = model.RPN
-    rpn.IN_FEATURES = ['p2', 'p3', 'p4', 'p5', 'p6']
-    rpn.CONV_DIMS, rpn.BBOX_REG_WEIGHTS = list(a.rpn_conv_dims), a.rpn_bbox_weights
-    rpn.PRE_NMS_TOPK_TEST, rpn.POST_NMS_TOPK_TEST = a.rpn_pre_nms_topk, settings.proposals
-    rpn.NMS_THRESH = a.rpn_nms_threshold
-    model.PROPOSAL_GENERATOR.MIN_SIZE = a.rpn_min_size
-    heads = model.ROI_HEADS
-    heads.NAME, heads.IN_FEATURES = 'StandardROIHeads', ['p2', 'p3', 'p4', 'p5']
-    heads.NUM_CLASSES = a.num_classes
-    heads.SCORE_THRESH_TEST = settings.score_threshold
-    heads.NMS_THRESH_TEST = settings.nms_threshold
-    box = model.ROI_BOX_HEAD
-    box.NAME, box.POOLER_RESOLUTION = 'FastRCNNConvFCHead', a.box_pooler_resolution
-    box.POOLER_TYPE = 'ROIAlignV2' if a.box_aligned else 'ROIAlign'
-    box.POOLER_SAMPLING_RATIO = a.box_sampling_ratio
-    box.NUM_CONV, box.CONV_DIM = len(a.box_conv_dims), max(a.box_conv_dims, default=256)
-    box.NUM_FC, box.FC_DIM = len(a.box_fc_dims), max(a.box_fc_dims, default=1024)
-    box.CLS_AGNOSTIC_BBOX_REG, box.BBOX_REG_WEIGHTS = a.box_cls_agnostic, a.box_bbox_weights
-    mask = model.ROI_MASK_HEAD
-    mask.NAME, mask.POOLER_RESOLUTION = 'MaskRCNNConvUpsampleHead', a.mask_pooler_resolution
-    mask.POOLER_TYPE = 'ROIAlignV2' if a.mask_aligned else 'ROIAlign'
-    mask.POOLER_SAMPLING_RATIO = a.mask_sampling_ratio
-    mask.NUM_CONV, mask.CONV_DIM = len(a.mask_conv_dims), max(a.mask_conv_dims, default=256)
-    mask.CLS_AGNOSTIC_MASK = a.mask_cls_agnostic
+    for key, value in (config_keys(architecture) | {'MODEL.DEVICE': str(device)}).items():
+        *sections, name = key.split('.')
+        # Set, not merged, as merging refuses keys of later releases and MIN_SIZE as a float.
+        functools.reduce(getattr, sections, cfg)[name] = value
     return cfg

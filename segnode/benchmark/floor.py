@@ -128,10 +128,12 @@ def count_layers(
     def pooled(rois: int, side: int) -> Tensor:
         return torch.empty((images * rois, channels, side, side), device='meta')
 
-    rpn_head(model.backbone(torch.empty((images, 3, height, width), device='meta')))
-    heads.box_predictor(heads.box_head(pooled(proposals, architecture.box_pooler_resolution)))
+    dense = model.parts(lambda _: None)
+    dense.trunk(torch.empty((images, 3, height, width), device='meta'))
+    for box_head in dense.box_heads:
+        box_head(pooled(proposals, architecture.box_pooler.resolution))
     if masks:
-        heads.mask_head(pooled(masks, architecture.mask_pooler_resolution))
+        dense.mask_head(pooled(masks, architecture.mask_pooler.resolution))
     return layers
 
 

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from segnode.percentiles import percentiles
+
 _SPAN = 'segnode.benchmark.frame'
 # Calls of the CUDA and HIP runtimes as a profiler names them, without the vendor's prefix.
 _LAUNCHES = ('LaunchKernel', 'ModuleLaunchKernel', 'ExtModuleLaunchKernel')
@@ -31,7 +33,11 @@ class Spread:
     @classmethod
     def of(cls, values: npt.NDArray[np.float64]) -> Spread:
         """Return the spread of a series that is not empty."""
-        return cls(*(float(value) for value in np.percentile(values, (50, 5, 95))))
+        return cls(*percentiles(values.tolist(), 50, 5, 95))
+
+    def json(self, name: str) -> dict[str, float]:
+        """Return it as ``name_p50`` and so on."""
+        return {f'{name}_p50': self.p50, f'{name}_p5': self.p5, f'{name}_p95': self.p95}
 
 
 def paired_ratio(

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from segnode.benchmark.contenders import LEAST_AGREEMENT
+from segnode.benchmark.oracle import import_detectron2
 from segnode.benchmark.planted import SEED, PlantedDetections, render_frames
 from segnode.benchmark.references import merge_masks
 from segnode.errors import MeasurementError
+from segnode.kernels.mask_crops import label_image, paste_masks
+from segnode.kernels.preprocess import preprocess, resized_hw
 from segnode.model.architecture import Architecture
-from segnode.oracle import import_detectron2
-from segnode.paste import label_image, paste_masks
-from segnode.preprocess import preprocess, resized_hw
 
 FRAME_HW = (1080, 1920)
 SHORT_SIDES = (480, 800)

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from segnode.checkpoint import NativeModel
-from segnode.checkpoint.detectron2 import read_config
-from segnode.checkpoint.load import DEMO_MODEL
-from segnode.checkpoint.presets import PRESETS, preset_architecture, unknown_model
+from segnode.checkpoint.detectron2_config import read_config
+from segnode.checkpoint.load import DEMO_MODEL, named_model
+from segnode.checkpoint.planting import plant_weights
+from segnode.checkpoint.presets import Preset
 from segnode.config import Config
 from segnode.errors import ConfigError
 from segnode.image import Image
+from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import Architecture
 from segnode.model.box_head import BoxDetections
-from segnode.planting import plant_weights
-from segnode.preprocess import preprocess
 
 SEED = 0
 # Frames that take turns, so that no implementation sees one twice in a row.
@@ -103,12 +103,8 @@ def named_architecture(config: Config) -> Architecture:
         CheckpointError: the config is not usable.
         ConfigError: neither a preset nor a config.
     """
-    if config.model in PRESETS:
-        return preset_architecture(config.model)
-    path = Path(config.model).expanduser() if config.model else DEMO_MODEL
-    if not path.is_file():
-        raise ConfigError(unknown_model(config.model))
-    return read_config(path).architecture
+    named = named_model(config.model)
+    return named.architecture if isinstance(named, Preset) else read_config(named).architecture
 
 
 def plant_model(config: Config) -> NativeModel:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from segnode.benchmark.command import Request
 from segnode.benchmark.contenders import (
     Answer,
     Case,
@@ -35,15 +34,18 @@ from segnode.benchmark.planted import (
     plant_model,
     render_frames,
 )
+from segnode.benchmark.request import Request
+from segnode.benchmark.rows import Floor, PartRow, Row, Times
 from segnode.benchmark.torchvision import DIFFERENCES, Torchvision
 from segnode.checkpoint import NativeModel, load_model
 from segnode.cli import stage_summary
 from segnode.config import Config
-from segnode.device import exact_float32, select_device
 from segnode.engine import Engine
-from segnode.errors import ConfigError, MeasurementError
+from segnode.engine.device import select_device
+from segnode.errors import ConfigError, MeasurementError, first_line
 from segnode.image import Image
 from segnode.model.architecture import Architecture
+from segnode.model.precision import exact_float32
 
 Report = Callable[[str], None]
 
@@ -84,13 +86,13 @@ def run(config: Config, request: Request, report: Report) -> dict[str, Any]:
     device = select_device(config.device)
     rounds = request.rounds or ROUNDS[device.type]
     warm_up = min(WARM_UP[device.type], rounds)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     name = config.model or 'the embedded model'
     if request.shapes:
         bench = Bench(config, request, device, report)
         name = bench.name
         rows = [bench.measure(case, rounds, warm_up) for case in bench.cases()]
-    part_rows = []
+    part_rows: list[PartRow] = []
     if request.parts:
         part_rows = _measure_parts(config, request, device, rounds, warm_up)
     return {
@@ -100,8 +102,8 @@ def run(config: Config, request: Request, report: Report) -> dict[str, Any]:
             f'{rounds} rounds after {warm_up} of warm-up, contenders in turn; host to host; '
             'without message decoding and publishing'
         ),
-        'rows': rows,
-        'parts': part_rows,
+        'rows': [row.json() for row in rows],
+        'parts': [row.json() for row in part_rows],
     }
 
 
@@ -173,7 +175,7 @@ class Bench:
                 for batch in self._request.batches:
                     yield Case(image_hw=image_hw, batch=batch, planted=planted)
 
-    def measure(self, case: Case, rounds: int, warm_up: int) -> dict[str, Any]:
+    def measure(self, case: Case, rounds: int, warm_up: int) -> Row:
         """Check, warm up and time all contenders in one case.
 
         Raises:
@@ -189,40 +191,35 @@ class Bench:
         bar = tqdm(range(rounds), desc=label, unit='round', disable=None, leave=False)
         times = time_rounds([frames.caller(each) for each in contenders], iter(bar))
         summary = stage_summary(self._segnode.stages)
-        results: list[dict[str, Any]] = []
+        results: dict[str, Times] = {}
         for index, entry in enumerate(running):
             name, call = entry.contender.name, frames.caller(entry.contender)
-            result: dict[str, Any] = _spread('ms', Spread.of(times[:, index]))
-            if index > 0:
-                result |= _spread('ratio', paired_ratio(times[:, index], times[:, 0]))
-                result['agreement_fp32'] = shares.get(name)
-            results.append(
-                {
-                    'precision': entry.contender.precision,
-                    **result,
-                    'calls': count_calls(partial(call, 0), self._device),
-                    'memory_mb': _megabytes(memory[name], self._device),
-                    'notes': list(entry.notes),
-                }
+            results[name] = Times(
+                precision=entry.contender.precision,
+                ms=Spread.of(times[:, index]),
+                ratio=paired_ratio(times[:, index], times[:, 0]) if index > 0 else None,
+                agreement_fp32=shares.get(name),
+                calls=count_calls(partial(call, 0), self._device),
+                memory_mb=_megabytes(memory[name], self._device),
+                notes=tuple(entry.notes),
             )
         found = [len(a.scores) for n in range(FRAMES) for a in self._segnode.run(frames.batch(n))]
         count = float(np.median(found))
-        return {
-            'shape': label,
-            'detections': int(count) if count.is_integer() else count,
-            'batch': case.batch,
-            'device': str(self._device),
-            **results[0],
-            'rounds': rounds,
-            'warm_up': warm_up,
-            'overflow': self._segnode.overflow,
-            'against': {
-                each.name: result for each, result in zip(contenders[1:], results[1:], strict=True)
-            },
-            'stages': {name: ms['p50'] for name, ms in summary.items()},
-            'failed': failed,
-            **self._floor(case, round(count), results[0]['ms_p50']),
-        }
+        ours = results.pop(self._segnode.name)
+        return Row(
+            shape=label,
+            detections=count,
+            batch=case.batch,
+            device=str(self._device),
+            segnode=ours,
+            rounds=rounds,
+            warm_up=warm_up,
+            overflow=self._segnode.overflow,
+            against=results,
+            stages={name: ms['p50'] for name, ms in summary.items()},
+            failed=failed,
+            floor=self._floor(case, round(count), ours.ms.p50),
+        )
 
     def _warm_up_all(
         self, case: Case, frames: _Frames, rounds: int
@@ -237,15 +234,15 @@ class Bench:
                 answers, memory[name] = self._warm_up(entry, case, frames, rounds)
             except _FAILURES as error:
                 if entry.rebuild is None:
-                    raise MeasurementError(f'{name} failed: {_line(error)}') from None
-                failed[name] = _line(error)
+                    raise MeasurementError(f'{name} failed: {_reason(error)}') from None
+                failed[name] = _reason(error)
                 continue
             check_counts(answers, case.planted, name)
             running.append(entry)
         return running, memory, failed
 
     def _build(self, reference: str, model: NativeModel) -> Entry:
-        family = model.architecture.family
+        family = model.architecture.semantics.family
         kind, _, best = reference.partition('-')
         if kind == 'detectron2' and family != 'detectron2':
             raise ConfigError(
@@ -315,7 +312,7 @@ class Bench:
         except _FAILURES as error:
             if entry.rebuild is None:
                 raise
-            reason = f'not compiled, as that failed ({_line(error)})'
+            reason = f'not compiled, as that failed ({_reason(error)})'
             self._report(f'{entry.contender.name}: {reason}')
             entry.notes.append(reason)
             entry.contender = entry.rebuild()
@@ -325,12 +322,11 @@ class Bench:
             entry.contender.run(frames.batch(number))
         return answers, entry.weights_bytes + _reserved(self._device, free=False) - before
 
-    def _floor(self, case: Case, detections: int, ms_p50: float) -> dict[str, Any]:
+    def _floor(self, case: Case, detections: int, ms_p50: float) -> Floor:
         peak: Peak | None = device_peak(self._device)
         half = self._segnode.precision in ('fp16', 'bf16')
-        values: dict[str, Any] = {'gflop': None, 'floor_ms': None, 'times_floor': None}
         if self._architecture is None:
-            return values
+            return Floor()
         layers = count_layers(
             self._architecture,
             case.image_hw,
@@ -338,11 +334,11 @@ class Bench:
             proposals=self._segnode.engine.settings.proposals,
             masks=detections,
         )
-        values['gflop'] = sum(layer.flop for layer in layers) / 1e9
-        if peak is not None and half:
-            values['floor_ms'] = floor_ms(layers, peak)
-            values['times_floor'] = ms_p50 / values['floor_ms']
-        return values
+        gflop = sum(layer.flop for layer in layers) / 1e9
+        if peak is None or not half:
+            return Floor(gflop=gflop)
+        least = floor_ms(layers, peak)
+        return Floor(gflop=gflop, floor_ms=least, times_floor=ms_p50 / least)
 
 
 def _check_counts(config: Config, request: Request) -> None:
@@ -357,9 +353,9 @@ def _check_counts(config: Config, request: Request) -> None:
 
 def _measure_parts(
     config: Config, request: Request, device: torch.device, rounds: int, warm_up: int
-) -> list[dict[str, Any]]:
+) -> list[PartRow]:
     architecture = named_architecture(config)
-    if architecture.family != 'detectron2':
+    if architecture.semantics.family != 'detectron2':
         raise ConfigError(
             f"--parts: expected a model of Detectron2's family, found {config.model}"
         )
@@ -373,38 +369,29 @@ def _measure_parts(
     ]
 
 
-def _measure_part(part: Part, rounds: int, warm_up: int) -> dict[str, Any]:
+def _measure_part(part: Part, rounds: int, warm_up: int) -> PartRow:
     part.check()
     calls = [_each_round(call) for call in part.calls.values()]
     time_rounds(calls, iter(range(warm_up)))
     label = f'{part.name} {part.count}'
     bar = tqdm(range(rounds), desc=label, unit='round', disable=None, leave=False)
     times = time_rounds(calls, iter(bar))
-    row: dict[str, Any] = {
-        'name': part.name,
-        'shape': 'x'.join(map(str, part.image_hw)),
-        'count': part.count,
-        **_spread('ms', Spread.of(times[:, 0])),
-        'against': {
-            name: {
-                **_spread('ms', Spread.of(times[:, index])),
-                **_spread('ratio', paired_ratio(times[:, index], times[:, 0])),
-            }
+    return PartRow(
+        name=part.name,
+        shape='x'.join(map(str, part.image_hw)),
+        count=part.count,
+        ms=Spread.of(times[:, 0]),
+        against={
+            name: (Spread.of(times[:, index]), paired_ratio(times[:, index], times[:, 0]))
             for index, name in enumerate(part.calls)
             if index > 0
         },
-    }
-    if part.network_hw is not None:
-        row['network_input'] = 'x'.join(map(str, part.network_hw))
-    return row
+        network_input='x'.join(map(str, part.network_hw)) if part.network_hw else None,
+    )
 
 
 def _each_round(call: Callable[[], object]) -> Callable[[int], object]:
     return lambda _: call()
-
-
-def _spread(name: str, spread: Spread) -> dict[str, float]:
-    return {f'{name}_p50': spread.p50, f'{name}_p5': spread.p5, f'{name}_p95': spread.p95}
 
 
 def _with_best(references: Sequence[str], device: torch.device) -> list[str]:
@@ -431,6 +418,7 @@ def _megabytes(size: int, device: torch.device) -> float | None:
     return size / 2**20 if device.type == 'cuda' else None
 
 
-def _line(error: BaseException) -> str:
-    text = str(error).strip().partition('\n')[0]
-    return f'{type(error).__name__}: {text[:200]}' if text else type(error).__name__
+def _reason(error: BaseException) -> str:
+    text = first_line(error)
+    name = type(error).__name__
+    return name if text == name else f'{name}: {text[:200]}'

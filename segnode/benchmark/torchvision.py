@@ -24,10 +24,10 @@ from segnode.benchmark.references import (
     on_device,
 )
 from segnode.checkpoint.torchvision import to_torchvision
+from segnode.engine.settings import InferenceSettings
 from segnode.errors import ConfigError
 from segnode.image import Image
 from segnode.model.architecture import Architecture
-from segnode.settings import InferenceSettings
 
 # Layers per stage of the ResNets that torchvision builds.
 _BOTTLENECK_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -172,14 +172,14 @@ def torchvision_model(architecture: Architecture, settings: InferenceSettings) -
         rpn_pre_nms_top_n_test=a.rpn_pre_nms_topk,
         rpn_post_nms_top_n_test=settings.proposals,
         rpn_nms_thresh=a.rpn_nms_threshold,
-        box_roi_pool=MultiScaleRoIAlign(names, a.box_pooler_resolution, 2),
-        box_head=TwoMLPHead(a.fpn_channels * a.box_pooler_resolution**2, hidden),
+        box_roi_pool=MultiScaleRoIAlign(names, a.box_pooler.resolution, 2),
+        box_head=TwoMLPHead(a.fpn_channels * a.box_pooler.resolution**2, hidden),
         box_predictor=FastRCNNPredictor(hidden, a.num_classes + 1),
         box_score_thresh=settings.score_threshold,
         box_nms_thresh=settings.nms_threshold,
         box_detections_per_img=settings.max_instances,
         bbox_reg_weights=a.box_bbox_weights,
-        mask_roi_pool=MultiScaleRoIAlign(names, a.mask_pooler_resolution, 2),
+        mask_roi_pool=MultiScaleRoIAlign(names, a.mask_pooler.resolution, 2),
         mask_head=MaskRCNNHeads(a.fpn_channels, a.mask_conv_dims, 1),
         mask_predictor=MaskRCNNPredictor(mask_channels, mask_channels, a.num_classes + 1),
     )

@@ -14,10 +14,12 @@ from segnode.checkpoint.coco_classes import (
     COCO_CATEGORY_IDS,
     COCO_CLASS_NAMES,
 )
+from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
 from segnode.checkpoint.download import fetch
 from segnode.checkpoint.model import NativeModel, TorchScriptModel
 from segnode.checkpoint.presets import (
     PRESETS,
+    Preset,
     published_checksum,
     published_url,
     unknown_model,
@@ -32,11 +34,26 @@ from segnode.checkpoint.weights_file import (
 from segnode.checkpoint.yaml_file import read_yaml
 from segnode.config import Config
 from segnode.errors import CheckpointError, ConfigError
+from segnode.model.architecture import TORCHVISION
 
 DEMO_MODEL: Final = Path(__file__).resolve().parents[1] / 'demo' / 'mask_rcnn_demo.yaml'
 # torchvision numbers its classes by COCO's sparse category ids, 1 to 90.
 SPARSE_IDS: Final = tuple(range(1, 91))
 SPARSE_NAMES: Final = tuple(COCO_CATEGORIES.get(i, 'N/A') for i in SPARSE_IDS)
+
+
+def named_model(name: str) -> Preset | Path:
+    """Return the preset or the file that a model's name stands for; no name is the demo's.
+
+    Raises:
+        ConfigError: neither a preset nor a file.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    path = Path(name).expanduser() if name else DEMO_MODEL
+    if not path.exists():
+        raise ConfigError(unknown_model(name))
+    return path
 
 
 def load_model(config: Config) -> NativeModel | TorchScriptModel:
@@ -49,12 +66,10 @@ def load_model(config: Config) -> NativeModel | TorchScriptModel:
         ConfigError: the model is neither preset nor file, or a key, name or class list does not
             fit.
     """
-    if config.model in PRESETS:
+    path = named_model(config.model)
+    if isinstance(path, Preset):
         _check_backend(config, 'native')
-        return _load_preset(config)
-    path = Path(config.model).expanduser() if config.model else DEMO_MODEL
-    if config.model and not path.exists():
-        raise ConfigError(unknown_model(config.model))
+        return _load_preset(config, path)
     check_file(path, 'a model config')
     kind = weights_kind(path)
     if kind == 'torchscript':
@@ -82,12 +97,11 @@ def _check_backend(config: Config, backend: str) -> None:
         )
 
 
-def _load_preset(config: Config) -> NativeModel:
-    preset = PRESETS[config.model]
+def _load_preset(config: Config, preset: Preset) -> NativeModel:
     path = _weights_path(config.weights or preset.url)
     published = digest(path, preset.checksum.algorithm).startswith(preset.checksum.prefix)
     stored = read_weights(path)
-    if preset.architecture.family == 'torchvision':
+    if preset.architecture.semantics is TORCHVISION:
         architecture, state = torchvision.fit_weights(stored.tensors, path, published=published)
     else:
         architecture = preset.architecture
@@ -108,7 +122,7 @@ def _load_preset(config: Config) -> NativeModel:
 
 
 def _load_detectron2(config: Config, path: Path) -> NativeModel:
-    model = detectron2.read_config(path)
+    model = read_config(path)
     weights = _weights_path(config.weights) if config.weights else _config_weights(path, model)
     stored = read_weights(weights)
     names = _class_names(config, stored.metadata, model.architecture.num_classes)
@@ -160,7 +174,7 @@ def _weights_path(location: str) -> Path:
     return path
 
 
-def _config_weights(path: Path, model: detectron2.Detectron2Config) -> Path:
+def _config_weights(path: Path, model: Detectron2Config) -> Path:
     """Return the file that MODEL.WEIGHTS names; a config never has anything fetched."""
     expected = f'{path}: MODEL.WEIGHTS: expected a file, found'
     if not model.weights:

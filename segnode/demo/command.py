@@ -46,7 +46,9 @@ from segnode.evaluation.metrics import (
     coco_results,
     label_image_rles,
 )
-from segnode.predict import check_size, find_images, write_picture
+from segnode.percentiles import Percentiles
+from segnode.picture_files import find_images
+from segnode.predict import check_size, write_picture
 from segnode.shipped import shipped_file
 
 IMAGE_HW = (480, 640)
@@ -198,7 +200,7 @@ def photographs(folder: Path, annotations: Path | None, limit: int | None) -> Ma
         ImageError: there is none.
         AnnotationError: the annotations cannot be used.
     """
-    from segnode.image import read_image
+    from segnode.picture_files import read_image
 
     truth = None if annotations is None else Annotations.read(annotations)
     paths = []
@@ -292,8 +294,8 @@ def detections_of(answer: Answer, names: Sequence[str]) -> Any:
 
 def draw(path: Path, image_path: Path, answer: Answer) -> None:
     """Write the picture of a frame with what the planner got, scores of 0.5 and more."""
-    from segnode.image import read_image
-    from segnode.overlay import draw_overlay
+    from segnode.live.overlay import draw_overlay
+    from segnode.picture_files import read_image
 
     count = sum(row['score'] >= OVERLAY_SCORE for row in answer.detections)
     shown = Answer(answer.detections[:count], answer.label_path)
@@ -318,9 +320,7 @@ def _report(
     )
     draw(overlay, material.paths[index], answers[stamp])
     stages = stage_summary(steady.stages_ms)
-    age_p50_ms, age_p95_ms = np.percentile(
-        [age_s * 1e3 for age_s, _ in steady.answers.values()], (50, 95)
-    )
+    age_ms = Percentiles.interpolated([age_s * 1e3 for age_s, _ in steady.answers.values()])
     if stages:
         say(stage_table(stages))
         say()
@@ -332,7 +332,7 @@ def _report(
         'dropped': steady.dropped_total + steady.lost,
         'mask_ap': mask.ap,
         'box_ap': box.ap,
-        'age_p50_ms': round(float(age_p50_ms)),
+        'age_p50_ms': round(float(age_ms.p50)),
         'rate_hz': steady.answered_hz,
         'burst_received': burst.received,
         'burst_published': burst.published,
@@ -343,7 +343,7 @@ def _report(
         more = {
             'mask_ap50': mask.ap50,
             'box_ap50': box.ap50,
-            'age_p95_ms': float(age_p95_ms),
+            'age_p95_ms': float(age_ms.p95),
             'steady': steady.summary(),
             'burst': burst.summary(),
             'stages_ms': stages,

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou, roi_align
+from torchvision.ops import box_iou
+from torchvision.ops import roi_align as torchvision_roi_align
 
 from segnode.demo.training_data import Target
+from segnode.kernels.plain.nms import nms
+from segnode.kernels.plain.roi_align import roi_align
 from segnode.model.anchors import make_anchors
+from segnode.model.architecture import Pooler
 from segnode.model.mask_rcnn import MaskRCNN
-from segnode.model.roi_align import assign_levels, multilevel_roi_align
 from segnode.model.rpn import select_proposals
 
 RPN_IOU = (0.3, 0.7)
@@ -65,10 +68,10 @@ def mask_rcnn_losses(
         targets: ground truth of each image, at least one instance each.
         rois_per_image: proposals sampled for the heads.
     """
-    features = model.backbone(images)
-    logits, deltas = model.proposal_generator.rpn_head(features)
+    features, logits, deltas = model.parts(lambda _: None).trunk(images)
+    image_hw = (images.shape[-2], images.shape[-1])
     anchors = make_anchors(
-        model.architecture, [feature.shape[-2:] for feature in features], images.device
+        model.architecture, model.architecture.feature_hw(image_hw), images.device
     )
     objectness, anchor_box = _rpn_losses(model, logits, deltas, torch.cat(anchors), targets)
     with torch.no_grad():
@@ -76,9 +79,10 @@ def mask_rcnn_losses(
             [x.detach().float() for x in logits],
             [x.detach().float() for x in deltas],
             anchors,
-            (images.shape[-2], images.shape[-1]),
+            image_hw,
             dataclasses.replace(model.architecture, rpn_pre_nms_topk=TRAIN_PRE_NMS_TOPK),
             TRAIN_POST_NMS_TOPK,
+            nms,
         )
         sampled = [
             _sample_rois(boxes[valid], target, rois_per_image)
@@ -150,20 +154,9 @@ def _sample_rois(proposals: Tensor, target: Target, count: int) -> _Rois:
     return _Rois(boxes[rows], match[rows], torch.cat((class_ids, background)))
 
 
-def _pool(
-    model: MaskRCNN, features: list[Tensor], boxes: list[Tensor], resolution: int, sampling: int
-) -> Tensor:
-    rois = torch.cat(boxes)
+def _pool(features: list[Tensor], boxes: list[Tensor], pooler: Pooler) -> Tensor:
     image_index = torch.cat([torch.full((len(b),), k) for k, b in enumerate(boxes)])
-    return multilevel_roi_align(
-        features,
-        rois,
-        image_index,
-        assign_levels(rois, model.architecture.family),
-        resolution=resolution,
-        sampling_ratio=sampling,
-        aligned=True,
-    )
+    return roi_align(features, torch.cat(boxes), image_index, pooler)
 
 
 def _box_losses(
@@ -171,13 +164,7 @@ def _box_losses(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy over classes, and L1 of the true class's deltas per RoI."""
     architecture, heads = model.architecture, model.roi_heads
-    pooled = _pool(
-        model,
-        features,
-        [rois.boxes for rois in sampled],
-        architecture.box_pooler_resolution,
-        architecture.box_sampling_ratio,
-    )
+    pooled = _pool(features, [rois.boxes for rois in sampled], architecture.box_pooler)
     scores, deltas = heads.box_predictor(heads.box_head(pooled))
     class_ids = torch.cat([rois.class_ids for rois in sampled])
     wanted = torch.where(class_ids < 0, architecture.num_classes, class_ids)
@@ -194,17 +181,10 @@ def _mask_loss(
     model: MaskRCNN, features: list[Tensor], sampled: list[_Rois], targets: list[Target]
 ) -> Tensor:
     """Binary cross-entropy of the true class's mask over the positive RoIs."""
-    architecture = model.architecture
     positive = [rois.class_ids >= 0 for rois in sampled]
     boxes = [rois.boxes[rows] for rois, rows in zip(sampled, positive, strict=True)]
     class_ids = torch.cat([r.class_ids[rows] for r, rows in zip(sampled, positive, strict=True)])
-    pooled = _pool(
-        model,
-        features,
-        boxes,
-        architecture.mask_pooler_resolution,
-        architecture.mask_sampling_ratio,
-    )
+    pooled = _pool(features, boxes, model.architecture.mask_pooler)
     logits = model.roi_heads.mask_head(pooled).float()
     logits = logits[torch.arange(len(class_ids)), class_ids]
     with torch.no_grad():
@@ -222,5 +202,5 @@ def _mask_loss(
 def _mask_targets(masks: Tensor, boxes: Tensor, match: Tensor, side: int) -> Tensor:
     """(R, side, side) float32 zeros and ones: each box's instance, cut out and resized."""
     rois = torch.cat((match[:, None].float(), boxes), 1)
-    cut = roi_align(masks[:, None].float(), rois, side, 1.0, 0, aligned=True)
+    cut = torchvision_roi_align(masks[:, None].float(), rois, side, 1.0, 0, aligned=True)
     return torch.ge(cut[:, 0], 0.5).float()

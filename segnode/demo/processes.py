@@ -295,8 +295,8 @@ class Show:
         full, bare = environments(self._output / 'ros')
         files = [part for path in self._parameter_files for part in ('--params-file', str(path))]
         node = ['-m', 'segnode', 'node', '--ros-args', *files, '-r', f'image:={TOPIC}']
-        camera = ['-m', 'segnode.ros.camera', '--topic', TOPIC, str(image_list)]
-        planner = ['-m', 'segnode.ros.planner', '--node', NODE_NAME, str(answers)]
+        camera = ['-m', 'segnode.ros.demo_camera', '--topic', TOPIC, str(image_list)]
+        planner = ['-m', 'segnode.ros.demo_planner', '--node', NODE_NAME, str(answers)]
         self._spawn('planner', planner, full, self._events)
         self._spawn('node', node, full, None)
         self._spawn('camera', camera, bare, self._events)

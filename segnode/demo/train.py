@@ -30,6 +30,7 @@ from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
+from segnode.checkpoint.detectron2_config import DEFAULTS, config_keys
 from segnode.config import Config, Filter
 from segnode.demo.losses import mask_rcnn_losses
 from segnode.demo.scene import (
@@ -45,7 +46,7 @@ from segnode.evaluation.annotations import Annotations
 from segnode.evaluation.metrics import average_precision, coco_results, label_image_rles
 from segnode.image import Image
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import Conv
+from segnode.model.conv import Conv
 from segnode.model.mask_rcnn import MaskRCNN
 
 MODEL_NAME = 'mask_rcnn_demo'
@@ -81,65 +82,23 @@ CLIP_NORM = 5.0
 
 
 def detectron2_config(architecture: Architecture) -> dict[str, Any]:
-    """The config of a model of this shape, in Detectron2's keys."""
-    return {
+    """The config of a model of this shape: what differs from Detectron2's defaults."""
+    keys: dict[str, Any] = {
         'VERSION': 2,
-        'INPUT': {
-            'FORMAT': architecture.color,
-            'MASK_FORMAT': 'bitmask',
-            'MIN_SIZE_TEST': architecture.short_side,
-            'MAX_SIZE_TEST': architecture.long_side,
-        },
-        'MODEL': {
-            'META_ARCHITECTURE': 'GeneralizedRCNN',
-            'WEIGHTS': f'{MODEL_NAME}.safetensors',
-            'MASK_ON': True,
-            'PIXEL_MEAN': list(architecture.pixel_mean),
-            'PIXEL_STD': list(architecture.pixel_std),
-            'BACKBONE': {'NAME': 'build_resnet_fpn_backbone'},
-            'RESNETS': {
-                'DEPTH': architecture.depth,
-                'NUM_GROUPS': architecture.num_groups,
-                'WIDTH_PER_GROUP': architecture.width_per_group,
-                'STEM_OUT_CHANNELS': architecture.stem_out_channels,
-                'RES2_OUT_CHANNELS': architecture.res2_out_channels,
-                'STRIDE_IN_1X1': architecture.stride_in_1x1,
-                'OUT_FEATURES': ['res2', 'res3', 'res4', 'res5'],
-            },
-            'FPN': {
-                'IN_FEATURES': ['res2', 'res3', 'res4', 'res5'],
-                'OUT_CHANNELS': architecture.fpn_channels,
-            },
-            'ANCHOR_GENERATOR': {
-                'SIZES': [list(sizes) for sizes in architecture.anchor_sizes],
-                'ASPECT_RATIOS': [list(architecture.anchor_ratios[0])],
-            },
-            'PROPOSAL_GENERATOR': {'NAME': 'RPN'},
-            'RPN': {
-                'IN_FEATURES': ['p2', 'p3', 'p4', 'p5', 'p6'],
-                'PRE_NMS_TOPK_TEST': architecture.rpn_pre_nms_topk,
-                'POST_NMS_TOPK_TEST': architecture.rpn_post_nms_topk,
-            },
-            'ROI_HEADS': {
-                'NAME': 'StandardROIHeads',
-                'IN_FEATURES': ['p2', 'p3', 'p4', 'p5'],
-                'NUM_CLASSES': architecture.num_classes,
-                'SCORE_THRESH_TEST': architecture.score_threshold,
-            },
-            'ROI_BOX_HEAD': {
-                'NAME': 'FastRCNNConvFCHead',
-                'NUM_FC': len(architecture.box_fc_dims),
-                'FC_DIM': architecture.box_fc_dims[0],
-                'POOLER_RESOLUTION': architecture.box_pooler_resolution,
-            },
-            'ROI_MASK_HEAD': {
-                'NAME': 'MaskRCNNConvUpsampleHead',
-                'NUM_CONV': len(architecture.mask_conv_dims),
-                'CONV_DIM': architecture.mask_conv_dims[0],
-                'POOLER_RESOLUTION': architecture.mask_pooler_resolution,
-            },
-        },
+        'MODEL.WEIGHTS': f'{MODEL_NAME}.safetensors',
+        'INPUT.MASK_FORMAT': 'bitmask',
     }
+    for key, value in config_keys(architecture).items():
+        if value != DEFAULTS[key]:
+            keys[key] = value
+    nested: dict[str, Any] = {}
+    for key, value in keys.items():
+        *sections, name = key.split('.')
+        section = nested
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return nested
 
 
 def initialise(model: MaskRCNN) -> None:

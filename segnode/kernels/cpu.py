@@ -17,7 +17,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,14 @@ from torch import Tensor
 
 from segnode.errors import OutOfMemoryError
 from segnode.kernels.resampling import PreprocessPlan, ResampleTable
+from segnode.model.architecture import Pooler, Rule
+from segnode.model.pooler import assign_levels
 
 # Of cpu.c.
 INTERFACE = 1
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-_FAMILIES = ('detectron2', 'torchvision')
+_RULES = ('detectron2', 'torchvision')
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     'segnode_resample_columns': (
         *(_POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _INT),
@@ -238,13 +240,28 @@ class CpuKernels:
             raise OutOfMemoryError('no memory for the weights of RoIAlign')
         return pooled
 
+    def pool(
+        self, features: list[Tensor], boxes: Tensor, image_index: Tensor, pooler: Pooler
+    ) -> Tensor:
+        """Pool every RoI from the level that its size gives it, see ``model.steps.RoIAlign``."""
+        return self.roi_align(
+            features[: len(pooler.strides)],
+            [1.0 / stride for stride in pooler.strides],
+            boxes,
+            image_index,
+            assign_levels(boxes, pooler),
+            resolution=pooler.resolution,
+            sampling_ratio=pooler.sampling_ratio,
+            aligned=pooler.aligned,
+        )
+
     def paste_masks(
         self,
         probabilities: npt.NDArray[np.float32],
         boxes_xyxy: npt.NDArray[np.float32],
         image_hw: tuple[int, int],
         threshold: float,
-        paste: Literal['detectron2', 'torchvision'],
+        paste: Rule,
     ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.bool_]], npt.NDArray[np.int64]]:
         """Paste masks, each into a crop of its own.
 
@@ -270,7 +287,7 @@ class CpuKernels:
             raise ValueError(f'expected boxes ({count}, 4) for the masks, found {boxes.shape}')
         extents = np.empty((count, 4), np.int64)
         areas = np.empty(count, np.int64)
-        how = (*image_hw, threshold, _FAMILIES.index(paste))
+        how = (*image_hw, threshold, _RULES.index(paste))
         self._library.segnode_paste_extents(
             boxes.ctypes.data, count, cells, *how, extents.ctypes.data
         )

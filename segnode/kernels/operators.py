@@ -12,52 +12,28 @@ import os
 import subprocess
 from dataclasses import dataclass
 from traceback import walk_tb
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from segnode.errors import first_line
+from segnode.kernels.cpu import cpu_kernels
+from segnode.kernels.plain.nms import nms, nms_static
+from segnode.kernels.plain.paste import paste_labels_static
+from segnode.kernels.plain.preprocess import preprocess_static
+from segnode.kernels.plain.roi_align import roi_align, roi_align_static
 from segnode.kernels.resampling import PreprocessPlan
-from segnode.kernels.static_paste import paste_labels_static
-from segnode.kernels.static_preprocess import preprocess_static
-from segnode.model.nms import nms_static
-from segnode.model.roi_align import multilevel_roi_align_static
-from segnode.paste import Paste
+from segnode.model.architecture import Rule
+from segnode.model.nms import NMS
+from segnode.model.steps import RoIAlign
 
 # The oldest NVIDIA GPUs that Triton compiles for.
 OLDEST_CAPABILITY = (7, 0)
 
 
-class NMS(Protocol):
-    """See ``segnode.model.nms.nms_static``."""
-
-    def __call__(
-        self, boxes: Tensor, valid: Tensor, threshold: float | Tensor, groups: Tensor | None = None
-    ) -> Tensor:
-        """Map (..., K, 4) boxes, highest score first, to (..., K) bool, those that stay."""
-        ...
-
-
-class RoIAlign(Protocol):
-    """See ``segnode.model.roi_align.multilevel_roi_align_static``."""
-
-    def __call__(
-        self,
-        features: list[Tensor],
-        boxes: Tensor,
-        image_index: Tensor,
-        *,
-        resolution: int,
-        sampling_ratio: int,
-        aligned: bool,
-        family: Literal['detectron2', 'torchvision'],
-    ) -> Tensor:
-        """Map p2 to p5 and (R, 4) boxes to (R, C, S, S), channels_last."""
-        ...
-
-
 class PasteLabels(Protocol):
-    """See ``segnode.kernels.static_paste.paste_labels_static``."""
+    """See ``segnode.kernels.plain.paste.paste_labels_static``."""
 
     def __call__(
         self,
@@ -69,14 +45,14 @@ class PasteLabels(Protocol):
         threshold: Tensor,
         min_area: Tensor,
         max_area: Tensor,
-        paste: Paste,
+        paste: Rule,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Map (N, D, M, M) to labels (N, H, W), areas (N, D) and which stay (N, D)."""
         ...
 
 
 class Preprocess(Protocol):
-    """See ``segnode.kernels.static_preprocess.preprocess_static``."""
+    """See ``segnode.kernels.plain.preprocess.preprocess_static``."""
 
     def __call__(
         self,
@@ -93,7 +69,7 @@ class Preprocess(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """The steps around the network, none of which synchronises with the host.
+    """The steps around the network, one row of them for every way to run it.
 
     Attributes:
         description: what they are and, where it is not Triton, why, for people.
@@ -110,21 +86,38 @@ class Operators:
     preprocess: Preprocess
 
 
+def exact_operators(device: torch.device) -> Operators:
+    """Return the operators that work on exactly what is there, which suits a CPU.
+
+    NMS and RoIAlign may synchronise with the host. On a CPU RoIAlign is compiled where it was
+    built.
+    """
+    kernels = cpu_kernels() if device.type == 'cpu' else None
+    return Operators(
+        description='PyTorch' if kernels is None else 'compiled for CPUs',
+        nms=nms,
+        roi_align=roi_align if kernels is None else kernels.pool,
+        paste_labels=paste_labels_static,
+        preprocess=preprocess_static,
+    )
+
+
 def select_operators(device: torch.device) -> Operators:
     """Return the Triton kernels where they run, else their twins in plain PyTorch.
 
-    On a GPU it runs the smallest kernel once: Triton may be installed and yet unable to compile
-    for want of a C compiler or of Python's headers. ``SEGNODE_TRITON=0`` refuses Triton.
+    None of them synchronises with the host. On a GPU it runs the smallest kernel once: Triton may
+    be installed and yet unable to compile for want of a C compiler or of Python's headers.
+    ``SEGNODE_TRITON=0`` refuses Triton.
     """
     reason = _obstacle(device)
     if reason is not None:
         return plain_operators(reason)
     import triton
 
-    from segnode.kernels.nms import nms
-    from segnode.kernels.paste import paste_labels
-    from segnode.kernels.preprocess import preprocess
-    from segnode.kernels.roi_align import roi_align
+    from segnode.kernels.triton.nms import nms
+    from segnode.kernels.triton.paste import paste_labels
+    from segnode.kernels.triton.preprocess import preprocess
+    from segnode.kernels.triton.roi_align import roi_align
 
     return Operators(
         description=f'Triton {triton.__version__}',
@@ -140,7 +133,7 @@ def plain_operators(reason: str) -> Operators:
     return Operators(
         description=f'PyTorch ({reason})',
         nms=nms_static,
-        roi_align=multilevel_roi_align_static,
+        roi_align=roi_align_static,
         paste_labels=paste_labels_static,
         preprocess=preprocess_static,
     )
@@ -188,11 +181,10 @@ def _obstacle(device: torch.device) -> str | None:
     except ImportError as error:
         return f'Triton cannot be imported: {error}'
     try:
-        from segnode.kernels.nms import nms
+        from segnode.kernels.triton.nms import nms
 
         boxes = torch.zeros((1, 4), device=device)
         nms(boxes, torch.ones(1, dtype=torch.bool, device=device), 0.5)
     except failures as error:
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        return f'Triton cannot compile: {line}'
+        return f'Triton cannot compile: {first_line(error)}'
     return None

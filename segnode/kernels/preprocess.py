@@ -1,181 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""From frames on the device to the network's input in Triton, Pillow's resize bit for bit.
+"""From an image to the network's input, exactly as the checkpoint's family does it.
 
-One kernel is a pass into uint8; the other is the last pass, over the rows, and reorders,
-normalises and pads on the way out.
-
-Shapes: N frames, H and W of a frame, H' and W' of the padded network input.
+Detectron2 resizes uint8 pixels with Pillow's antialiased bilinear filter and then normalises;
+torchvision normalises first and resizes float pixels without antialiasing.
 """
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
 import torch
-import triton
-import triton.language as tl
+import torch.nn.functional as F
 from torch import Tensor
 
-from segnode.kernels.resampling import PRECISION_BITS, PreprocessPlan, ResampleTable
-from segnode.kernels.static_preprocess import preprocess_static
+from segnode.image import Image
+from segnode.kernels.cpu import CpuPlan, cpu_kernels, cpu_plan
+from segnode.kernels.resampling import prepare_preprocess
+from segnode.model.architecture import Architecture, Rule
 
-# Rows and values (three a pixel) of a program: eight values a thread with four warps.
-TILE_HW = (4, 256)
 
+def resized_hw(
+    image_hw: tuple[int, int],
+    short_side: int,
+    long_side: int,
+    resize: Rule = 'detectron2',
+) -> tuple[int, int]:
+    """Return height and width of the network input before padding.
 
-def preprocess(
-    frames: Tensor, plan: PreprocessPlan, mean: Tensor, std: Tensor, swap: bool, dtype: torch.dtype
-) -> Tensor:
-    """As ``segnode.kernels.static_preprocess.preprocess_static``, its twin.
-
-    torchvision's resize of floats is that twin itself: PyTorch has a kernel for it.
+    Sources: Detectron2's ``ResizeShortestEdge.get_output_shape`` (rounds half up) and
+    torchvision's ``_resize_image_and_masks`` (rounds down). A ``short_side`` of 0 keeps the size.
     """
-    if plan.last is None:
-        return preprocess_static(frames, plan, mean, std, swap, dtype)
-    n = len(frames)
-    (new_h, new_w), (padded_h, padded_w) = plan.size_hw, plan.padded_hw
-    output = torch.empty(
-        (n, 3, padded_h, padded_w),
-        dtype=dtype,
-        device=frames.device,
-        memory_format=torch.channels_last,
+    height, width = image_hw
+    if short_side == 0:
+        return height, width
+    if resize == 'torchvision':
+        scale = min(short_side / min(image_hw), long_side / max(image_hw))
+        return max(int(height * scale), 1), max(int(width * scale), 1)
+    scale = short_side / min(image_hw)
+    new_h, new_w = (short_side, scale * width) if height < width else (scale * height, short_side)
+    if max(new_h, new_w) > long_side:
+        scale = long_side / max(new_h, new_w)
+        new_h, new_w = new_h * scale, new_w * scale
+    return max(int(new_h + 0.5), 1), max(int(new_w + 0.5), 1)
+
+
+def resize_pixels(pixels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) uint8 by Pillow's two-pass fixed-point bilinear filter."""
+    if pixels.shape[:2] == size_hw:
+        return pixels
+    resized = PIL.Image.fromarray(np.ascontiguousarray(pixels)).resize(
+        (size_hw[1], size_hw[0]), PIL.Image.Resampling.BILINEAR
     )
-    block_h, block_w = TILE_HW
-    pixels = frames.contiguous()
-    with torch.cuda.device_of(frames):
-        for table in plan.passes:
-            pixels = _resample(pixels, table)
-        grid = (triton.cdiv(padded_w * 3, block_w), triton.cdiv(padded_h, block_h), n)
-        _last_pass_kernel[grid](
-            pixels,
-            plan.last.first,
-            plan.last.weights,
-            mean,
-            std,
-            output,
-            plan.last.source,
-            new_h,
-            new_w,
-            padded_h,
-            padded_w,
-            len(plan.last.weights),
-            int(swap),
-            bits=PRECISION_BITS,
-            block_h=block_h,
-            block_w=block_w,
-            num_warps=4,
-            enable_fp_fusion=False,
+    return np.asarray(resized)
+
+
+def preprocess(image: Image, size_hw: tuple[int, int], architecture: Architecture) -> Tensor:
+    """Return the padded, normalised network input of one image.
+
+    Args:
+        image: any size.
+        size_hw: from ``resized_hw``.
+        architecture: gives colour order, mean, deviation, resize and padding.
+
+    Returns:
+        (3, H', W') float32 on the CPU, H' and W' multiples of ``size_divisibility``; the padding
+        is zero, at the bottom and on the right.
+    """
+    swap = image.order.upper() != architecture.color
+    kernels = cpu_kernels()
+    if kernels is not None:
+        image_hw = (image.height, image.width)
+        plan = _cpu_plan(
+            image_hw, size_hw, architecture.semantics.resize, architecture.size_divisibility
         )
-    return output
+        if plan is not None:
+            values = _pixel_values(architecture.pixel_mean, architecture.pixel_std, swap)
+            return kernels.preprocess(image.pixels, plan, values, swap)
+    mean = torch.tensor(architecture.pixel_mean).view(3, 1, 1)
+    std = torch.tensor(architecture.pixel_std).view(3, 1, 1)
+    torchvision = architecture.semantics.resize == 'torchvision'
+    pixels = image.pixels if torchvision else resize_pixels(image.pixels, size_hw)
+    # torch cannot wrap negative strides or read-only memory; the copy is planar already.
+    planar = np.ascontiguousarray((pixels[..., ::-1] if swap else pixels).transpose(2, 0, 1))
+    x = torch.from_numpy(planar if planar.flags.writeable else planar.copy())
+    normalised = (x.float() - mean) / std
+    if torchvision and image.pixels.shape[:2] != size_hw:
+        normalised = F.interpolate(
+            normalised[None], size=size_hw, mode='bilinear', align_corners=False
+        )[0]
+    step = architecture.size_divisibility
+    return F.pad(normalised, (0, -size_hw[1] % step, 0, -size_hw[0] % step))
 
 
-def _resample(pixels: Tensor, table: ResampleTable) -> Tensor:
-    """Resample one dimension of (N, H, W, 3) uint8."""
-    shape = list(pixels.shape)
-    lines, inner = math.prod(shape[: table.dim]), math.prod(shape[table.dim + 1 :])
-    shape[table.dim] = len(table.first)
-    resampled = torch.empty(shape, dtype=torch.uint8, device=pixels.device)
-    block_h, block_w = TILE_HW
-    grid = (triton.cdiv(len(table.first) * inner, block_w), triton.cdiv(lines, block_h))
-    _pass_kernel[grid](
-        pixels,
-        table.first,
-        table.weights,
-        resampled,
-        lines,
-        table.source,
-        len(table.first),
-        inner,
-        len(table.weights),
-        bits=PRECISION_BITS,
-        block_h=block_h,
-        block_w=block_w,
-        num_warps=4,
+@lru_cache(maxsize=8)
+def _cpu_plan(
+    image_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    resize: Rule,
+    size_divisibility: int,
+) -> CpuPlan | None:
+    return cpu_plan(
+        prepare_preprocess(
+            image_hw,
+            size_hw,
+            torch.device('cpu'),
+            resize=resize,
+            size_divisibility=size_divisibility,
+        )
     )
-    return resampled
 
 
-@triton.jit(do_not_specialize=['lines', 'extent', 'new_extent', 'inner', 'taps'])
-def _pass_kernel(
-    source,
-    first,
-    weights,
-    target,
-    lines,
-    extent,
-    new_extent,
-    inner,
-    taps,
-    bits: tl.constexpr,
-    block_h: tl.constexpr,
-    block_w: tl.constexpr,
-):
-    """Resample the middle dimension of (lines, extent, inner)."""
-    value = tl.program_id(0) * block_w + tl.arange(0, block_w)
-    line = tl.program_id(1) * block_h + tl.arange(0, block_h)
-    position = value // inner
-    within = value % inner
-    inside = position < new_extent
-    read = (line < lines)[:, None] & inside[None, :]
-    start = tl.load(first + position, mask=inside, other=0)
-    source_line = source + (line.to(tl.int64) * extent * inner)[:, None]
-    total = tl.full([block_h, block_w], 1 << (bits - 1), tl.int32)
-    for tap in range(taps):
-        weight = tl.load(weights + tap * new_extent + position, mask=inside, other=0)
-        # Beyond the source the weight is zero, whatever is read.
-        place = tl.minimum(start + tap, extent - 1) * inner + within
-        pixel = tl.load(source_line + place[None, :], mask=read, other=0)
-        total += pixel.to(tl.int32) * weight[None, :]
-    total = tl.minimum(tl.maximum(total >> bits, 0), 255)
-    target_line = target + (line.to(tl.int64) * new_extent * inner)[:, None]
-    tl.store(target_line + value[None, :], total.to(tl.uint8), mask=read)
-
-
-@triton.jit(do_not_specialize=['height', 'new_h', 'new_w', 'padded_h', 'padded_w', 'taps', 'swap'])
-def _last_pass_kernel(
-    source,
-    first,
-    weights,
-    mean,
-    std,
-    output,
-    height,
-    new_h,
-    new_w,
-    padded_h,
-    padded_w,
-    taps,
-    swap,
-    bits: tl.constexpr,
-    block_h: tl.constexpr,
-    block_w: tl.constexpr,
-):
-    """Resample the rows of (N, height, W, 3), reorder, normalise and pad."""
-    value = tl.program_id(0) * block_w + tl.arange(0, block_w)
-    y = tl.program_id(1) * block_h + tl.arange(0, block_h)
-    frame = tl.program_id(2).to(tl.int64)
-    x = value // 3
-    channel = value % 3
-    there = y < new_h
-    read = there[:, None] & (x < new_w)[None, :]
-    start = tl.load(first + y, mask=there, other=0)
-    place = x * 3 + tl.where(swap != 0, 2 - channel, channel)
-    source += frame * height * new_w * 3
-    total = tl.full([block_h, block_w], 1 << (bits - 1), tl.int32)
-    for tap in range(taps):
-        weight = tl.load(weights + tap * new_h + y, mask=there, other=0)
-        row = tl.minimum(start + tap, height - 1).to(tl.int64) * new_w * 3
-        pixel = tl.load(source + row[:, None] + place[None, :], mask=read, other=0)
-        total += pixel.to(tl.int32) * weight[:, None]
-    total = tl.minimum(tl.maximum(total >> bits, 0), 255).to(tl.float32)
-    shift = tl.load(mean + channel)[None, :]
-    scale = tl.load(std + channel)[None, :] + tl.zeros_like(total)
-    normalised = tl.where(read, tl.div_rn(total - shift, scale), 0.0)
-    output += frame * padded_h * padded_w * 3
-    target_row = output + (y.to(tl.int64) * padded_w * 3)[:, None]
-    tl.store(
-        target_row + value[None, :],
-        normalised.to(output.dtype.element_ty),
-        mask=(y < padded_h)[:, None] & (x < padded_w)[None, :],
-    )
+@lru_cache(maxsize=8)
+def _pixel_values(
+    mean: tuple[float, ...], std: tuple[float, ...], swap: bool
+) -> npt.NDArray[np.float32]:
+    """Return (3, 256) float32, what a pixel of each of the image's channels becomes."""
+    value = torch.arange(256, dtype=torch.float32)
+    planes = (value - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
+    values: npt.NDArray[np.float32] = (planes.flip(0) if swap else planes).numpy()
+    return values

@@ -11,12 +11,13 @@ integers of 22 fractional bits. Source: ``precompute_coeffs``, ``normalize_coeff
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import PIL
 import torch
 from torch import Tensor
+
+from segnode.model.architecture import Rule
 
 PRECISION_BITS = 22
 
@@ -52,7 +53,7 @@ class PreprocessPlan:
         image_hw: size of the frames.
         size_hw: the network's input before padding.
         padded_hw: the network's input.
-        family: whose resize to follow.
+        resize: by whose rule.
         passes: those before the last, each into uint8.
         last: over ROWS, of one tap where nothing is left to resize; None for torchvision.
     """
@@ -60,7 +61,7 @@ class PreprocessPlan:
     image_hw: tuple[int, int]
     size_hw: tuple[int, int]
     padded_hw: tuple[int, int]
-    family: Literal['detectron2', 'torchvision']
+    resize: Rule
     passes: tuple[ResampleTable, ...]
     last: ResampleTable | None
 
@@ -70,30 +71,30 @@ def prepare_preprocess(
     size_hw: tuple[int, int],
     device: torch.device,
     *,
-    family: Literal['detectron2', 'torchvision'] = 'detectron2',
+    resize: Rule = 'detectron2',
     size_divisibility: int = 32,
 ) -> PreprocessPlan:
     """Build the plan of one pair of sizes; it uploads the tables.
 
     Args:
         image_hw: size of the frames.
-        size_hw: from ``segnode.preprocess.resized_hw``.
+        size_hw: from ``segnode.kernels.preprocess.resized_hw``.
         device: of the tables.
-        family: whose resize to follow.
+        resize: by whose rule.
         size_divisibility: the network's input is padded to a multiple of it.
     """
     (height, width), (new_h, new_w) = image_hw, size_hw
     padded_hw = (new_h + -new_h % size_divisibility, new_w + -new_w % size_divisibility)
-    if family == 'torchvision':
-        return PreprocessPlan(image_hw, size_hw, padded_hw, family, (), None)
+    if resize == 'torchvision':
+        return PreprocessPlan(image_hw, size_hw, padded_hw, resize, (), None)
     rows = resample_table(ROWS, height, new_h, device)
     if width == new_w:
-        return PreprocessPlan(image_hw, size_hw, padded_hw, family, (), rows)
+        return PreprocessPlan(image_hw, size_hw, padded_hw, resize, (), rows)
     columns = resample_table(COLUMNS, width, new_w, device)
     if _HEIGHT_FIRST and height - new_h > max(2 * (width - new_w), 0):
         nothing = resample_table(ROWS, new_h, new_h, device)
-        return PreprocessPlan(image_hw, size_hw, padded_hw, family, (rows, columns), nothing)
-    return PreprocessPlan(image_hw, size_hw, padded_hw, family, (columns,), rows)
+        return PreprocessPlan(image_hw, size_hw, padded_hw, resize, (rows, columns), nothing)
+    return PreprocessPlan(image_hw, size_hw, padded_hw, resize, (columns,), rows)
 
 
 def resample_table(dim: int, source: int, target: int, device: torch.device) -> ResampleTable:

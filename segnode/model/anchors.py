@@ -15,15 +15,13 @@ from torch import Tensor
 
 from segnode.model.architecture import Architecture
 
-STRIDES = (4, 8, 16, 32, 64)
-
 
 def base_anchors(architecture: Architecture, level: int) -> Tensor:
     """Return the anchors around (0, 0) of one level: (A, 4) float32 xyxy, network pixels."""
     anchors = []
     for size in architecture.anchor_sizes[level]:
         for ratio in architecture.anchor_ratios[level]:
-            if architecture.family == 'torchvision':
+            if architecture.semantics.anchors == 'torchvision':
                 height = size * math.sqrt(ratio)
                 width = size / math.sqrt(ratio)
             else:
@@ -31,7 +29,7 @@ def base_anchors(architecture: Architecture, level: int) -> Tensor:
                 height = ratio * width
             anchors.append((-width / 2, -height / 2, width / 2, height / 2))
     table = torch.tensor(anchors, dtype=torch.float32)
-    return table.round() if architecture.family == 'torchvision' else table
+    return table.round() if architecture.semantics.anchors == 'torchvision' else table
 
 
 def make_anchors(
@@ -40,13 +38,13 @@ def make_anchors(
     """Return the anchors of every level, each (h * w * A, 4) float32 xyxy in network pixels.
 
     They are ordered by row, column and then base anchor, as the RPN's outputs are flattened.
-    ``feature_hw`` begins with p2, which is a quarter of the padded network input.
+    ``feature_hw`` are the maps' sizes, one a stride of the architecture.
     """
-    padded_h, padded_w = (side * STRIDES[0] for side in feature_hw[0])
+    padded_h, padded_w = (side * architecture.strides[0] for side in feature_hw[0])
     levels = []
     for level, (height, width) in enumerate(feature_hw):
-        stride_y = stride_x = STRIDES[level]
-        if architecture.family == 'torchvision':
+        stride_y = stride_x = architecture.strides[level]
+        if architecture.semantics.anchors == 'torchvision':
             # There p6, half of p5 rounded up, is stretched over the padded image.
             stride_y, stride_x = padded_h // height, padded_w // width
         offset = architecture.anchor_offset

@@ -5,7 +5,83 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, TypeAlias
+
+# A rule is named after the library that made it.
+Rule: TypeAlias = Literal['detectron2', 'torchvision']
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Semantics:
+    """What a family computes in its own way, whatever its weights and config say.
+
+    Attributes:
+        family: whose checkpoints these are.
+        resize: an image's size in the network, and how its pixels get there: uint8 by Pillow's
+            antialiased filter, then normalised; or normalised floats without antialiasing.
+        anchors: Detectron2 sets them a stride apart; torchvision rounds them to whole pixels and
+            spreads them over the padded image.
+        inclusive_sides: a proposal may be exactly as short as the least side, not just longer.
+        least_detection_side: shortest side of a detection before NMS, network pixels; 0 is off.
+        clip_detections: boxes in the input image are clipped to it, and dropped where empty.
+        paste: where a pixel samples a mask, and whether the threshold itself sets it.
+        background_first: the background is class 0 in the family's files. In a network built
+            here it is always the last one.
+    """
+
+    family: Rule
+    resize: Rule
+    anchors: Rule
+    inclusive_sides: bool
+    least_detection_side: float
+    clip_detections: bool
+    paste: Rule
+    background_first: bool
+
+
+DETECTRON2: Final = Semantics(
+    family='detectron2',
+    resize='detectron2',
+    anchors='detectron2',
+    inclusive_sides=False,
+    least_detection_side=0.0,
+    clip_detections=True,
+    paste='detectron2',
+    background_first=False,
+)
+TORCHVISION: Final = Semantics(
+    family='torchvision',
+    resize='torchvision',
+    anchors='torchvision',
+    inclusive_sides=True,
+    least_detection_side=1e-2,
+    clip_detections=False,
+    paste='torchvision',
+    background_first=True,
+)
+
+
+SEMANTICS: Final = {each.family: each for each in (DETECTRON2, TORCHVISION)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooler:
+    """RoIAlign over some levels of the maps.
+
+    Attributes:
+        resolution: side of what is pooled [POOLER_RESOLUTION].
+        sampling_ratio: samples a bin and side; 0 takes as many as pixels fit
+            [POOLER_SAMPLING_RATIO].
+        aligned: half-pixel correction, ROIAlignV2 [POOLER_TYPE].
+        levels: by whose rule an RoI's size picks its level.
+        strides: of the maps that are pooled from, the finest first.
+    """
+
+    resolution: int
+    sampling_ratio: int = 0
+    aligned: bool = True
+    levels: Rule = 'detectron2'
+    strides: tuple[int, ...] = (4, 8, 16, 32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,11 +89,11 @@ class Architecture:
     """Every property of a Mask R-CNN + FPN that changes its answer.
 
     The defaults are those of Detectron2's ``Base-RCNN-FPN.yaml`` with a ResNet-50; names in
-    brackets are the config keys they come from. ``family`` picks the reference semantics where
-    Detectron2 and torchvision differ: resize, anchor rounding, box clean-up and mask paste.
-    Weights are always named and ordered as Detectron2 does (background is the last class).
+    brackets are the config keys they come from. Weights are always named and ordered as
+    Detectron2 does (background is the last class).
 
     Attributes:
+        semantics: what its family computes in its own way.
         depth: layers of the ResNet: 18, 34, 50, 101 or 152 [RESNETS.DEPTH].
         num_groups: groups of the 3x3 convolutions; 32 makes a ResNeXt [RESNETS.NUM_GROUPS].
         width_per_group: bottleneck channels a group in res2 [RESNETS.WIDTH_PER_GROUP].
@@ -28,6 +104,7 @@ class Architecture:
             1e-5 otherwise.
         fpn_channels: channels of p2 to p6 [FPN.OUT_CHANNELS].
         fpn_fuse: how lateral and top-down maps join [FPN.FUSE_TYPE].
+        strides: of the maps that the RPN sees, the finest first.
         anchor_sizes: side in pixels of the anchors of p2 to p6 [ANCHOR_GENERATOR.SIZES].
         anchor_ratios: height / width [ANCHOR_GENERATOR.ASPECT_RATIOS].
         anchor_offset: centre of the first anchor in strides [ANCHOR_GENERATOR.OFFSET].
@@ -37,12 +114,12 @@ class Architecture:
         rpn_post_nms_topk: proposals after NMS [RPN.POST_NMS_TOPK_TEST].
         rpn_nms_threshold: IoU [RPN.NMS_THRESH].
         rpn_min_size: shortest side of a proposal, network pixels [PROPOSAL_GENERATOR.MIN_SIZE].
-        box_pooler_resolution, box_sampling_ratio, box_aligned: RoIAlign [ROI_BOX_HEAD.POOLER_*].
+        box_pooler: RoIAlign [ROI_BOX_HEAD.POOLER_*].
         box_conv_dims: channels of the box head's 3x3 convolutions [ROI_BOX_HEAD.NUM_CONV].
         box_fc_dims: width of each hidden layer [ROI_BOX_HEAD.NUM_FC, FC_DIM].
         box_cls_agnostic: one box for all classes [ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG].
         box_bbox_weights: scale of the box deltas [ROI_BOX_HEAD.BBOX_REG_WEIGHTS].
-        mask_pooler_resolution, mask_sampling_ratio, mask_aligned: RoIAlign [ROI_MASK_HEAD].
+        mask_pooler: RoIAlign [ROI_MASK_HEAD.POOLER_*].
         mask_conv_dims: channels of the mask head's convolutions; the last one is the
             deconvolution's too [ROI_MASK_HEAD.NUM_CONV, CONV_DIM].
         mask_cls_agnostic: one mask for all classes [ROI_MASK_HEAD.CLS_AGNOSTIC_MASK].
@@ -57,7 +134,7 @@ class Architecture:
             [FPN backbone: 32].
     """
 
-    family: Literal['detectron2', 'torchvision'] = 'detectron2'
+    semantics: Semantics = DETECTRON2
     depth: int = 50
     num_groups: int = 1
     width_per_group: int = 64
@@ -67,6 +144,7 @@ class Architecture:
     norm_eps: float = 1e-5
     fpn_channels: int = 256
     fpn_fuse: Literal['sum', 'avg'] = 'sum'
+    strides: tuple[int, ...] = (4, 8, 16, 32, 64)
     anchor_sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
     anchor_ratios: tuple[tuple[float, ...], ...] = ((0.5, 1.0, 2.0),) * 5
     anchor_offset: float = 0.0
@@ -76,16 +154,12 @@ class Architecture:
     rpn_post_nms_topk: int = 1000
     rpn_nms_threshold: float = 0.7
     rpn_min_size: float = 0.0
-    box_pooler_resolution: int = 7
-    box_sampling_ratio: int = 0
-    box_aligned: bool = True
+    box_pooler: Pooler = Pooler(resolution=7)
     box_conv_dims: tuple[int, ...] = ()
     box_fc_dims: tuple[int, ...] = (1024, 1024)
     box_cls_agnostic: bool = False
     box_bbox_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    mask_pooler_resolution: int = 14
-    mask_sampling_ratio: int = 0
-    mask_aligned: bool = True
+    mask_pooler: Pooler = Pooler(resolution=14)
     mask_conv_dims: tuple[int, ...] = (256, 256, 256, 256)
     mask_cls_agnostic: bool = False
     num_classes: int = 80
@@ -98,3 +172,14 @@ class Architecture:
     short_side: int = 800
     long_side: int = 1333
     size_divisibility: int = 32
+
+    @property
+    def mask_side(self) -> int:
+        """M, the side of a mask: the head doubles what is pooled."""
+        return 2 * self.mask_pooler.resolution
+
+    def feature_hw(self, padded_hw: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return height and width of every map that the RPN sees, for a padded input."""
+        return [
+            (-(-padded_hw[0] // stride), -(-padded_hw[1] // stride)) for stride in self.strides
+        ]

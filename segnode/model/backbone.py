@@ -7,14 +7,11 @@ Shapes: N images, C channels, H and W of the map at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
+from segnode.model.conv import Conv
 
 BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -23,65 +20,6 @@ BLOCKS_PER_STAGE = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-
-
-# One call for convolution, bias, residual and ReLU: see fusion.py.
-FusedConv: TypeAlias = Callable[['Conv', Tensor, Tensor | None], Tensor]
-
-
-class Conv(nn.Conv2d):
-    """Convolution, then batch norm (``norm``), a residual and ReLU where asked for."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        norm: bool = False,
-        relu: bool = False,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel,
-            stride=stride,
-            padding=kernel // 2,
-            groups=groups,
-            bias=not norm,
-        )
-        self.norm = nn.BatchNorm2d(out_channels) if norm else None
-        self.relu = relu
-        self.fused: FusedConv | None = None
-
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Map (N, C_in, H, W) to (N, C_out, H', W'); a ``residual`` is added before the ReLU."""
-        # A neighbour may have had to stay in float32.
-        x = x.to(self.weight.dtype)
-        residual = None if residual is None else residual.to(self.weight.dtype)
-        if self.fused is not None:
-            return self.fused(self, x, residual)
-        x = super().forward(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        if residual is not None:
-            x = x + residual
-        return F.relu(x) if self.relu else x
-
-    @torch.no_grad()
-    def fold_norm(self) -> None:
-        """Move the batch norm's running statistics into weight and bias, and drop it."""
-        if self.norm is None:
-            return
-        norm = self.norm
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        self.weight.mul_(scale[:, None, None, None])
-        self.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
-        self.norm = None
 
 
 class BasicBlock(nn.Module):

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import Conv
 from segnode.model.boxes import box_sides, clip_boxes, decode_boxes, top_k
-from segnode.model.nms import Suppress, nms
+from segnode.model.conv import Conv
+from segnode.model.nms import NMS
 from segnode.model.rpn import Proposals
 
 
@@ -42,6 +42,33 @@ class BoxDetections:
     overflow: Tensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds the answer: numbers, or scalars on the device that may change between frames.
+
+    Attributes:
+        proposals: P.
+        capacity: D.
+        candidates: K, None for as many as there are.
+        score_threshold: a score must exceed it.
+        nms_threshold: IoU between boxes of one class; on the device, from ``largest_float32``.
+        allowed: (C,) bool, the classes to keep.
+        max_instances: how many of the D may be valid.
+        min_mask_area: input pixels that a detection must be able to hold.
+        mask_threshold: probability from which a pixel belongs to a mask.
+    """
+
+    proposals: int
+    capacity: int
+    candidates: int | None
+    score_threshold: float | Tensor
+    nms_threshold: float | Tensor
+    allowed: Tensor
+    max_instances: int | Tensor
+    min_mask_area: int | Tensor = 0
+    mask_threshold: float | Tensor = 0.5
+
+
 class BoxHead(nn.Module):
     """Optional 3x3 convolutions, then fully connected layers (``FastRCNNConvFCHead``)."""
 
@@ -54,7 +81,7 @@ class BoxHead(nn.Module):
             self.add_module(f'conv{index}', Conv(channels, dim, 3, relu=True))
             self.convs.append(f'conv{index}')
             channels = dim
-        self.pooled_side = architecture.box_pooler_resolution
+        self.pooled_side = architecture.box_pooler.resolution
         size = channels * self.pooled_side**2
         for index, dim in enumerate(architecture.box_fc_dims, start=1):
             self.add_module(f'fc{index}', nn.Linear(size, dim))
@@ -109,14 +136,8 @@ def select_detections(
     proposals: Proposals,
     image_hw: tuple[int, int],
     architecture: Architecture,
-    *,
-    score_threshold: float | Tensor,
-    nms_threshold: float | Tensor,
-    allowed: Tensor,
-    capacity: int,
-    max_instances: int | Tensor,
-    candidates: int | None,
-    suppress: Suppress = nms,
+    limits: Limits,
+    nms: NMS,
 ) -> BoxDetections:
     """Turn the predictor's output into detections (``fast_rcnn_inference``).
 
@@ -129,25 +150,20 @@ def select_detections(
         deltas: (N, P, 4 C) or (N, P, 4), any float dtype.
         proposals: what the predictor was run on.
         image_hw: network input before padding.
-        architecture: gives the deltas' weights and the family.
-        score_threshold: a score must exceed it.
-        nms_threshold: IoU between boxes of one class.
-        allowed: (C,) bool, the classes to keep.
-        capacity: D.
-        max_instances: how many of the D may be valid.
-        candidates: K; None takes as many as there are, for which it synchronises.
-        suppress: the NMS to use.
+        architecture: gives the deltas' weights and the least side.
+        limits: D, K and what is kept; without a K it synchronises.
+        nms: the suppression to use.
 
     Returns:
-        Detections of one fixed shape; with a fixed K it does not synchronise where ``suppress``
-        does not.
+        Detections of one fixed shape; with a fixed K it does not synchronise where ``nms`` does
+        not.
     """
     n, p, classes = logits.shape[0], logits.shape[1], logits.shape[2] - 1
     probabilities = logits.float().softmax(-1)[..., :classes]
-    usable = proposals.valid[..., None] & (probabilities > score_threshold)
+    usable = proposals.valid[..., None] & (probabilities > limits.score_threshold)
     scores = probabilities.masked_fill(~usable, -torch.inf).flatten(1)
     total = usable.flatten(1).sum(1)
-    considered = max(int(total.max()), 1) if candidates is None else candidates
+    considered = limits.candidates or max(int(total.max()), 1)
     scores, index = top_k(scores, min(considered, scores.shape[1]))
     proposal, class_ids = index // classes, index % classes
 
@@ -159,15 +175,17 @@ def select_detections(
     boxes = decode_boxes(chosen, origin, architecture.box_bbox_weights)
     valid = (scores > -torch.inf) & torch.isfinite(boxes).all(-1)
     boxes = clip_boxes(boxes.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), image_hw)
-    if architecture.family == 'torchvision':
+    if least := architecture.semantics.least_detection_side:
         width, height = box_sides(boxes)
-        valid &= (width >= 1e-2) & (height >= 1e-2)
+        valid &= (width >= least) & (height >= least)
 
-    kept = suppress(boxes, valid, nms_threshold, class_ids)
-    passed = kept & allowed[class_ids]
-    scores, index = top_k(scores.masked_fill(~passed, -torch.inf), min(capacity, scores.shape[1]))
+    kept = nms(boxes, valid, limits.nms_threshold, class_ids)
+    passed = kept & limits.allowed[class_ids]
+    scores, index = top_k(
+        scores.masked_fill(~passed, -torch.inf), min(limits.capacity, scores.shape[1])
+    )
     rank = torch.arange(scores.shape[1], device=scores.device)
-    valid = (scores > -torch.inf) & (rank < max_instances)
+    valid = (scores > -torch.inf) & (rank < limits.max_instances)
     survivors = valid.sum(1)
     return BoxDetections(
         boxes=boxes.gather(1, index[..., None].expand(-1, -1, 4)),
@@ -175,5 +193,5 @@ def select_detections(
         class_ids=class_ids.gather(1, index),
         valid=valid,
         filtered_class=kept.sum(1) - passed.sum(1),
-        overflow=(total > considered) & (survivors < max_instances),
+        overflow=(total > considered) & (survivors < limits.max_instances),
     )

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import Conv, ResNet
+from segnode.model.backbone import ResNet
+from segnode.model.conv import Conv
 
 
 class FPN(nn.Module):

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from segnode.device import is_out_of_memory
-from segnode.model.backbone import Conv, FusedConv
+from segnode.errors import is_out_of_memory
+from segnode.model.conv import Conv, FusedConv
 
 # Height and width of the inputs that a fused form is tried on.
 TRIAL_SIZES = ((16, 16), (25, 42))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import Conv
+from segnode.model.conv import Conv
 
 
 class MaskHead(nn.Module):

@@ -5,16 +5,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import Conv
-from segnode.model.box_head import BoxHead, BoxPredictor
+from segnode.model.box_head import (
+    BoxDetections,
+    BoxHead,
+    BoxPredictor,
+    Limits,
+    select_detections,
+)
+from segnode.model.conv import Conv
 from segnode.model.fpn import FPN
-from segnode.model.mask_head import MaskHead
-from segnode.model.rpn import RPNHead
+from segnode.model.mask_filter import FilteredDetections, filter_detections
+from segnode.model.mask_head import MaskHead, mask_probabilities
+from segnode.model.rpn import RPNHead, select_proposals
+from segnode.model.steps import Mark, Parts, Steps, Trunk
+
+
+class Frame(NamedTuple):
+    """Height and width of one frame, or of all in a batch.
+
+    Attributes:
+        network_hw: the network's input before padding.
+        image_hw: the input image.
+    """
+
+    network_hw: tuple[int, int]
+    image_hw: tuple[int, int]
+
+
+class Found(NamedTuple):
+    """What ``detect`` found.
+
+    Attributes:
+        features: the maps that masks are pooled from.
+        detections: in network pixels.
+        filtered: the same in input pixels, and which of them get a mask.
+    """
+
+    features: list[Tensor]
+    detections: BoxDetections
+    filtered: FilteredDetections
 
 
 class ProposalGenerator(nn.Module):
@@ -48,11 +83,102 @@ class MaskRCNN(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = architecture.norm_eps
 
+    def detect(
+        self, x: Tensor, anchors: list[Tensor], frame: Frame, limits: Limits, steps: Steps
+    ) -> Found:
+        """Find the boxes of N images (Ren et al., 2015), and which of them get a mask.
+
+        Args:
+            x: (N, 3, H', W'), preprocessed.
+            anchors: a level each, see ``make_anchors``.
+            frame: sizes.
+            limits: what bounds the answer.
+            steps: what it is run with; it stops for the host where these do.
+        """
+        a, n = self.architecture, len(x)
+        features, logits, deltas = steps.parts.trunk(x)
+        proposals = steps.narrow(
+            select_proposals(
+                logits, deltas, anchors, frame.network_hw, a, limits.proposals, steps.nms
+            )
+        )
+        steps.mark('rpn')
+        features, count = steps.poolable(features), proposals.valid.shape[1]
+        image_index = index_images(n, count, x.device)
+        pooled = steps.roi_align(
+            features, proposals.boxes.reshape(-1, 4), image_index, a.box_pooler
+        )
+        (box_head,) = steps.parts.box_heads
+        scores, moves = (y.view(n, count, y.shape[-1]) for y in box_head(pooled))
+        detections = steps.replace(
+            select_detections(
+                scores, moves, proposals, frame.network_hw, a, limits=limits, nms=steps.nms
+            )
+        )
+        steps.mark('box_head')
+        filtered = filter_detections(
+            detections.boxes,
+            detections.valid,
+            *frame,
+            min_mask_area=limits.min_mask_area,
+            cells=a.mask_side,
+            mask_threshold=limits.mask_threshold,
+            semantics=a.semantics,
+        )
+        steps.mark('filter')
+        return Found(features, detections, filtered)
+
+    def masks(
+        self,
+        features: list[Tensor],
+        boxes: Tensor,
+        image_index: Tensor,
+        class_ids: Tensor,
+        steps: Steps,
+    ) -> Tensor:
+        """Give R boxes their masks (He et al., 2017): (R, M, M) float32 probabilities.
+
+        Args:
+            features: from ``detect``.
+            boxes: (R, 4) float32 xyxy, network pixels.
+            image_index: (R,) int64.
+            class_ids: (R,) int64.
+            steps: what it is run with.
+        """
+        side = self.architecture.mask_side
+        probabilities = torch.zeros((0, side, side), device=boxes.device)
+        if len(boxes):
+            pooled = steps.roi_align(features, boxes, image_index, self.architecture.mask_pooler)
+            probabilities = mask_probabilities(steps.parts.mask_head(pooled), class_ids)
+        steps.mark('mask_head')
+        return probabilities
+
+    def parts(self, mark: Mark) -> Parts:
+        """Return the dense parts as they are here; the trunk marks the stage ``backbone``."""
+        heads, rpn_head = self.roi_heads, self.proposal_generator.rpn_head
+
+        def trunk(x: Tensor) -> Trunk:
+            features: list[Tensor] = self.backbone(x)
+            mark('backbone')
+            return Trunk(features, *rpn_head(features))
+
+        def box_head(pooled: Tensor) -> tuple[Tensor, Tensor]:
+            scores, deltas = heads.box_predictor(heads.box_head(pooled))
+            return scores, deltas
+
+        return Parts(trunk, (box_head,), heads.mask_head)
+
     def fold_norms(self) -> None:
         """Fold every batch norm into its convolution."""
         for module in self.modules():
             if isinstance(module, Conv):
                 module.fold_norm()
+
+
+def index_images(images: int, each: int, device: torch.device) -> Tensor:
+    """Return the image of each of ``each`` RoIs of every image: (images * each,) int64."""
+    every = torch.arange(images, device=device)
+    return every.repeat_interleave(each, output_size=images * each)
 
 
 def expected_state_dict(architecture: Architecture) -> dict[str, torch.Size]:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import Conv
 from segnode.model.boxes import box_sides, clip_boxes, decode_boxes, top_k
-from segnode.model.nms import Suppress, nms
+from segnode.model.conv import Conv
+from segnode.model.nms import NMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def select_proposals(
     image_hw: tuple[int, int],
     architecture: Architecture,
     post_nms_topk: int,
-    suppress: Suppress = nms,
+    nms: NMS,
 ) -> Proposals:
     """Decode, clip, clean up and thin out the anchors (``find_top_rpn_proposals``).
 
@@ -81,10 +81,10 @@ def select_proposals(
         image_hw: network input before padding.
         architecture: gives the candidates a level, the IoU threshold and the smallest side.
         post_nms_topk: the number P of proposals, fewer only where fewer candidates exist.
-        suppress: the NMS to use.
+        nms: the suppression to use.
 
     Returns:
-        Proposals of one fixed shape; it does not synchronise where ``suppress`` does not.
+        Proposals of one fixed shape; it does not synchronise where ``nms`` does not.
     """
     boxes_by_level, scores_by_level = [], []
     for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
@@ -102,7 +102,7 @@ def select_proposals(
         minimum = architecture.rpn_min_size
         valid = finite & (
             (width >= minimum) & (height >= minimum)
-            if architecture.family == 'torchvision'
+            if architecture.semantics.inclusive_sides
             else (width > minimum) & (height > minimum)
         )
         boxes_by_level.append(F.pad(boxes, (0, 0, 0, architecture.rpn_pre_nms_topk - k)))
@@ -112,7 +112,7 @@ def select_proposals(
         )
     boxes = torch.stack(boxes_by_level, 1)
     scores = torch.stack(scores_by_level, 1)
-    keep = suppress(boxes, scores > -torch.inf, architecture.rpn_nms_threshold, None)
+    keep = nms(boxes, scores > -torch.inf, architecture.rpn_nms_threshold, None)
     scores = scores.masked_fill(~keep, -torch.inf).flatten(1)
     scores, index = top_k(scores, min(post_nms_topk, scores.shape[1]))
     boxes = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))

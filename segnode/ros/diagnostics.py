@@ -11,7 +11,8 @@ from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from segnode.accounting import DROP_REASONS, Counts, Percentiles
+from segnode.live.accounting import DROP_REASONS, Counts
+from segnode.percentiles import Percentiles
 from segnode.ros.messages import key_values
 
 IDLE_WARNING_S = 5.0

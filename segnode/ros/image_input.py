@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 
 from segnode.errors import ImageError
 from segnode.image import Image
-from segnode.image_message import UnsupportedEncodingError, decode_compressed, decode_image
+from segnode.live.image_message import UnsupportedEncodingError, decode_compressed, decode_image
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -127,6 +128,11 @@ def stage_times_message(
     values.update({count: str(n) for count, n in counts.items()})
     status = DiagnosticStatus(name=name, level=DiagnosticStatus.OK, values=key_values(values))
     return DiagnosticArray(header=header, status=[status])
+
+
+def to_nanoseconds(stamp: Time) -> int:
+    """Return a stamp in nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def key_values(values: Mapping[str, str]) -> list[KeyValue]:

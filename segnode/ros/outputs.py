@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from segnode.engine import Segmentation
 from segnode.image import Image
-from segnode.overlay import draw_overlay
+from segnode.live.overlay import draw_overlay
 from segnode.ros import messages
 
 
@@ -94,7 +95,7 @@ class Outputs:
                 self._node.get_fully_qualified_name().lstrip('/'),
                 stage_ms,
                 result.network_hw,
-                result.counts,
+                dataclasses.asdict(result.counts),
             )
         )
 

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What runs a model, behind one interface; the engine asks no further what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from segnode.checkpoint import NativeModel, TorchScriptModel
+from segnode.checkpoint.torchscript import load_torchscript
+from segnode.config import Config
+from segnode.engine.answers import Instances, Labelled
+from segnode.engine.dynamic import DynamicBackend
+from segnode.engine.network import NativeNetwork
+from segnode.engine.settings import InferenceSettings
+from segnode.engine.timing import StageClock
+from segnode.engine.torchscript import TorchScriptBackend
+from segnode.errors import ConfigError
+from segnode.image import Image
+from segnode.kernels.cpu import load_cpu_kernels
+from segnode.model.architecture import Rule
+from segnode.model.box_head import BoxDetections
+from segnode.model.precision import choose_precision
+
+
+class Backend(Protocol):
+    """A model on its device.
+
+    Attributes:
+        device: where it runs.
+        precision: number format of the network.
+        paste: whose mask paste belongs to it.
+    """
+
+    device: torch.device
+    precision: str
+    paste: Rule
+
+    # Properties of a class that a protocol can only describe as such.
+    @property
+    def defaults(self) -> Callable[[], InferenceSettings]:
+        """Return the settings of the model's own config."""
+        ...
+
+    @property
+    def resized_hw(self) -> Callable[[tuple[int, int], InferenceSettings], tuple[int, int]]:
+        """Return the network's input size for an image, before padding."""
+        ...
+
+    def check(self, settings: InferenceSettings) -> None:
+        """Raise ConfigError where a setting has no meaning for this model."""
+        ...
+
+    def label(
+        self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
+    ) -> list[Labelled]:
+        """Return detections and label image of each of several images of one size."""
+        ...
+
+    def run(
+        self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
+    ) -> list[Instances]:
+        """Return detections and mask probabilities of each of several images of one size."""
+        ...
+
+    def replace_detections(self, replace: Callable[[BoxDetections], BoxDetections] | None) -> None:
+        """Have ``replace`` answer in place of the box head; None ends it.
+
+        Raises:
+            ConfigError: there is no box head to get at.
+        """
+        ...
+
+    def prepare(self, settings: InferenceSettings) -> None:
+        """Build what the sizes in use need under other settings, beside running frames."""
+        ...
+
+    def clear(self) -> None:
+        """Give memory back that can be had again."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Return how frames are run on a GPU, for people."""
+        ...
+
+
+def open_backend(
+    model: NativeModel | TorchScriptModel,
+    config: Config,
+    device: torch.device,
+    report: Callable[[str], None],
+    *,
+    static: bool,
+) -> Backend:
+    """Put a model on a device.
+
+    Args:
+        model: what was loaded.
+        config: gives precision, and whether the device was chosen.
+        device: where it is wanted.
+        report: is told in a line what is being done.
+        static: run the fixed shapes of a stop-free device on any device.
+
+    Raises:
+        CheckpointError: an exported program cannot be loaded.
+        ConfigError: the precision does not fit the model.
+    """
+    if isinstance(model, TorchScriptModel):
+        if config.precision != 'auto':
+            raise ConfigError(
+                'precision: expected auto, as an exported model has its own number format '
+                f'inside, found {config.precision}'
+            )
+        if config.device == 'auto' and model.description.quantized_engine:
+            device = torch.device('cpu')  # PyTorch's quantized kernels are CPU only
+        return TorchScriptBackend(model, load_torchscript(model, device), device)
+    precision = choose_precision(config.precision, device)
+    network = NativeNetwork(model.architecture, model.state_dict, device, precision)
+    if network.float32_layers:
+        report(
+            f'{len(network.float32_layers)} layers stay in fp32, as their numbers do not '
+            f'fit in {precision}: {", ".join(network.float32_layers)}'
+        )
+    if device.type == 'cpu' and isinstance(reason := load_cpu_kernels(), str):
+        report(f'no compiled CPU kernels ({reason}): resize, RoIAlign and paste are slow')
+    if not static and device.type != 'cuda':
+        return DynamicBackend(network)
+    # Here, as a CPU that runs the dynamic path needs neither.
+    from segnode.engine.static import StaticBackend
+    from segnode.kernels.operators import select_operators
+
+    return StaticBackend(network, select_operators(device), report)

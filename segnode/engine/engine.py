@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The engine: a model on a device, from images to masks.
+
+It ties the stages together and knows no ROS: the node, ``predict`` and the tests call the same
+methods. One thread at a time may run frames; ``configure`` may be called from another.
+
+Shapes: D instances, H and W of the input image.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segnode.checkpoint import NativeModel, TorchScriptModel, load_model
+from segnode.config import Config, parameters
+from segnode.engine.answers import Detections, Prediction, Segmentation
+from segnode.engine.backend import open_backend
+from segnode.engine.device import limit_memory, select_device
+from segnode.engine.pasting import paste_instances
+from segnode.engine.settings import InferenceSettings, resolve_settings
+from segnode.engine.timing import StageClock
+from segnode.errors import ConfigError, OutOfMemoryError, is_out_of_memory
+from segnode.image import Image
+from segnode.model.box_head import BoxDetections
+
+
+class Engine:
+    """A model on a device.
+
+    Attributes:
+        config: what was asked for.
+        settings: the effective numbers.
+        class_names: one a class, by class index.
+        category_ids: COCO's category ids, one a class, or None where the classes are others.
+        model_name: preset or file name.
+        weights_path: file of the weights.
+        weights_sha256: hexadecimal.
+        device: where it runs.
+        precision: number format of the network.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        report: Callable[[str], None] | None = None,
+        *,
+        static: bool = False,
+        model: NativeModel | TorchScriptModel | None = None,
+    ) -> None:
+        """Load the model and move it to its device.
+
+        Args:
+            config: what to load and how to run it.
+            report: is told in a line what is being done.
+            static: run the fixed shapes of a stop-free device on any device.
+            model: already loaded, in place of the one that ``config`` names.
+
+        Raises:
+            CheckpointError: the model's files are not usable.
+            ConfigError: a setting does not fit the model or the device.
+            DeviceError: the device is not there.
+        """
+        say = report or (lambda _: None)
+        device = select_device(config.device)
+        limit_memory(config.memory_limit_mb, device)
+        model = load_model(config) if model is None else model
+        say(f'model {model.name}, weights {model.weights_path}')
+        self._backend = open_backend(model, config, device, say, static=static)
+        self.device = self._backend.device
+        self.precision = self._backend.precision
+        self.class_names: tuple[str, ...] = model.class_names
+        self.category_ids: tuple[int, ...] | None = model.category_ids
+        self.model_name: str = model.name
+        self.weights_path: Path = model.weights_path
+        self.weights_sha256: str = model.weights_sha256
+        self.config = config
+        self.settings = self._resolve(config)
+
+    def configure(self, config: Config) -> None:
+        """Take other settings from the next frame on, all or none.
+
+        Raises:
+            ConfigError: a class is unknown, or a setting that needs a restart differs.
+            OutOfMemoryError: the device cannot hold it; the settings stay as they were.
+        """
+        current, wanted = self.config.flat(), config.flat()
+        fixed = [p.name for p in parameters(Config) if not p.runtime]
+        changed = [name for name in fixed if current[name] != wanted[name]]
+        if changed:
+            raise ConfigError(f'{", ".join(changed)}: a change needs a restart')
+        settings = self._resolve(config)
+        with self._freeing_memory():
+            self._backend.prepare(settings)
+        self.settings = settings
+        self.config = config
+
+    def replace_detections(self, replace: Callable[[BoxDetections], BoxDetections] | None) -> None:
+        """Have ``replace`` answer in place of the box head, all of whose work is still done.
+
+        Timings can only be compared on equal detections; None ends it. It must neither stop for
+        the host nor change shapes between frames.
+
+        Raises:
+            ConfigError: an exported model has no box head to get at.
+        """
+        self._backend.replace_detections(replace)
+
+    def _resolve(self, config: Config) -> InferenceSettings:
+        settings = resolve_settings(config, self._backend.defaults(), self.class_names)
+        self._backend.check(settings)
+        return settings
+
+    def warm_up(self, image_hw: tuple[int, int]) -> None:
+        """Run two empty frames of a size, so that the first real one is not slow."""
+        blank = Image(np.zeros((*image_hw, 3), dtype=np.uint8), 'bgr')
+        for _ in range(2):
+            self.segment([blank])
+
+    def segment(self, images: Sequence[Image]) -> list[Segmentation]:
+        """Return detections and label image of each of several images of one size.
+
+        Raises:
+            OutOfMemoryError: what the frame held has been freed; another resolution may fit.
+        """
+        settings, clock = self.settings, StageClock()
+        image_hw = _common_size(images)
+        with self._freeing_memory():
+            answers = self._backend.label(images, settings, clock)
+        network_hw = self._backend.resized_hw(image_hw, settings)
+        stage_ms = clock.milliseconds()
+        return [
+            Segmentation(
+                Detections(found.boxes, found.scores, found.class_ids, found.areas),
+                found.labels,
+                stage_ms,
+                network_hw,
+                found.counts,
+            )
+            for found in answers
+        ]
+
+    def predict(self, images: Sequence[Image]) -> list[Prediction]:
+        """Return detections and whole masks of each of several images of one size.
+
+        Raises:
+            OutOfMemoryError: what the frame held has been freed; another resolution may fit.
+        """
+        settings, clock = self.settings, StageClock()
+        image_hw = _common_size(images)
+        with self._freeing_memory():
+            found = self._backend.run(images, settings, clock)
+            with clock.stage('paste'):
+                pasted = [
+                    paste_instances(each, image_hw, settings, self._backend.paste)
+                    for each in found
+                ]
+        network_hw = self._backend.resized_hw(image_hw, settings)
+        stage_ms = clock.milliseconds()
+        return [
+            Prediction(detections, crops, image_hw, stage_ms, network_hw, counted.counts)
+            for detections, crops, counted in pasted
+        ]
+
+    def memory(self) -> dict[str, int]:
+        """Return the device memory ``in_use`` and at its ``peak`` in bytes; 0 on a CPU."""
+        if self.device.type != 'cuda':
+            return {'in_use': 0, 'peak': 0}
+        return {
+            'in_use': torch.cuda.memory_allocated(self.device),
+            'peak': torch.cuda.max_memory_allocated(self.device),
+        }
+
+    def execution(self) -> dict[str, str]:
+        """Return how frames are run on a GPU, for people: ``operators`` and ``graphs``."""
+        return self._backend.describe()
+
+    @contextmanager
+    def _freeing_memory(self) -> Iterator[None]:
+        """Turn what PyTorch raises without memory into one typed error, after freeing."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        # Outside of the handler, as the exception's frames hold the tensors.
+        self._backend.clear()
+        gc.collect()
+        if self.device.type == 'cuda':
+            torch.cuda.empty_cache()
+        raise OutOfMemoryError(
+            f'{self.device} ran out of memory at network input short side '
+            f'{self.settings.short_side}; lower resolution.short_side or take a smaller model'
+        )
+
+
+def _common_size(images: Sequence[Image]) -> tuple[int, int]:
+    sizes = {(image.height, image.width) for image in images}
+    if len(sizes) != 1:
+        raise ConfigError(f'a batch takes images of one size, found {sorted(sizes)}')
+    return sizes.pop()

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The masks of exact instances in the input image, one by one.
+
+Shapes: D instances, H and W of the input image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from segnode.engine.answers import Detections, Instances, Labelled
+from segnode.engine.settings import InferenceSettings
+from segnode.engine.timing import StageClock
+from segnode.kernels.mask_crops import MaskCrop, label_image, paste_masks
+from segnode.model.architecture import Rule
+
+
+def paste_instances(
+    found: Instances, image_hw: tuple[int, int], settings: InferenceSettings, paste: Rule
+) -> tuple[Detections, list[MaskCrop], Instances]:
+    """Paste the masks of one image and drop those that are too small or too large.
+
+    Returns:
+        The detections that stay, their masks, and ``found`` with the counts of it.
+    """
+    boxes = found.boxes.numpy()
+    crops = paste_masks(
+        found.probabilities.numpy(), boxes, image_hw, settings.mask_threshold, paste
+    )
+    areas = np.array([crop.area for crop in crops], dtype=np.int64)
+    stay = (areas >= settings.min_mask_area) & (areas <= settings.max_mask_area)
+    detections = Detections(
+        boxes[stay], found.scores.numpy()[stay], found.class_ids.numpy()[stay], areas[stay]
+    )
+    counts = dataclasses.replace(
+        found.counts,
+        kept=len(detections),
+        filtered_area=found.counts.filtered_area + int((~stay).sum()),
+    )
+    crops = [crops[i] for i in np.flatnonzero(stay)]
+    return detections, crops, dataclasses.replace(found, counts=counts)
+
+
+def label_images(
+    found: Sequence[Instances],
+    image_hw: tuple[int, int],
+    settings: InferenceSettings,
+    paste: Rule,
+    clock: StageClock,
+) -> list[Labelled]:
+    """Paint the masks of each image into its label image; the clock gets paste."""
+    with clock.stage('paste'):
+        return [_label_image(each, image_hw, settings, paste) for each in found]
+
+
+def _label_image(
+    found: Instances, image_hw: tuple[int, int], settings: InferenceSettings, paste: Rule
+) -> Labelled:
+    detections, crops, counted = paste_instances(found, image_hw, settings, paste)
+    return Labelled(
+        detections.boxes_xyxy,
+        detections.scores,
+        detections.class_ids,
+        detections.mask_areas,
+        label_image(crops, image_hw),
+        counted.counts,
+    )

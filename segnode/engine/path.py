@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""One key's sequences, captured where graphs are, with the host's side of them.
+
+The host waits twice a frame: for the packet, by which it picks a capacity, and for the answer.
+
+Shapes: N images, D detections, M side of a mask, H and W of the image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segnode.engine.answers import Instances, Labelled
+from segnode.engine.graphs import Capture, CapturedSequence
+from segnode.engine.network import NativeNetwork
+from segnode.engine.packet import Packet, read_packet
+from segnode.engine.program import Chosen, Masks, PathKey, Program
+from segnode.engine.settings import InferenceSettings
+from segnode.engine.timing import is_asynchronous
+from segnode.image import Image
+from segnode.kernels.operators import Operators
+
+# Instances that a mask head is run for; padded to 100 it costs more than the backbone.
+CAPACITIES = (8, 16, 32, 64, 100)
+
+
+class StaticPath:
+    """The sequences of one key, captured where graphs are, and its buffers on the host."""
+
+    def __init__(
+        self,
+        network: NativeNetwork,
+        operators: Operators,
+        key: PathKey,
+        settings: InferenceSettings,
+        capture: Capture | None,
+    ) -> None:
+        """Make the buffers, and capture both sequences unless ``capture`` is None.
+
+        Raises:
+            CaptureUnsupportedError: they run, and cannot be captured here.
+        """
+        self.key = key
+        self._mask_side = network.architecture.mask_side
+        self._program = program = Program(network, operators, key, settings)
+        self.marks = program.marks
+        self._detect = CapturedSequence(program.detect, (), program.marks, capture)
+        chosen = self._detect()
+        # Fewer than asked for where there are fewer candidates.
+        slots = chosen.keep.shape[1]
+        self._label = {
+            capacity: CapturedSequence(
+                partial(program.label, capacity), (chosen,), program.marks, capture
+            )
+            for capacity in [c for c in CAPACITIES if c < slots] + [slots]
+        }
+
+        if capture is None and is_asynchronous(network.device):
+            # What cannot run here must show now, as in a capture's warm-up.
+            for sequence in self._label.values():
+                sequence(chosen)
+
+        def on_host(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, pin_memory=program.frames.is_cuda)
+
+        self._host_frames = on_host(tuple(program.frames.shape), torch.uint8)
+        self._host_packet = on_host(tuple(chosen.packet.shape), torch.float32)
+        self._host_labels = on_host((key.images, *key.image_hw), torch.uint16)
+        self._host_areas = on_host((key.images * slots,), torch.int64)
+
+    def segment(self, images: Sequence[Image], settings: InferenceSettings) -> list[Labelled]:
+        """Run N images to their label images; two stops: the packet's and the answer's."""
+        chosen, kept = self._find(images, settings)
+        masks = self._mask(chosen, kept)
+        areas = self._host_areas
+        if masks is not None:
+            self._host_labels.copy_(masks.labels, non_blocking=True)
+            # As one stretch: a copy between other layouts blocks.
+            areas = areas[: masks.areas.numel()].view_as(masks.areas)
+            areas.copy_(masks.areas, non_blocking=True)
+        self.marks.mark('download')
+        self._synchronise()
+        areas = areas.view(len(images), -1)
+        return [self._labelled(n, count, areas[n]) for n, count in enumerate(kept)]
+
+    def run(self, images: Sequence[Image], settings: InferenceSettings) -> list[Instances]:
+        """Run N images to their mask probabilities."""
+        chosen, kept = self._find(images, settings)
+        masks = self._mask(chosen, kept)
+        probabilities = torch.zeros((len(images), 0, self._mask_side, self._mask_side))
+        if masks is not None:
+            probabilities = masks.probabilities.cpu()
+        self.marks.mark('download')
+        self._synchronise()
+        return [
+            Instances(
+                torch.from_numpy(packet.boxes),
+                torch.from_numpy(packet.scores),
+                torch.from_numpy(packet.class_ids),
+                probabilities[n, :count],
+                packet.counts,
+            )
+            for n, count in enumerate(kept)
+            for packet in [self._packet(n, count)]
+        ]
+
+    def _find(
+        self, images: Sequence[Image], settings: InferenceSettings
+    ) -> tuple[Chosen, list[int]]:
+        """Launch ``detect``, wait for the packet; return how many masks each image needs, too."""
+        self.marks.begin()
+        self.marks.mark('start')
+        self._program.limits.set(settings)
+        frames = self._host_frames.numpy()
+        for n, image in enumerate(images):
+            same = image.order == self.key.order
+            np.copyto(frames[n], image.pixels if same else image.pixels[..., ::-1])
+        self._program.frames.copy_(self._host_frames, non_blocking=True)
+        chosen = self._detect()
+        self._host_packet.copy_(chosen.packet, non_blocking=True)
+        self._synchronise()
+        self.marks.mark('packet')
+        return chosen, [int(count) for count in self._host_packet[:, 0].tolist()]
+
+    def _mask(self, chosen: Chosen, kept: list[int]) -> Masks | None:
+        """Launch ``label`` in the smallest capacity that holds all; None where none was kept."""
+        if not any(kept):
+            return None
+        return self._label[next(c for c in self._label if c >= max(kept))](chosen)
+
+    def _synchronise(self) -> None:
+        device = self._program.frames.device
+        if device.type == 'cuda':
+            torch.cuda.current_stream(device).synchronize()
+
+    def _packet(self, n: int, count: int) -> Packet:
+        return read_packet(self._host_packet[n].numpy(), count)
+
+    def _labelled(self, n: int, count: int, slots: Tensor) -> Labelled:
+        packet, areas = self._packet(n, count), slots[:count].numpy()
+        labels = np.zeros(self.key.image_hw, dtype=np.uint16)
+        if count:
+            labels = self._host_labels[n].numpy().copy()
+        stay = areas >= 0
+        counts = dataclasses.replace(
+            packet.counts,
+            kept=int(stay.sum()),
+            filtered_area=packet.counts.filtered_area + int((~stay).sum()),
+        )
+        return Labelled(
+            packet.boxes[stay],
+            packet.scores[stay],
+            packet.class_ids[stay],
+            areas[stay],
+            labels,
+            counts,
+        )

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What a stop-free frame launches: fixed shapes from the uint8 frames to the label images.
+
+A frame runs two sequences. ``detect`` goes from the frames on the device to one small packet;
+``label`` runs the mask head for as many detections as the packet asks for and paints the label
+images.
+
+Shapes: N images, D detections, K capacity of the mask head, M side of a mask, H and W of the
+image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from segnode.engine.network import NativeNetwork
+from segnode.engine.packet import make_packet
+from segnode.engine.settings import InferenceSettings
+from segnode.engine.timing import StageMarks
+from segnode.kernels.operators import Operators
+from segnode.kernels.plain.nms import largest_float32
+from segnode.kernels.resampling import prepare_preprocess
+from segnode.model.anchors import make_anchors
+from segnode.model.box_head import Limits
+from segnode.model.mask_rcnn import Frame, index_images
+from segnode.model.steps import Steps
+
+# Candidates that reach the box head's NMS: exact up to this many, and ``overflow`` says when not.
+CANDIDATES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PathKey:
+    """What a path is built for; another value of any of it needs another path."""
+
+    images: int
+    image_hw: tuple[int, int]
+    order: str
+    network_hw: tuple[int, int]
+    proposals: int
+    capacity: int
+
+
+class DeviceLimits:
+    """The filter values as scalars on the device: another value needs no new capture.
+
+    Attributes:
+        limits: of the boxes.
+        max_area: () int64, largest area of a mask to stay, input pixels.
+    """
+
+    def __init__(self, network: NativeNetwork, key: PathKey) -> None:
+        def scalar(dtype: torch.dtype) -> Tensor:
+            return torch.zeros((), dtype=dtype, device=network.device)
+
+        self._network = network
+        classes = network.architecture.num_classes
+        self.limits = Limits(
+            proposals=key.proposals,
+            capacity=key.capacity,
+            candidates=CANDIDATES,
+            score_threshold=scalar(torch.float32),
+            nms_threshold=scalar(torch.float32),
+            allowed=torch.ones(classes, dtype=torch.bool, device=network.device),
+            max_instances=scalar(torch.int64),
+            min_mask_area=scalar(torch.int64),
+            mask_threshold=scalar(torch.float32),
+        )
+        self.max_area = scalar(torch.int64)
+        self._settings: InferenceSettings | None = None
+
+    def set(self, settings: InferenceSettings) -> None:
+        """Take the values of ``settings``; effective for what is launched from here on."""
+        if settings == self._settings:
+            return
+        self._settings = settings
+        for scalar, value in (
+            (self.limits.score_threshold, settings.score_threshold),
+            (self.limits.nms_threshold, largest_float32(settings.nms_threshold)),
+            (self.limits.mask_threshold, settings.mask_threshold),
+            (self.limits.max_instances, settings.max_instances),
+            (self.limits.min_mask_area, settings.min_mask_area),
+            (self.max_area, int(min(settings.max_mask_area, 2**62))),
+        ):
+            assert isinstance(scalar, Tensor)
+            scalar.fill_(value)
+        self.limits.allowed.copy_(self._network.allowed(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Detections that get a mask, moved to the front; all on the device.
+
+    Attributes:
+        features: the maps that masks are pooled from.
+        network_boxes: (N, D, 4) float32 xyxy, network pixels.
+        boxes: (N, D, 4) float32 xyxy, input pixels.
+        class_ids: (N, D) int64.
+        keep: (N, D) bool.
+        packet: what the host is told, see ``make_packet``.
+    """
+
+    features: list[Tensor]
+    network_boxes: Tensor
+    boxes: Tensor
+    class_ids: Tensor
+    keep: Tensor
+    packet: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """The masks of K detections an image; all on the device.
+
+    Attributes:
+        probabilities: (N, K, M, M) float32.
+        labels: (N, H, W) uint16.
+        areas: (N, K) int64, input pixels of each own mask, -1 where it does not stay.
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+    areas: Tensor
+
+
+class Program:
+    """The launches of one key, over buffers that are made once.
+
+    It changes nothing but its buffers: what a launch finds is returned. It knows nothing of the
+    graphs that record it, so that a path is freed as soon as it is dropped.
+    """
+
+    STAGES = (
+        'start',
+        'upload',
+        'preprocess',
+        'backbone',
+        'rpn',
+        'box_head',
+        'filter',
+        'packet',
+        'mask_head',
+        'paste',
+        'download',
+    )
+
+    def __init__(
+        self,
+        network: NativeNetwork,
+        operators: Operators,
+        key: PathKey,
+        settings: InferenceSettings,
+    ) -> None:
+        """Make the buffers on the network's device."""
+        device, architecture = network.device, network.architecture
+        self.key = key
+        self._network = network
+        self._operators = operators
+        self.marks = StageMarks(device, self.STAGES)
+        self.limits = DeviceLimits(network, key)
+        self.limits.set(settings)
+        self.frames = torch.zeros((key.images, *key.image_hw, 3), dtype=torch.uint8, device=device)
+        self._plan = prepare_preprocess(
+            key.image_hw,
+            key.network_hw,
+            device,
+            resize=architecture.semantics.resize,
+            size_divisibility=architecture.size_divisibility,
+        )
+        self._mean = torch.tensor(architecture.pixel_mean, device=device)
+        self._std = torch.tensor(architecture.pixel_std, device=device)
+        self._swap = key.order.upper() != architecture.color
+        feature_hw = architecture.feature_hw(self._plan.padded_hw)
+        self._anchors = make_anchors(architecture, feature_hw, device)
+        pooled = len(architecture.box_pooler.strides)
+        self._steps = Steps(
+            parts=network.model.parts(self.marks.mark),
+            nms=operators.nms,
+            roi_align=operators.roi_align,
+            mark=self.marks.mark,
+            poolable=lambda features: features[:pooled],
+            replace=network.replaced,
+        )
+
+    def detect(self) -> Chosen:
+        """Launch everything from ``frames`` to the packet."""
+        network, key = self._network, self.key
+        self.marks.mark('upload')
+        x = self._operators.preprocess(
+            self.frames, self._plan, self._mean, self._std, self._swap, network.dtype
+        )
+        self.marks.mark('preprocess')
+        frame, limits = Frame(key.network_hw, key.image_hw), self.limits.limits
+        features, detections, filtered = network.model.detect(
+            x, self._anchors, frame, limits, self._steps
+        )
+        order = torch.sort(filtered.keep.to(torch.uint8), dim=1, descending=True, stable=True)[1]
+        columns = order[..., None].expand(-1, -1, 4)
+        return Chosen(
+            features,
+            detections.boxes.gather(1, columns),
+            filtered.boxes.gather(1, columns),
+            detections.class_ids.gather(1, order),
+            filtered.keep.gather(1, order),
+            make_packet(detections, filtered, order),
+        )
+
+    def label(self, capacity: int, chosen: Chosen) -> Masks:
+        """Launch everything from the first ``capacity`` detections to the label images."""
+        architecture, n = self._network.architecture, self.key.images
+        limits = self.limits.limits
+        probabilities = self._network.model.masks(
+            chosen.features,
+            chosen.network_boxes[:, :capacity].reshape(-1, 4),
+            index_images(n, capacity, chosen.keep.device),
+            chosen.class_ids[:, :capacity].reshape(-1),
+            self._steps,
+        ).unflatten(0, (n, capacity))
+        assert isinstance(limits.mask_threshold, Tensor)
+        assert isinstance(limits.min_mask_area, Tensor)
+        labels, areas, stay = self._operators.paste_labels(
+            probabilities,
+            chosen.boxes[:, :capacity].contiguous(),
+            chosen.keep[:, :capacity].contiguous(),
+            self.key.image_hw,
+            threshold=limits.mask_threshold,
+            min_area=limits.min_mask_area,
+            max_area=self.limits.max_area,
+            paste=architecture.semantics.paste,
+        )
+        masks = Masks(probabilities, labels, torch.where(stay, areas, -1))
+        self.marks.mark('paste')
+        return masks

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""An exported (TorchScript) Mask R-CNN behind the engine: a black box with one stage.
+
+Shapes: D detections, M side of a mask, H and W of the resized image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segnode.checkpoint.model import ExportedInput, TorchScriptModel
+from segnode.checkpoint.torchscript import TorchScriptRunner
+from segnode.engine.answers import Counts, Instances, Labelled
+from segnode.engine.pasting import label_images
+from segnode.engine.settings import InferenceSettings
+from segnode.engine.timing import StageClock
+from segnode.errors import ConfigError
+from segnode.image import Image
+from segnode.kernels.preprocess import resize_pixels, resized_hw
+from segnode.model.architecture import SEMANTICS
+from segnode.model.box_head import BoxDetections
+from segnode.model.mask_filter import filter_detections
+
+
+class TorchScriptBackend:
+    """A TorchScript program with what its description says around it.
+
+    See ``segnode.engine.backend.Backend``.
+    """
+
+    def __init__(
+        self, model: TorchScriptModel, runner: TorchScriptRunner, device: torch.device
+    ) -> None:
+        """Take a loaded program.
+
+        Args:
+            model: where it came from.
+            runner: the program.
+            device: where it was loaded.
+        """
+        self._description = model.description
+        self._runner = runner
+        self.device = device
+        self.precision = 'exported'
+        self.paste = model.description.paste
+
+    def defaults(self) -> InferenceSettings:
+        """Return the settings of the description; the program has its own thresholds inside."""
+        given = self._description.input
+        return InferenceSettings(
+            short_side=given.short_side,
+            long_side=given.long_side,
+            score_threshold=0.0,
+            nms_threshold=1.0,
+            max_instances=1000,
+            proposals=1000,
+        )
+
+    def check(self, settings: InferenceSettings) -> None:
+        """Refuse what only the program itself could do.
+
+        Raises:
+            ConfigError: an IoU threshold or a number of proposals was set.
+        """
+        defaults = self.defaults()
+        for name, key in (
+            ('nms_threshold', 'filter.nms_threshold'),
+            ('proposals', 'proposals'),
+        ):
+            if getattr(settings, name) != getattr(defaults, name):
+                raise ConfigError(
+                    f'{key}: expected it unset, as an exported model has its own inside, '
+                    f'found {getattr(settings, name)}'
+                )
+
+    def resized_hw(
+        self, image_hw: tuple[int, int], settings: InferenceSettings
+    ) -> tuple[int, int]:
+        """Return the network's input size for an image."""
+        return resized_hw(image_hw, settings.short_side, settings.long_side)
+
+    def run(
+        self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
+    ) -> list[Instances]:
+        """Find the instances of images of one size, one image at a time.
+
+        Args:
+            images: all of one height and width.
+            settings: taken once for the whole batch.
+            clock: gets the stages preprocess, upload, network, filter, download.
+
+        Raises:
+            CheckpointError: the program fails, or its output is not what the description says.
+        """
+        return [self._run_one(image, settings, clock) for image in images]
+
+    def label(
+        self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
+    ) -> list[Labelled]:
+        """Return detections and label image of each image; the clock gets paste, too."""
+        image_hw = (images[0].height, images[0].width)
+        found = self.run(images, settings, clock)
+        return label_images(found, image_hw, settings, self.paste, clock)
+
+    def replace_detections(self, replace: Callable[[BoxDetections], BoxDetections] | None) -> None:
+        """Refuse it.
+
+        Raises:
+            ConfigError: an exported model has no box head to get at.
+        """
+        if replace is not None:
+            raise ConfigError('replaced detections need a native model, found an exported one')
+
+    def prepare(self, settings: InferenceSettings) -> None:
+        """Nothing is built for settings."""
+
+    def clear(self) -> None:
+        """Nothing is held between frames."""
+
+    def describe(self) -> dict[str, str]:
+        """Nothing about a GPU."""
+        return {}
+
+    @torch.inference_mode()
+    def _run_one(self, image: Image, settings: InferenceSettings, clock: StageClock) -> Instances:
+        image_hw = (image.height, image.width)
+        network_hw = self.resized_hw(image_hw, settings)
+        with clock.stage('preprocess'):
+            x = exported_input(image, network_hw, self._description.input)
+        with clock.stage('upload'):
+            x = x.to(self.device)
+        with clock.stage('network'):
+            boxes, scores, class_ids, masks = self._runner.forward(x)
+        with clock.stage('filter'):
+            # Highest score first; the program's order decides among equal scores.
+            order = torch.argsort(scores, descending=True, stable=True)
+            boxes, scores, class_ids = boxes[order], scores[order], class_ids[order]
+            usable = torch.isfinite(boxes).all(-1) & (scores > settings.score_threshold)
+            width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+            usable &= (width > 0) & (height > 0)
+            allowed = torch.isin(
+                class_ids,
+                torch.tensor(sorted(settings.classes), device=class_ids.device),
+            )
+            chosen = (usable & allowed).nonzero().squeeze(1)[: settings.max_instances]
+            filtered = filter_detections(
+                boxes[None, chosen],
+                torch.ones_like(chosen, dtype=torch.bool)[None],
+                network_hw,
+                image_hw,
+                min_mask_area=settings.min_mask_area,
+                cells=masks.shape[-1],
+                mask_threshold=settings.mask_threshold,
+                semantics=SEMANTICS[self.paste],
+            )
+            keep = filtered.keep[0]
+            chosen = chosen[keep]
+        with clock.stage('download'):
+            return Instances(
+                boxes=filtered.boxes[0, keep].cpu(),
+                scores=scores[chosen].cpu(),
+                class_ids=class_ids[chosen].cpu(),
+                probabilities=masks[order][chosen].cpu(),
+                counts=Counts(
+                    detected=len(keep),
+                    filtered_class=int((usable & ~allowed).sum()),
+                    filtered_area=int(filtered.filtered_area[0]),
+                ),
+            )
+
+
+def exported_input(image: Image, size_hw: tuple[int, int], given: ExportedInput) -> Tensor:
+    """Return the (3, H, W) float32 input of an exported network for one image.
+
+    Pixels are resized by Pillow, as Detectron2's exports expect, then scaled and normalised.
+    """
+    pixels = resize_pixels(image.pixels, size_hw)
+    if image.order != given.color:
+        pixels = pixels[..., ::-1]
+    planar = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+    mean = np.array(given.mean, dtype=np.float32).reshape(3, 1, 1)
+    std = np.array(given.std, dtype=np.float32).reshape(3, 1, 1)
+    return torch.from_numpy((planar * np.float32(given.scale) - mean) / std)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""From frames on the device to the network's input in plain PyTorch: one shape, no host stop.
+
+Shapes: N frames, H and W of a frame, H' and W' of the padded network input.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segnode.kernels.resampling import PRECISION_BITS, ROWS, PreprocessPlan, ResampleTable
+
+
+def preprocess_static(
+    frames: Tensor, plan: PreprocessPlan, mean: Tensor, std: Tensor, swap: bool, dtype: torch.dtype
+) -> Tensor:
+    """Resize, reorder, normalise and pad, as ``segnode.kernels.preprocess.preprocess`` does.
+
+    Args:
+        frames: (N, H, W, 3) uint8, contiguous.
+        plan: of the frames' size.
+        mean: (3,) float32, in the network's order of channels.
+        std: (3,) float32.
+        swap: the frames' order of channels is the reverse of the network's.
+        dtype: of the result; computed in float32.
+
+    Returns:
+        (N, 3, H', W'), channels_last; the padding is zero, at the bottom and on the right.
+    """
+    x = frames
+    for table in plan.passes:
+        x = _resample(x, table)
+    if plan.last is not None and plan.last.source != len(plan.last.first):
+        x = _resample(x, plan.last)
+    if swap:
+        x = x.flip(-1)
+    x = (x.float() - mean) / std
+    x = x.permute(0, 3, 1, 2)
+    if plan.resize == 'torchvision' and plan.image_hw != plan.size_hw:
+        x = F.interpolate(x, size=plan.size_hw, mode='bilinear', align_corners=False)
+    (height, width), (padded_h, padded_w) = plan.size_hw, plan.padded_hw
+    x = F.pad(x.to(dtype), (0, padded_w - width, 0, padded_h - height))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _resample(x: Tensor, table: ResampleTable) -> Tensor:
+    """Resample one dimension of (N, H, W, 3) uint8."""
+    shape = list(x.shape)
+    shape[table.dim] = len(table.first)
+    half = 1 << (PRECISION_BITS - 1)
+    total = torch.full(shape, half, dtype=torch.int32, device=x.device)
+    for tap, weight in enumerate(table.weights):
+        # Beyond the source the weight is zero, whatever is read.
+        index = (table.first + tap).clamp(max=table.source - 1)
+        weight = weight[:, None, None] if table.dim == ROWS else weight[:, None]
+        total.addcmul_(x.index_select(table.dim, index).int(), weight)
+    return (total >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)

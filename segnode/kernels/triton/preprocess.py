@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""From frames on the device to the network's input in Triton, Pillow's resize bit for bit.
+
+One kernel is a pass into uint8; the other is the last pass, over the rows, and reorders,
+normalises and pads on the way out.
+
+Shapes: N frames, H and W of a frame, H' and W' of the padded network input.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from segnode.kernels.plain.preprocess import preprocess_static
+from segnode.kernels.resampling import PRECISION_BITS, PreprocessPlan, ResampleTable
+
+# Rows and values (three a pixel) of a program: eight values a thread with four warps.
+TILE_HW = (4, 256)
+
+
+def preprocess(
+    frames: Tensor, plan: PreprocessPlan, mean: Tensor, std: Tensor, swap: bool, dtype: torch.dtype
+) -> Tensor:
+    """As ``segnode.kernels.plain.preprocess.preprocess_static``, its twin.
+
+    torchvision's resize of floats is that twin itself: PyTorch has a kernel for it.
+    """
+    if plan.last is None:
+        return preprocess_static(frames, plan, mean, std, swap, dtype)
+    n = len(frames)
+    (new_h, new_w), (padded_h, padded_w) = plan.size_hw, plan.padded_hw
+    output = torch.empty(
+        (n, 3, padded_h, padded_w),
+        dtype=dtype,
+        device=frames.device,
+        memory_format=torch.channels_last,
+    )
+    block_h, block_w = TILE_HW
+    pixels = frames.contiguous()
+    with torch.cuda.device_of(frames):
+        for table in plan.passes:
+            pixels = _resample(pixels, table)
+        grid = (triton.cdiv(padded_w * 3, block_w), triton.cdiv(padded_h, block_h), n)
+        _last_pass_kernel[grid](
+            pixels,
+            plan.last.first,
+            plan.last.weights,
+            mean,
+            std,
+            output,
+            plan.last.source,
+            new_h,
+            new_w,
+            padded_h,
+            padded_w,
+            len(plan.last.weights),
+            int(swap),
+            bits=PRECISION_BITS,
+            block_h=block_h,
+            block_w=block_w,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+    return output
+
+
+def _resample(pixels: Tensor, table: ResampleTable) -> Tensor:
+    """Resample one dimension of (N, H, W, 3) uint8."""
+    shape = list(pixels.shape)
+    lines, inner = math.prod(shape[: table.dim]), math.prod(shape[table.dim + 1 :])
+    shape[table.dim] = len(table.first)
+    resampled = torch.empty(shape, dtype=torch.uint8, device=pixels.device)
+    block_h, block_w = TILE_HW
+    grid = (triton.cdiv(len(table.first) * inner, block_w), triton.cdiv(lines, block_h))
+    _pass_kernel[grid](
+        pixels,
+        table.first,
+        table.weights,
+        resampled,
+        lines,
+        table.source,
+        len(table.first),
+        inner,
+        len(table.weights),
+        bits=PRECISION_BITS,
+        block_h=block_h,
+        block_w=block_w,
+        num_warps=4,
+    )
+    return resampled
+
+
+@triton.jit(do_not_specialize=['lines', 'extent', 'new_extent', 'inner', 'taps'])
+def _pass_kernel(
+    source,
+    first,
+    weights,
+    target,
+    lines,
+    extent,
+    new_extent,
+    inner,
+    taps,
+    bits: tl.constexpr,
+    block_h: tl.constexpr,
+    block_w: tl.constexpr,
+):
+    """Resample the middle dimension of (lines, extent, inner)."""
+    value = tl.program_id(0) * block_w + tl.arange(0, block_w)
+    line = tl.program_id(1) * block_h + tl.arange(0, block_h)
+    position = value // inner
+    within = value % inner
+    inside = position < new_extent
+    read = (line < lines)[:, None] & inside[None, :]
+    start = tl.load(first + position, mask=inside, other=0)
+    source_line = source + (line.to(tl.int64) * extent * inner)[:, None]
+    total = tl.full([block_h, block_w], 1 << (bits - 1), tl.int32)
+    for tap in range(taps):
+        weight = tl.load(weights + tap * new_extent + position, mask=inside, other=0)
+        # Beyond the source the weight is zero, whatever is read.
+        place = tl.minimum(start + tap, extent - 1) * inner + within
+        pixel = tl.load(source_line + place[None, :], mask=read, other=0)
+        total += pixel.to(tl.int32) * weight[None, :]
+    total = tl.minimum(tl.maximum(total >> bits, 0), 255)
+    target_line = target + (line.to(tl.int64) * new_extent * inner)[:, None]
+    tl.store(target_line + value[None, :], total.to(tl.uint8), mask=read)
+
+
+@triton.jit(do_not_specialize=['height', 'new_h', 'new_w', 'padded_h', 'padded_w', 'taps', 'swap'])
+def _last_pass_kernel(
+    source,
+    first,
+    weights,
+    mean,
+    std,
+    output,
+    height,
+    new_h,
+    new_w,
+    padded_h,
+    padded_w,
+    taps,
+    swap,
+    bits: tl.constexpr,
+    block_h: tl.constexpr,
+    block_w: tl.constexpr,
+):
+    """Resample the rows of (N, height, W, 3), reorder, normalise and pad."""
+    value = tl.program_id(0) * block_w + tl.arange(0, block_w)
+    y = tl.program_id(1) * block_h + tl.arange(0, block_h)
+    frame = tl.program_id(2).to(tl.int64)
+    x = value // 3
+    channel = value % 3
+    there = y < new_h
+    read = there[:, None] & (x < new_w)[None, :]
+    start = tl.load(first + y, mask=there, other=0)
+    place = x * 3 + tl.where(swap != 0, 2 - channel, channel)
+    source += frame * height * new_w * 3
+    total = tl.full([block_h, block_w], 1 << (bits - 1), tl.int32)
+    for tap in range(taps):
+        weight = tl.load(weights + tap * new_h + y, mask=there, other=0)
+        row = tl.minimum(start + tap, height - 1).to(tl.int64) * new_w * 3
+        pixel = tl.load(source + row[:, None] + place[None, :], mask=read, other=0)
+        total += pixel.to(tl.int32) * weight[:, None]
+    total = tl.minimum(tl.maximum(total >> bits, 0), 255).to(tl.float32)
+    shift = tl.load(mean + channel)[None, :]
+    scale = tl.load(std + channel)[None, :] + tl.zeros_like(total)
+    normalised = tl.where(read, tl.div_rn(total - shift, scale), 0.0)
+    output += frame * padded_h * padded_w * 3
+    target_row = output + (y.to(tl.int64) * padded_w * 3)[:, None]
+    tl.store(
+        target_row + value[None, :],
+        normalised.to(output.dtype.element_ty),
+        mask=(y < padded_h)[:, None] & (x < padded_w)[None, :],
+    )

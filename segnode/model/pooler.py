@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Which level of the maps an RoI is pooled from (Detectron2's ``poolers.py``)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from segnode.model.architecture import Pooler
+from segnode.model.boxes import box_sides
+
+# An RoI of 224 x 224 pixels, ImageNet's size, is read from the map of stride 16 (Lin et al.,
+# 2017).
+CANONICAL_SIDE = 224
+CANONICAL_STRIDE = 16
+
+
+def assign_levels(boxes: Tensor, pooler: Pooler) -> Tensor:
+    """Return the level, 0 for the finest of ``pooler``, of (..., 4) boxes as (...) int64."""
+    width, height = box_sides(boxes)
+    scale = torch.sqrt(width * height) / CANONICAL_SIDE
+    inside = pooler.levels == 'detectron2'
+    level = torch.log2(scale + 1e-8) if inside else torch.log2(scale) + 1e-6
+    # An empty RoI has no logarithm; it takes the finest level, as clamping -inf does.
+    canonical = math.log2(CANONICAL_STRIDE)
+    level = torch.floor(canonical + level).nan_to_num(nan=0.0, neginf=0.0)
+    finest, coarsest = (int(math.log2(pooler.strides[end])) for end in (0, -1))
+    return level.clamp(finest, coarsest).long() - finest

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What a Mask R-CNN is run with: parts of the network and steps between them, handed in.
+
+A path or an engine replaces these and leaves the forward as it is.
+
+Shapes: N images, L levels, A anchors a location, P proposals, R RoIs, C channels or classes, S
+side of what is pooled, M side of a mask, K boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from segnode.model.architecture import Pooler
+from segnode.model.box_head import BoxDetections
+from segnode.model.nms import NMS
+from segnode.model.rpn import Proposals
+
+# Records that a stage ends here.
+Mark = Callable[[str], None]
+
+
+class RoIAlign(Protocol):
+    """Pooling of RoIs, each from the level that its size gives it."""
+
+    def __call__(
+        self, features: list[Tensor], boxes: Tensor, image_index: Tensor, pooler: Pooler
+    ) -> Tensor:
+        """Pool (R, 4) float32 xyxy boxes, network pixels, of images (R,) to (R, C, S, S).
+
+        The features are a level each of ``pooler``; what is pooled has their format and lies in
+        channels_last.
+        """
+        ...
+
+
+class Trunk(NamedTuple):
+    """What the trunk gives, every level (N, ..., h, w).
+
+    Attributes:
+        features: L maps, C channels.
+        logits: of the RPN, A channels.
+        deltas: of the RPN, 4 A channels.
+    """
+
+    features: list[Tensor]
+    logits: list[Tensor]
+    deltas: list[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The dense parts of a Mask R-CNN, from tensors of a fixed or bounded shape to such.
+
+    Attributes:
+        trunk: backbone, pyramid and the RPN's convolutions, from images (N, 3, H, W). It marks
+            the end of the stage ``backbone``.
+        box_heads: a stage each, from pooled RoIs (R, C, S, S) to logits (R, C + 1) and deltas
+            (R, 4 or 4 C). Mask R-CNN has one stage.
+        mask_head: from pooled RoIs to logits (R, C or 1, M, M).
+    """
+
+    trunk: Callable[[Tensor], Trunk]
+    box_heads: tuple[Callable[[Tensor], tuple[Tensor, Tensor]], ...]
+    mask_head: Callable[[Tensor], Tensor]
+
+
+def _as_found(detections: BoxDetections) -> BoxDetections:
+    return detections
+
+
+def _all(proposals: Proposals) -> Proposals:
+    return proposals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """How one path runs a Mask R-CNN.
+
+    Attributes:
+        parts: the dense parts.
+        nms: non-maximum suppression.
+        roi_align: pooling.
+        mark: records the stages ``rpn``, ``box_head``, ``filter`` and ``mask_head``.
+        poolable: gives the maps in the format that ``roi_align`` takes.
+        narrow: gives the proposals that the box head is run on.
+        replace: gives what is taken for the box head's detections, all of whose work is done.
+    """
+
+    parts: Parts
+    nms: NMS
+    roi_align: RoIAlign
+    mark: Mark
+    poolable: Callable[[list[Tensor]], list[Tensor]] = list
+    narrow: Callable[[Proposals], Proposals] = _all
+    replace: Callable[[BoxDetections], BoxDetections] = _as_found

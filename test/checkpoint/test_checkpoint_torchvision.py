@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""torchvision's checkpoints, against torchvision's own modules."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from segnode.checkpoint import PRESETS, NativeModel, load_model
+from segnode.checkpoint.download import Checksum
+from segnode.checkpoint.torchvision import ARCHITECTURE, fit_weights
+from segnode.config import Config
+from segnode.errors import CheckpointError, SegnodeError
+from segnode.model.mask_rcnn import build_mask_rcnn
+
+NAME = 'maskrcnn_resnet50_fpn'
+FOREGROUND = 3
+PATH = Path('weights.pth')
+
+
+@pytest.fixture(scope='module')
+def theirs() -> nn.Module:
+    torch.manual_seed(0)
+    model = torchvision.models.detection.maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=FOREGROUND + 1
+    ).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(tensor, 0.2, 1.0)
+    return model
+
+
+def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename to what torchvision wrote up to 0.12."""
+    renamed = {}
+    for name, tensor in state.items():
+        old = name.replace('rpn.head.conv.0.0.', 'rpn.head.conv.')
+        for block in ('inner_blocks', 'layer_blocks'):
+            for index in range(4):
+                old = old.replace(f'{block}.{index}.0.', f'{block}.{index}.')
+        for index in range(4):
+            old = old.replace(f'mask_head.{index}.0.', f'mask_head.mask_fcn{index + 1}.')
+        renamed[old] = tensor
+    return renamed
+
+
+@torch.no_grad()
+def test_every_module_answers_as_torchvisions(theirs: nn.Module) -> None:
+    architecture, state = fit_weights(theirs.state_dict(), PATH, published=False)
+    assert architecture == dataclasses.replace(ARCHITECTURE, num_classes=FOREGROUND)
+    ours = build_mask_rcnn(architecture, state)
+    images = torch.randn(1, 3, 64, 96)
+    expected = list(theirs.backbone(images).values())
+    found = ours.backbone(images)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+    logits, deltas = ours.proposal_generator.rpn_head(expected)
+    their_logits, their_deltas = theirs.rpn.head(expected)
+    torch.testing.assert_close(logits, their_logits)
+    torch.testing.assert_close(deltas, their_deltas)
+
+    pooled = torch.randn(5, 256, 7, 7)
+    heads = theirs.roi_heads
+    their_scores, their_boxes = heads.box_predictor(heads.box_head(pooled))
+    scores, boxes = ours.roi_heads.box_predictor(ours.roi_heads.box_head(pooled))
+    torch.testing.assert_close(scores, torch.roll(their_scores, -1, 1))
+    torch.testing.assert_close(boxes, their_boxes[:, 4:])
+
+    pooled = torch.randn(2, 256, 14, 14)
+    masks = heads.mask_predictor(heads.mask_head(pooled))
+    torch.testing.assert_close(ours.roi_heads.mask_head(pooled), masks[:, 1:])
+
+
+def test_names_of_both_ages(theirs: nn.Module) -> None:
+    state = theirs.state_dict()
+    old = old_names(state)
+    assert 'roi_heads.mask_head.mask_fcn1.weight' in old
+    assert 'rpn.head.conv.weight' in old
+    _, expected = fit_weights(state, PATH, published=False)
+    _, found = fit_weights(old, PATH, published=False)
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_architecture_is_torchvisions(theirs: nn.Module) -> None:
+    a, heads = ARCHITECTURE, theirs.roi_heads
+    transform, rpn = theirs.transform, theirs.rpn
+    assert a.pixel_mean == pytest.approx([255 * v for v in transform.image_mean])
+    assert a.pixel_std == pytest.approx([255 * v for v in transform.image_std])
+    assert (a.short_side, a.long_side) == (transform.min_size[0], transform.max_size)
+    assert a.size_divisibility == transform.size_divisible
+    assert a.anchor_sizes == rpn.anchor_generator.sizes
+    assert a.anchor_ratios == rpn.anchor_generator.aspect_ratios
+    assert a.rpn_pre_nms_topk == rpn.pre_nms_top_n()
+    assert a.rpn_post_nms_topk == rpn.post_nms_top_n()
+    assert a.rpn_nms_threshold == rpn.nms_thresh
+    assert a.rpn_min_size == rpn.min_size
+    assert a.rpn_bbox_weights == rpn.box_coder.weights
+    assert a.box_bbox_weights == heads.box_coder.weights
+    assert (a.score_threshold, a.nms_threshold) == (heads.score_thresh, heads.nms_thresh)
+    assert a.max_instances == heads.detections_per_img
+    assert (a.box_pooler.resolution,) * 2 == heads.box_roi_pool.output_size
+    assert (a.mask_pooler.resolution,) * 2 == heads.mask_roi_pool.output_size
+    assert a.box_pooler.sampling_ratio == heads.box_roi_pool.sampling_ratio
+    assert a.mask_pooler.sampling_ratio == heads.mask_roi_pool.sampling_ratio
+
+
+def test_loaded_by_preset_name(
+    theirs: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / 'tuned.pth'
+    torch.save({'model': theirs.state_dict(), 'epoch': 3}, path)
+    names = ('cone', 'ball', 'box')
+    model = load_model(Config(model=NAME, weights=str(path), class_names=names))
+    assert isinstance(model, NativeModel)
+    assert (model.class_names, model.category_ids, model.licence) == (names, None, '')
+    assert (model.name, model.architecture.norm_eps) == (NAME, 1e-5)
+    # The published file's batch norms have an epsilon of 0; it is known by its checksum.
+    preset = dataclasses.replace(
+        PRESETS[NAME], checksum=Checksum('sha256', model.weights_sha256[:8])
+    )
+    monkeypatch.setitem(PRESETS, NAME, preset)
+    published = load_model(Config(model=NAME, weights=str(path)))
+    assert isinstance(published, NativeModel)
+    assert published.architecture.norm_eps == 0.0
+    assert published.class_names == ('class_0', 'class_1', 'class_2')
+    assert published.licence == preset.licence
+
+
+def test_coco_classes_are_torchvisions(tmp_path: Path) -> None:
+    from segnode.checkpoint import load
+
+    categories = torchvision.models.detection.MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta[
+        'categories'
+    ]
+    assert list(load.SPARSE_NAMES) == categories[1:]
+    assert load.category_ids(load.SPARSE_NAMES) == tuple(range(1, 91))
+
+
+@pytest.mark.parametrize(
+    ('change', 'part'),
+    [
+        ({'backbone.body.conv1.weight': None}, 'such as backbone.body.conv1.weight'),
+        ({'rpn.head.cls_logits.bias': torch.zeros(5)}, 'shape (3,), found (5,)'),
+        (
+            {'roi_heads.mask_predictor.mask_fcn_logits.bias': torch.zeros(9)},
+            'is the number of classes right?',
+        ),
+        ({'backbone.fpn.inner_blocks.0.1.weight': torch.zeros(256)}, 'maskrcnn_resnet50_fpn_v2'),
+        ({'roi_heads.keypoint_head.0.weight': torch.zeros(1)}, 'a Keypoint R-CNN'),
+    ],
+)
+def test_other_checkpoint_is_refused(
+    theirs: nn.Module, change: dict[str, Tensor | None], part: str
+) -> None:
+    state = {k: v for k, v in {**theirs.state_dict(), **change}.items() if v is not None}
+    with pytest.raises(CheckpointError) as caught:
+        fit_weights(state, PATH, published=False)
+    assert part in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ('state', 'part'),
+    [
+        ({'backbone.body.conv1.weight': 1, 'roi_heads.box_head.fc6.weight': 1}, 'without masks'),
+        ({'conv1.weight': 1, 'layer1.0.conv1.weight': 1}, 'a backbone alone'),
+        (
+            {'backbone.bottom_up.stem.conv1.weight': 1, 'roi_heads.mask_head.deconv.bias': 1},
+            'a Detectron2 checkpoint',
+        ),
+    ],
+)
+def test_other_architecture_is_named(state: dict[str, int], part: str) -> None:
+    tensors = {name: torch.zeros(1) for name in state}
+    with pytest.raises(CheckpointError, match=part):
+        fit_weights(tensors, PATH, published=False)
+
+
+def test_v2_is_out_of_scope() -> None:
+    with pytest.raises(SegnodeError, match='maskrcnn_resnet50_fpn_v2 is not supported'):
+        load_model(Config(model='maskrcnn_resnet50_fpn_v2'))

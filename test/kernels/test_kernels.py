@@ -1,0 +1,492 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The Triton kernels against their twins, and the twins against the references.
+
+Without a GPU the kernels run under Triton's interpreter, which must be chosen before Triton is
+imported: in a process of its own, which is this file run as a script. On a GPU the same
+comparisons run natively.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from random_boxes import clustered_boxes, random_boxes
+from seeds import fresh_seeds
+from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from segnode.image import Image
+from segnode.kernels.mask_crops import label_image, paste_mask
+from segnode.kernels.operators import select_operators
+from segnode.kernels.plain.nms import largest_float32, nms_static
+from segnode.kernels.plain.paste import paste_labels_static, sampling_weights
+from segnode.kernels.plain.preprocess import preprocess_static
+from segnode.kernels.plain.roi_align import roi_align_static
+from segnode.kernels.preprocess import preprocess as preprocess_on_cpu
+from segnode.kernels.resampling import prepare_preprocess
+from segnode.model.architecture import SEMANTICS, Architecture, Pooler
+from segnode.model.pooler import assign_levels
+
+CPU = torch.device('cpu')
+FAMILIES = ('detectron2', 'torchvision')
+# A value this close to the threshold may fall on either side by rounding.
+ROUNDING = 2e-5
+# Frame and network input: enlarged, shrunk, kept, one side kept, single pixels, portrait far
+# beyond 2:1 (where recent Pillows resize the height first), and both ways at once.
+SIZES = [
+    ((9, 13), (20, 31)),
+    ((31, 40), (13, 17)),
+    ((12, 15), (12, 15)),
+    ((7, 12), (7, 30)),
+    ((20, 9), (11, 9)),
+    ((1, 1), (5, 3)),
+    ((1, 40), (3, 1)),
+    ((60, 8), (13, 5)),
+    ((40, 9), (18, 21)),
+]
+
+
+def random_frames(generator: torch.Generator, count: int, image_hw: tuple[int, int]) -> Tensor:
+    return torch.randint(0, 256, (count, *image_hw, 3), generator=generator, dtype=torch.uint8)
+
+
+def random_pyramid(
+    generator: torch.Generator, images: int, channels: int, image_hw: tuple[int, int]
+) -> list[Tensor]:
+    """Return p2 to p6, channels_last."""
+    return [
+        torch.randn(
+            (images, channels, -(-image_hw[0] // stride), -(-image_hw[1] // stride)),
+            generator=generator,
+        ).contiguous(memory_format=torch.channels_last)
+        for stride in (4, 8, 16, 32, 64)
+    ]
+
+
+def random_instances(
+    generator: torch.Generator, images: int, count: int, image_hw: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mask probabilities, boxes (some across the border) and which to keep."""
+    boxes = torch.stack([random_boxes(generator, count, image_hw) for _ in range(images)])
+    height, width = image_hw
+    odd = [
+        (0, 0, width, height),
+        (-3.2, -4.1, width + 2.5, height / 2),
+        (width / 2, 3, width / 2 + 0.3, height - 1.5),
+        (2, 5.4, width, 5.9),
+    ]
+    for index, box in enumerate(odd[: count // 2]):
+        boxes[-1, -1 - index] = torch.tensor(box)
+    coarse = torch.rand((images * count, 1, 5, 5), generator=generator)
+    masks = torch.nn.functional.interpolate(coarse, size=(28, 28), mode='bilinear')
+    keep = torch.rand((images, count), generator=generator) < 0.8
+    return masks.view(images, count, 28, 28), boxes, keep
+
+
+def area_limits(areas: list[int]) -> tuple[int, int]:
+    """Return limits that drop some of the smallest and of the largest where there are many.
+
+    Each lies midway in the wider of two gaps, where no pixel decides.
+    """
+    ordered = sorted({0, *areas})
+    if len(ordered) < 6:
+        return ordered[-1] // 2, ordered[-1] * 2 + 1
+    gaps = list(pairwise(ordered))
+    low, high = (max(pair, key=lambda gap: gap[1] - gap[0]) for pair in (gaps[1:3], gaps[-2:]))
+    return sum(low) // 2, sum(high) // 2
+
+
+def check_nms(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    from segnode.kernels.triton.nms import nms
+
+    for count in (0, 1, 64, 65, 1000, 1500, 6000) if large else (0, 1, 64, 65, 150):
+        sets = 5 if count == 1000 else 2
+        boxes = torch.stack([clustered_boxes(generator, count, (480, 640)) for _ in range(sets)])
+        valid = torch.rand((sets, count), generator=generator) < 0.8
+        groups = torch.randint(3, (sets, count), generator=generator)
+        for threshold in (0.3, 0.7):
+            scalar = torch.tensor(largest_float32(threshold), device=device)
+            for chosen in (None, groups):
+                expected = nms_static(boxes, valid, threshold, chosen)
+                there = None if chosen is None else chosen.to(device)
+                for value in (threshold, scalar):
+                    keep = nms(boxes.to(device), valid.to(device), value, there)
+                    assert torch.equal(keep.cpu(), expected), (count, threshold)
+    # More leading dimensions, nothing valid, one box again and again, empty boxes, and an
+    # overlap that equals the threshold.
+    boxes, valid = boxes[:2, :70].to(device), torch.ones((2, 70), dtype=torch.bool, device=device)
+    keep = nms(boxes.view(2, 1, 70, 4), valid.view(2, 1, 70), 0.5)
+    assert torch.equal(keep.view(2, 70), nms_static(boxes, valid, 0.5))
+    assert not nms(boxes, torch.zeros_like(valid), 0.5).any()
+    same = torch.tensor([10.0, 20.0, 50.0, 70.0], device=device).expand(1, 70, 4)
+    assert nms(same, valid[:1], 0.5).nonzero().tolist() == [[0, 0]]
+    assert nms(same, valid[:1], 1.0).all()
+    assert nms(torch.zeros_like(same), valid[:1], 0.5).all()
+    tied = torch.tensor([[[0.0, 0.0, 10.0, 1.0], [0.0, 0.0, 3.0, 1.0]]])
+    expected = nms_static(tied, valid[:1, :2].cpu(), 0.3)
+    assert torch.equal(nms(tied.to(device), valid[:1, :2], 0.3).cpu(), expected)
+
+
+def check_roi_align(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    from segnode.kernels.triton.roi_align import level_areas, roi_align
+
+    # Levels: of any box, and a rounding error on either side of a border.
+    sides = torch.tensor([112.0, 224.0, 448.0])
+    near = (sides**2).view(torch.int32)[:, None] + torch.arange(-40, 41, dtype=torch.int32)
+    areas = torch.cat((near.flatten().view(torch.float32), torch.rand(500) * 3e5, torch.zeros(1)))
+    for family in FAMILIES:
+        ones, zeros = torch.ones_like(areas), torch.zeros_like(areas)
+        pooler = Pooler(resolution=7, levels=family)
+        expected = assign_levels(torch.stack((zeros, zeros, areas, ones), dim=1), pooler)
+        borders = torch.tensor(level_areas(pooler))
+        assert torch.equal((areas[:, None] >= borders).sum(1), expected)
+
+    image_hw = (608, 800) if large else (64, 480)
+    height, width = image_hw
+    extreme = [
+        (0, 0, width, height),
+        (0, 30, width, 33.5),
+        (40, 0, 42, height),
+        (17.2, 30.1, 17.3, 30.2),
+        (width - 1, height - 1, width, height),
+        (0, 0, 0, 0),
+    ]
+    for family, sampling_ratio, aligned in (('detectron2', 0, True), ('torchvision', 2, False)):
+        cases = [(torch.float32, 3, 5), (torch.float16 if aligned else torch.bfloat16, 2, 16)]
+        if large:
+            cases = [(torch.float32, 7, 256), (torch.float16, 14, 256), (torch.bfloat16, 7, 60)]
+        for dtype, resolution, channels in cases:
+            features = random_pyramid(generator, 2, channels, image_hw)
+            features = [x.to(device, dtype) for x in features]
+            boxes = random_boxes(generator, 300 if large else 2, image_hw)
+            pooler = Pooler(
+                resolution=resolution,
+                sampling_ratio=sampling_ratio,
+                aligned=aligned,
+                levels=family,
+            )
+            border = (0, 0, level_areas(pooler)[0] / 64, 64)
+            boxes = torch.cat((boxes, torch.tensor([*extreme, border]))).to(device)
+            index = torch.randint(2, (len(boxes),), generator=generator).to(device)
+            pooled = roi_align(features, boxes, index, pooler)
+            expected = roi_align_static(features, boxes, index, pooler)
+            assert pooled.dtype == dtype
+            assert pooled.is_contiguous(memory_format=torch.channels_last)
+            # A unit in the last place of what is stored; in float32 a sum's rounding.
+            unit = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype]
+            torch.testing.assert_close(
+                pooled.float(), expected.float(), rtol=unit, atol=1e-5 if unit < 1e-4 else 1e-3
+            )
+            assert roi_align(features, boxes[:0], index[:0], pooler).shape[0] == 0
+    # A map that is not channels_last, and an index of 32 bits.
+    plain = [x.contiguous() for x in features]
+    assert torch.equal(roi_align(plain, boxes, index.int(), pooler), pooled)
+
+
+def check_paste(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    from segnode.kernels.triton.paste import paste_labels
+
+    image_hw = (240, 320) if large else (20, 45)
+    for family in FAMILIES:
+        cases = [(5, 0.5), (1, 0.3), (0, 0.5)]
+        for count, threshold in [(100, 0.5), (300, 0.3), *cases] if large else cases:
+            masks, boxes, keep = random_instances(generator, 2, count, image_hw)
+            compare_paste(paste_labels, device, image_hw, family, threshold, masks, boxes, keep)
+    # Full: every instance covers the whole image, and the first that stays has all of it.
+    masks = torch.ones((1, 3, 28, 28), device=device)
+    whole = torch.tensor([-9.0, -9.0, image_hw[1] + 9.0, image_hw[0] + 9.0], device=device)
+    keep = torch.tensor([[False, True, True]], device=device)
+    no_limits = limits(device, 0.5, 0, 2**40)
+    inputs = (masks, whole.expand(1, 3, 4), keep, image_hw)
+    labels, areas, stay = paste_labels(*inputs, **no_limits, paste='detectron2')
+    assert (labels.cpu().numpy() == 1).all()
+    assert areas.tolist() == [[0, *[image_hw[0] * image_hw[1]] * 2]]
+    assert torch.equal(stay, keep)
+
+
+def limits(device: torch.device, threshold: float, low: int, high: int) -> dict[str, Tensor]:
+    return {
+        'threshold': torch.tensor(threshold, device=device),
+        'min_area': torch.tensor(low, device=device),
+        'max_area': torch.tensor(high, device=device),
+    }
+
+
+def compare_paste(
+    paste_labels: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    device: torch.device,
+    image_hw: tuple[int, int],
+    family: Any,
+    threshold: float,
+    masks: Tensor,
+    boxes: Tensor,
+    keep: Tensor,
+) -> None:
+    """Compare with the twin but for pixels that rounding decides."""
+    rows = sampling_weights(*boxes.double()[..., None, 1::2].unbind(-1), image_hw[0], 28, family)
+    columns = sampling_weights(*boxes.double()[..., None, ::2].unbind(-1), image_hw[1], 28, family)
+    values = rows @ masks.double() @ columns.mT
+    undecided = ((values - threshold).abs() < ROUNDING) & keep[..., None, None]
+    assert undecided.numel() == 0 or undecided.double().mean() < 0.01
+    covered = (values > threshold) & keep[..., None, None]
+    sizes = [int(size) for size in covered.sum((-2, -1))[keep]]
+    limit = limits(CPU, threshold, *area_limits(sizes))
+    expected = paste_labels_static(masks, boxes, keep, image_hw, **limit, paste=family)
+    moved = {name: value.to(device) for name, value in limit.items()}
+    inputs = (masks.to(device), boxes.to(device), keep.to(device))
+    labels, areas, stay = paste_labels(*inputs, image_hw, **moved, paste=family)
+    assert labels.dtype == torch.uint16
+    assert ((areas.cpu() - expected[1]).abs() <= undecided.sum((-2, -1))).all()
+    assert torch.equal(stay.cpu(), expected[2])
+    differs = labels.cpu().numpy() != expected[0].numpy()
+    assert not (differs & ~undecided.any(1).numpy()).any()
+
+
+def check_preprocess(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    from segnode.kernels.triton.preprocess import preprocess
+
+    sizes = SIZES if not large else [*SIZES, ((1080, 1920), (480, 853)), ((480, 640), (800, 1067))]
+    mean, std = torch.rand(3, generator=generator) * 99, torch.rand(3, generator=generator) + 50
+    for number, (image_hw, size_hw) in enumerate(sizes):
+        frames = random_frames(generator, 1 + number % 2, image_hw)
+        swap, dtype = number % 3 == 0, torch.float16 if number % 4 == 1 else torch.float32
+        for family in FAMILIES:
+            expected = preprocess_static(
+                frames, prepare_preprocess(image_hw, size_hw, CPU, resize=family),
+                mean, std, swap, dtype,
+            )  # fmt: skip
+            plan = prepare_preprocess(image_hw, size_hw, device, resize=family)
+            x = preprocess(frames.to(device), plan, mean.to(device), std.to(device), swap, dtype)
+            assert x.dtype == dtype
+            assert x.is_contiguous(memory_format=torch.channels_last)
+            if family == 'detectron2':
+                assert torch.equal(x.cpu(), expected), (image_hw, size_hw)
+            else:
+                torch.testing.assert_close(x.cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+CHECKS: dict[str, Callable[[torch.device, torch.Generator, bool], None]] = {
+    'nms': check_nms,
+    'roi_align': check_roi_align,
+    'paste': check_paste,
+    'preprocess': check_preprocess,
+}
+
+
+def run_as_a_script(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec('triton') is None, reason='this PyTorch comes without Triton'
+)
+
+
+@needs_triton
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+@pytest.mark.parametrize('name', CHECKS)
+def test_the_interpreted_kernel_is_its_twin(name: str, seed: int) -> None:
+    run_as_a_script(name, str(seed), TRITON_INTERPRET='1')
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+@pytest.mark.parametrize('name', CHECKS)
+def test_the_kernel_is_its_twin(name: str, seed: int) -> None:
+    CHECKS[name](torch.device('cuda'), torch.Generator().manual_seed(seed), True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('triton', ['0', '1'])
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+def test_a_captured_operator_follows_its_inputs(
+    monkeypatch: pytest.MonkeyPatch, seed: int, triton: str
+) -> None:
+    """One graph of all four: new frames, boxes and filter values need no new capture."""
+    monkeypatch.setenv('SEGNODE_TRITON', triton)
+    device, generator = torch.device('cuda'), torch.Generator().manual_seed(seed)
+    operators = select_operators(device)
+    assert operators.description.startswith('PyTorch' if triton == '0' else 'Triton')
+    image_hw = (240, 320)
+    plan = prepare_preprocess(image_hw, (192, 256), device)
+    three = torch.full((3,), 50.0, device=device)
+    index = torch.zeros(300, dtype=torch.int64, device=device)
+
+    def fresh_inputs() -> list[Tensor]:
+        masks, boxes, keep = random_instances(generator, 1, 16, image_hw)
+        candidates = clustered_boxes(generator, 300, image_hw)
+        maps = [x.half() for x in random_pyramid(generator, 1, 64, image_hw)]
+        low = int(torch.randint(1, 500, (), generator=generator))
+        threshold = torch.rand((), generator=generator) * 0.5 + 0.2
+        values = limits(CPU, float(threshold), low, low + 9000).values()
+        frames = random_frames(generator, 1, image_hw)
+        return [x.to(device) for x in (frames, candidates, masks, boxes, keep, *values, *maps)]
+
+    def run(inputs: list[Tensor]) -> list[Tensor]:
+        frames, candidates, masks, boxes, keep, threshold, low, high, *maps = inputs
+        x = operators.preprocess(frames, plan, three, three, True, torch.float16)
+        kept = operators.nms(candidates, torch.ones_like(candidates[:, 0]) > 0, threshold)
+        pooled = operators.roi_align(maps, candidates, index, Pooler(resolution=7))
+        pasted = operators.paste_labels(
+            masks, boxes, keep, image_hw,
+            threshold=threshold, min_area=low, max_area=high, paste='detectron2',
+        )  # fmt: skip
+        return [x, kept, pooled, *pasted]
+
+    buffers = fresh_inputs()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run(buffers)
+        run(buffers)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        answers = run(buffers)
+    for _ in range(3):
+        inputs = fresh_inputs()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode('error')
+        try:
+            expected = run(inputs)
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
+        for buffer, value in zip(buffers, inputs, strict=True):
+            buffer.copy_(value)
+        graph.replay()
+        for answer, value in zip(answers, expected, strict=True):
+            assert np.array_equal(answer.cpu().numpy(), value.cpu().numpy())
+
+
+def test_a_cpu_gets_the_twins() -> None:
+    operators = select_operators(CPU)
+    assert operators.description == 'PyTorch (no kernels for device cpu)'
+    assert operators.nms is nms_static
+
+
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+def test_the_resize_is_pillows(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = [(int(h), int(w)) for h, w in rng.integers(1, 120, (120, 2))]
+    cases = [*SIZES, *zip(sizes[::2], sizes[1::2], strict=True), ((270, 480), (120, 213))]
+    nothing, one = torch.zeros(3), torch.ones(3)
+    for image_hw, size_hw in cases:
+        frames = rng.integers(0, 256, (2, *image_hw, 3), dtype=np.uint8)
+        plan = prepare_preprocess(image_hw, size_hw, CPU)
+        x = preprocess_static(torch.from_numpy(frames), plan, nothing, one, False, torch.float32)
+        height, width = size_hw
+        ours = x[..., :height, :width].permute(0, 2, 3, 1).numpy()
+        for frame, resized in zip(frames, ours, strict=True):
+            pillow = PIL.Image.fromarray(frame).resize((width, height), PIL.Image.BILINEAR)
+            assert np.array_equal(resized, np.asarray(pillow)), (image_hw, size_hw)
+        assert not x[..., height:, :].any()
+        assert not x[..., width:].any()
+
+
+@pytest.mark.parametrize('order', ['bgr', 'rgb'])
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+def test_the_static_input_is_the_plain_one(seed: int, family: Any, order: Any) -> None:
+    architecture = Architecture(semantics=SEMANTICS[family], pixel_std=(57.375, 57.12, 58.395))
+    mean, std = torch.tensor(architecture.pixel_mean), torch.tensor(architecture.pixel_std)
+    generator = torch.Generator().manual_seed(seed)
+    for image_hw, size_hw in SIZES:
+        frames = random_frames(generator, 2, image_hw)
+        plan = prepare_preprocess(image_hw, size_hw, CPU, resize=family)
+        swap = order.upper() != architecture.color
+        x = preprocess_static(frames, plan, mean, std, swap, torch.float32)
+        for ours, pixels in zip(x, frames.numpy(), strict=True):
+            expected = preprocess_on_cpu(Image(pixels, order), size_hw, architecture)
+            torch.testing.assert_close(ours, expected, rtol=0, atol=2e-5)
+            if family == 'detectron2':
+                assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize('threshold', [0.3, 0.5, 0.7])
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+def test_static_labels_are_the_pasted_masks(seed: int, family: Any, threshold: float) -> None:
+    """Against masks pasted one by one and painted on the host."""
+
+    def one_by_one(
+        masks: Tensor, boxes: Tensor, keep: Tensor, image_hw: tuple[int, int],
+        *, threshold: Tensor, min_area: Tensor, max_area: Tensor, paste: Any,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        areas, labels = torch.zeros(keep.shape, dtype=torch.int64), []
+        for n in range(len(masks)):
+            crops = [
+                paste_mask(mask.numpy(), box.numpy(), image_hw, float(threshold), paste)
+                for mask, box in zip(masks[n], boxes[n], strict=True)
+            ]
+            areas[n] = torch.tensor([crop.area for crop in crops]) * keep[n]
+            stays = keep[n] & (areas[n] >= min_area) & (areas[n] <= max_area)
+            chosen = [crop for crop, stay in zip(crops, stays.tolist(), strict=True) if stay]
+            labels.append(torch.from_numpy(label_image(chosen, image_hw)))
+        stay = keep & (areas >= min_area) & (areas <= max_area)
+        return torch.stack(labels), areas, stay
+
+    generator = torch.Generator().manual_seed(seed)
+    for count in (1, 2, 20):
+        masks, boxes, keep = random_instances(generator, 2, count, (61, 93))
+        compare_paste(one_by_one, CPU, (61, 93), family, threshold, masks, boxes, keep)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+def test_static_areas_are_the_references(detectron2: ModuleType, seed: int, family: Any) -> None:
+    from detectron2.layers.mask_ops import paste_masks_in_image as detectron2_paste
+
+    generator = torch.Generator().manual_seed(seed)
+    image_hw = (61, 93)
+    masks, boxes, keep = random_instances(generator, 1, 20, image_hw)
+    no_limits = limits(CPU, 0.5, 0, 2**40)
+    labels, areas, stay = paste_labels_static(
+        masks, boxes, torch.ones_like(keep), image_hw, **no_limits, paste=family
+    )
+    if family == 'detectron2':
+        whole = detectron2_paste(masks[0], boxes[0], image_hw, threshold=0.5)
+    else:
+        whole = paste_masks_in_image(masks[0, :, None], boxes[0], image_hw)[:, 0] > 0.5
+    assert stay.all()
+    # Rounding may decide a pixel of a mask's edge.
+    assert ((areas[0] - whole.sum((-2, -1))).abs() <= 1).all()
+    painted = (whole * torch.arange(20, 0, -1)[:, None, None]).amax(0)
+    expected = torch.where(painted > 0, 21 - painted, 0)
+    assert (labels[0].int() != expected).sum() <= 2
+
+
+def test_static_labels_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    masks, boxes, keep = random_instances(generator, 2, 9, (40, 50))
+    inputs = (masks, boxes, keep, (40, 50))
+    options: dict[str, Any] = {**limits(CPU, 0.5, 20, 900), 'paste': 'detectron2'}
+    whole = paste_labels_static(*inputs, **options)
+    monkeypatch.setattr('segnode.kernels.plain.paste.CHUNK_PIXELS', 2 * 40 * 50 * 2)
+    for part, expected in zip(paste_labels_static(*inputs, **options), whole, strict=True):
+        assert np.array_equal(part.numpy(), expected.numpy())
+    assert whole[2].any()
+    assert not whole[2].all()
+
+
+if __name__ == '__main__':
+    CHECKS[sys.argv[1]](CPU, torch.Generator().manual_seed(int(sys.argv[2])), False)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What is drawn over an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from segnode.engine import Detections
+from segnode.image import Image
+from segnode.live.overlay import draw_overlay, instance_colours
+
+CLASS_NAMES = ('cone', 'ball', 'Kübel', '桶')
+
+
+def _detections(boxes: list[list[float]], class_ids: list[int]) -> Detections:
+    return Detections(
+        boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.linspace(0.9, 0.5, len(boxes), dtype=np.float32),
+        class_ids=np.array(class_ids, np.int64),
+        mask_areas=np.zeros(len(boxes), np.int64),
+    )
+
+
+def _noise(height: int, width: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize('order', ['bgr', 'rgb'])
+def test_without_detections_it_is_the_image_in_bgr(order: str) -> None:
+    pixels = _noise(40, 60)
+    overlay = draw_overlay(
+        Image(pixels, order), _detections([], []), np.zeros((40, 60), np.uint16), CLASS_NAMES
+    )
+    np.testing.assert_array_equal(overlay, pixels if order == 'bgr' else pixels[..., ::-1])
+
+
+def test_masks_are_tinted_and_the_image_is_left_alone() -> None:
+    pixels = np.full((200, 300, 3), 100, np.uint8)
+    pixels.setflags(write=False)
+    labels = np.zeros((200, 300), np.uint16)
+    labels[60:120, 50:150] = 1
+    labels[60:120, 150:250] = 2
+    detections = _detections([[50, 60, 150, 120], [150, 60, 250, 120]], [1, 1])
+    overlay = draw_overlay(Image(pixels, 'bgr'), detections, labels, CLASS_NAMES)
+    colours = instance_colours(detections.class_ids).astype(int)
+    np.testing.assert_array_equal(overlay[90, 100], 50 + colours[0] // 2)
+    np.testing.assert_array_equal(overlay[90, 200], 50 + colours[1] // 2)
+    np.testing.assert_array_equal(overlay[119, 100], colours[0])
+    np.testing.assert_array_equal(overlay[190, 290], [100, 100, 100])
+    assert (colours[0] != colours[1]).any()
+
+
+def test_odd_boxes_and_names_are_drawn() -> None:
+    """Boxes at the edges, of no size, at fractions, and names beyond ASCII."""
+    height, width = 48, 64
+    boxes = [[0, 0, 64, 48], [63.2, 47.9, 64, 48], [10.5, 10.5, 10.5, 10.5], [-3, -3, 5, 5]]
+    labels = np.full((height, width), 1, np.uint16)
+    overlay = draw_overlay(
+        Image(_noise(height, width), 'rgb'), _detections(boxes, [0, 1, 2, 3]), labels, CLASS_NAMES
+    )
+    assert overlay.shape == (height, width, 3)
+    assert overlay.dtype == np.uint8
+
+
+def test_smallest_image() -> None:
+    image = Image(np.zeros((1, 1, 3), np.uint8), 'bgr')
+    labels = np.ones((1, 1), np.uint16)
+    overlay = draw_overlay(image, _detections([[0, 0, 1, 1]], [0]), labels, CLASS_NAMES)
+    assert overlay.shape == (1, 1, 3)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Fused convolutions are taken where they give what the plain operators give, and only there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from segnode.model import fusion
+from segnode.model.conv import Conv
+
+DTYPES = pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+
+
+def conv(dtype: torch.dtype, *, relu: bool = True) -> Conv:
+    torch.manual_seed(1)
+    made = Conv(16, 24, 3, relu=relu).requires_grad_(requires_grad=False)
+    return made.to(dtype).to(memory_format=torch.channels_last)
+
+
+def plainly(layer: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
+    out = torch.conv2d(x, layer.weight, layer.bias, padding=1)
+    out = out if residual is None else out + residual
+    return torch.relu(out) if layer.relu else out
+
+
+@DTYPES
+@pytest.mark.parametrize('relu', [True, False])
+def test_a_right_one_is_taken(dtype: torch.dtype, relu: bool) -> None:
+    assert fusion._agrees(conv(dtype, relu=relu), plainly)
+
+
+@DTYPES
+def test_one_that_is_wrong_at_a_larger_size_is_refused(dtype: torch.dtype) -> None:
+    """Libraries choose their kernels by size."""
+
+    def wrong(layer: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
+        return plainly(layer, x, residual) * (1.0 if x.shape[-1] <= 16 else 1.1)
+
+    assert not fusion._agrees(conv(dtype), wrong), 'what is wrong beyond 16x16 was taken'
+
+
+@DTYPES
+def test_one_that_reads_its_output_before_it_is_written_is_refused(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where cuDNN adds 0 times what the output's memory holds."""
+    memory: list[Tensor] = []
+
+    def remember(like: Tensor) -> None:
+        memory[:] = [torch.full_like(like, torch.nan)]
+
+    def careless(layer: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
+        out = plainly(layer, x, residual)
+        return out + 0 * memory[0] if memory else out
+
+    monkeypatch.setattr(fusion, '_leave_nan_behind', remember, raising=False)
+    assert not fusion._agrees(conv(dtype), careless), 'what reads unwritten memory was taken'
+
+
+@DTYPES
+def test_one_that_gives_no_number_or_fails_is_refused(dtype: torch.dtype) -> None:
+    def nothing(layer: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
+        return plainly(layer, x, residual) * torch.nan
+
+    def fail(*_: Any) -> Tensor:
+        raise RuntimeError('no kernel for it')
+
+    assert not fusion._agrees(conv(dtype), nothing)
+    assert not fusion._agrees(conv(dtype), fail)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize('size', [(16, 16), (25, 42), (120, 160), (200, 336)])
+@pytest.mark.parametrize('kernel', [1, 3])
+def test_cudnns_answer_does_not_hang_on_what_memory_held(
+    dtype: torch.dtype, size: tuple[int, int], kernel: int
+) -> None:
+    """At the sizes of a ResNet-50, where its kernels are others than in the trial at loading."""
+    layer = Conv(64, 256, kernel, relu=True).requires_grad_(requires_grad=False)
+    layer = layer.to('cuda', dtype).to(memory_format=torch.channels_last)
+    x = torch.randn((1, 64, *size), device='cuda').to(dtype)
+    x = x.to(memory_format=torch.channels_last)
+    answers = []
+    for value in (0.0, torch.nan, torch.inf):
+        left = [torch.full((1, 256, *size), value, device='cuda', dtype=dtype) for _ in range(4)]
+        del left
+        answers.append(fusion.cudnn_conv(layer, x, None))
+    assert torch.isfinite(answers[0]).all()
+    assert all(torch.equal(answer, answers[0]) for answer in answers[1:])

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The choice of proposals against Detectron2's and torchvision's."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from seeds import fresh_seeds
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import RegionProposalNetwork
+
+from segnode.kernels.plain.nms import nms, nms_static
+from segnode.model.anchors import make_anchors
+from segnode.model.architecture import TORCHVISION, Architecture
+from segnode.model.boxes import decode_boxes
+from segnode.model.rpn import Proposals, RPNHead, select_proposals
+
+IMAGE_HW = (179, 250)  # before padding to 192 x 256
+SIZES = [(48, 64), (24, 32), (12, 16), (6, 8), (3, 4)]
+ARCHITECTURE = Architecture(rpn_pre_nms_topk=300, rpn_post_nms_topk=200)
+
+
+def random_outputs(seed: int, images: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Return logits (N, 3, h, w) and deltas (N, 12, h, w) of the five levels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = [torch.randn((images, 3, *size), generator=generator) * 3 for size in SIZES]
+    deltas = [torch.randn((images, 12, *size), generator=generator) * 0.6 for size in SIZES]
+    return logits, deltas
+
+
+def flatten(logits: list[Tensor], deltas: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return them as (N, h * w * A) and (N, h * w * A, 4), as the references do."""
+    return (
+        [x.permute(0, 2, 3, 1).flatten(1) for x in logits],
+        [x.unflatten(1, (3, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in deltas],
+    )
+
+
+def select(
+    architecture: Architecture,
+    logits: list[Tensor],
+    deltas: list[Tensor],
+    count: int,
+    suppress: Any = nms,
+) -> Proposals:
+    anchors = make_anchors(architecture, SIZES, torch.device('cpu'))
+    return select_proposals(logits, deltas, anchors, IMAGE_HW, architecture, count, suppress)
+
+
+def assert_same(proposals: Proposals, index: int, boxes: Tensor, scores: Tensor) -> None:
+    """Compare one image's proposals; all but a close call of the NMS must agree.
+
+    Both references shift the boxes of each level far apart and run one NMS, which rounds.
+    """
+    valid = proposals.valid[index]
+    assert valid[: valid.sum()].all()
+    ours = torch.cat((proposals.boxes[index], proposals.scores[index, :, None]), dim=1)[valid]
+    theirs = torch.cat((boxes, scores[:, None]), dim=1)
+    assert abs(len(ours) - len(theirs)) <= 2
+    distance = (ours[:, None] - theirs[None]).abs().amax(-1)
+    assert (distance.amin(1) > 1e-3).sum() <= 2
+    assert (distance.amin(0) > 1e-3).sum() <= 2
+
+
+@pytest.mark.parametrize('suppress', [nms, nms_static])
+@pytest.mark.parametrize('minimum', [0.0, 9.0])
+@pytest.mark.parametrize('seed', fresh_seeds(2))
+def test_proposals_are_detectron2s(
+    detectron2: ModuleType, seed: int, minimum: float, suppress: object
+) -> None:
+    from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
+
+    architecture = dataclasses.replace(ARCHITECTURE, rpn_min_size=minimum)
+    logits, deltas = random_outputs(seed, 2)
+    proposals = select(architecture, logits, deltas, 200, suppress=suppress)
+    anchors = make_anchors(architecture, SIZES, torch.device('cpu'))
+    flat_logits, flat_deltas = flatten(logits, deltas)
+    boxes = [
+        decode_boxes(d, a, architecture.rpn_bbox_weights)
+        for d, a in zip(flat_deltas, anchors, strict=True)
+    ]
+    expected = find_top_rpn_proposals(
+        boxes, flat_logits, [IMAGE_HW] * 2, 0.7, 300, 200, minimum, training=False
+    )
+    assert proposals.boxes.shape == (2, 200, 4)
+    for index, found in enumerate(expected):
+        assert len(found) > 100
+        assert_same(proposals, index, found.proposal_boxes.tensor, found.objectness_logits)
+
+
+@pytest.mark.parametrize('seed', fresh_seeds(2))
+def test_proposals_are_torchvisions(seed: int) -> None:
+    architecture = dataclasses.replace(ARCHITECTURE, semantics=TORCHVISION, rpn_min_size=1e-3)
+    logits, deltas = random_outputs(seed, 2)
+    proposals = select(architecture, logits, deltas, 200)
+    counts = {'training': 2000, 'testing': 300}
+    rpn = RegionProposalNetwork(
+        AnchorGenerator(architecture.anchor_sizes, architecture.anchor_ratios),
+        torch.nn.Identity(),
+        *(0.7, 0.3, 256, 0.5),
+        counts,
+        {'training': 2000, 'testing': 200},
+        0.7,
+    ).eval()
+    anchors = make_anchors(architecture, SIZES, torch.device('cpu'))
+    flat_logits, flat_deltas = flatten(logits, deltas)
+    boxes = decode_boxes(
+        torch.cat(flat_deltas, 1), torch.cat(anchors), architecture.rpn_bbox_weights
+    )
+    found, scores = rpn.filter_proposals(
+        boxes, torch.cat(flat_logits, 1), [IMAGE_HW] * 2, [len(a) for a in anchors]
+    )
+    assert rpn.min_size == architecture.rpn_min_size
+    proposals = dataclasses.replace(proposals, scores=proposals.scores.sigmoid())
+    for index in range(2):
+        assert_same(proposals, index, found[index], scores[index])
+
+
+def test_numbers_that_are_not_finite_make_no_proposal() -> None:
+    logits, deltas = random_outputs(0, 1)
+    logits[0][0, 0] = torch.nan
+    logits[1][:] = torch.inf
+    deltas[2][:] = torch.nan
+    deltas[3][0, 2::4] = torch.inf
+    proposals = select(ARCHITECTURE, logits, deltas, 1000)
+    assert torch.isfinite(proposals.boxes).all()
+    # Infinite logits must not become the most trusted ones.
+    assert (proposals.scores[proposals.valid].abs() < 50).all()
+    assert 100 < proposals.valid.sum() < 400
+    nothing = select(ARCHITECTURE, [x * torch.nan for x in logits], deltas, 200)
+    assert not nothing.valid.any()
+
+
+def test_fewer_candidates_than_proposals() -> None:
+    logits, deltas = random_outputs(1, 1)
+    architecture = dataclasses.replace(ARCHITECTURE, rpn_pre_nms_topk=30)
+    proposals = select(architecture, logits, deltas, 1000)
+    assert proposals.boxes.shape == (1, 150, 4)
+    scores = proposals.scores[0]
+    assert (scores[:-1] >= scores[1:]).all()
+
+
+@pytest.mark.parametrize('dims', [(-1,), (32, -1)])
+def test_head_is_detectron2s(detectron2: ModuleType, dims: tuple[int, ...]) -> None:
+    from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+
+    head = RPNHead(dataclasses.replace(ARCHITECTURE, fpn_channels=16, rpn_conv_dims=dims))
+    theirs = StandardRPNHead(in_channels=16, num_anchors=3, box_dim=4, conv_dims=dims)
+    theirs.load_state_dict(head.state_dict())
+    features = [torch.randn((2, 16, *size)) for size in SIZES]
+    for ours, expected in zip(head(features), theirs(features), strict=True):
+        for x, y in zip(ours, expected, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
