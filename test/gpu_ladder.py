@@ -52,7 +52,7 @@ try:
     from tqdm import tqdm
 
     import segnode
-    import segnode.timing
+    import segnode.engine.timing
     from segnode.benchmark.machine import describe_machine
     from segnode.benchmark.planted import (
         PlantedDetections,
@@ -64,19 +64,21 @@ try:
     from segnode.cli import Parser, check_writable, note, say, stage_summary, table
     from segnode.config import Config
     from segnode.demo.scene import CLASS_NAMES, VALIDATION_SEEDS, Scene, SceneFrame
-    from segnode.device import select_device
     from segnode.engine import Detections, Engine, Prediction, Segmentation
+    from segnode.engine.device import select_device
+    from segnode.engine.network import NativeNetwork
     from segnode.errors import ConfigError, SegnodeError
     from segnode.image import Image
     from segnode.kernels.operators import Operators, select_operators
+    from segnode.kernels.plain.nms import largest_float32, nms_static
+    from segnode.kernels.plain.paste import paste_labels_static
+    from segnode.kernels.plain.preprocess import preprocess_static
+    from segnode.kernels.plain.roi_align import roi_align_static
+    from segnode.kernels.preprocess import preprocess
     from segnode.kernels.resampling import prepare_preprocess
-    from segnode.kernels.static_paste import paste_labels_static
-    from segnode.kernels.static_preprocess import preprocess_static
-    from segnode.model.nms import largest_float32, nms_static
+    from segnode.model.architecture import Pooler
+    from segnode.model.mask_head import mask_probabilities
     from segnode.model.precision import DTYPES
-    from segnode.model.roi_align import multilevel_roi_align_static
-    from segnode.network import NativeNetwork
-    from segnode.preprocess import preprocess
 except ImportError as missing:
     sys.stderr.write(
         f'gpu_ladder: error: {missing.name or "a module"} cannot be imported ({missing}) by '
@@ -554,27 +556,14 @@ def _stages(model: NativeModel, scene: SceneFrame) -> dict[str, Any]:
     boxes = torch.cat((boxes, random_boxes(generator, 60, hw)))
     class_ids = torch.arange(len(boxes)) % architecture.num_classes
     with torch.inference_mode():
-        features = [f.contiguous() for f in network.model.backbone(network.as_input(x))]
-        pooled = {
-            resolution: multilevel_roi_align_static(
-                features[:4],
-                boxes,
-                torch.zeros(len(boxes), dtype=torch.int64),
-                resolution=resolution,
-                sampling_ratio=architecture.box_sampling_ratio,
-                aligned=architecture.box_aligned,
-                family=architecture.family,
-            )
-            for resolution in (
-                architecture.box_pooler_resolution,
-                architecture.mask_pooler_resolution,
-            )
-        }
+        dense = network.model.parts(lambda _: None)
+        features = [f.contiguous() for f in dense.trunk(x).features]
+        index = torch.zeros(len(boxes), dtype=torch.int64)
         inputs = {
             'image': x,
             'features': features,
-            'boxes': pooled[architecture.box_pooler_resolution],
-            'masks': pooled[architecture.mask_pooler_resolution],
+            'boxes': roi_align_static(features, boxes, index, architecture.box_pooler),
+            'masks': roi_align_static(features, boxes, index, architecture.mask_pooler),
             'class_ids': class_ids,
         }
         return {'inputs': inputs, 'outputs': run_stages(network, inputs)}
@@ -587,20 +576,20 @@ def run_stages(network: NativeNetwork, inputs: Mapping[str, Any]) -> dict[str, l
         return x.to(network.device, network.dtype, memory_format=torch.channels_last)
 
     with torch.inference_mode():
-        rpn_head = network.model.proposal_generator.rpn_head
-        logits, deltas = rpn_head([placed(x) for x in inputs['features']])
-        scores, boxes = network.predict_boxes(placed(inputs['boxes']), 1)
-        image = inputs['image'].to(network.device)
+        dense = network.model.parts(lambda _: None)
+        logits, deltas = network.model.proposal_generator.rpn_head(
+            [placed(x) for x in inputs['features']]
+        )
+        scores, boxes = dense.box_heads[0](placed(inputs['boxes']))
+        class_ids = inputs['class_ids'].to(network.device)
         return {
-            'backbone': network.model.backbone(network.as_input(image)),
+            'backbone': dense.trunk(placed(inputs['image'])).features,
             'rpn_logits': logits,
             'rpn_deltas': deltas,
             'box_logits': [scores],
             'box_deltas': [boxes],
             'mask_probabilities': [
-                network.mask_probabilities(
-                    placed(inputs['masks']), inputs['class_ids'].to(network.device)
-                )
+                mask_probabilities(dense.mask_head(placed(inputs['masks'])), class_ids)
             ],
         }
 
@@ -642,7 +631,7 @@ class Climb:
 
     def network(self, precision: str) -> NativeNetwork:
         """Return the trained network inside of the engine."""
-        network = self.engine(precision)._network
+        network = self.engine(precision)._backend.network
         assert isinstance(network, NativeNetwork)
         return network
 
@@ -706,7 +695,7 @@ def check_operators(climb: Climb) -> Outcome:
 
 def check_graphs(climb: Climb) -> Outcome:
     """Graphs are launched on a rung that has them, and on no other."""
-    if climb.rung.graphs and not segnode.timing.is_asynchronous(climb.device):
+    if climb.rung.graphs and not segnode.engine.timing.is_asynchronous(climb.device):
         raise SkipCheck(f'no graphs on device {climb.device}')
     with plain_float32():
         engine, images = climb.engine('fp32'), climb.images(1)
@@ -737,9 +726,9 @@ def check_preprocess(climb: Climb) -> Outcome:
     figures: dict[str, Any] = {}
     for scale in (0.7, 1.0, 1.4):
         size_hw = (round(image_hw[0] * scale), round(image_hw[1] * scale))
-        family = architecture.family
+        resize = architecture.semantics.resize
         plans = [
-            prepare_preprocess(image_hw, size_hw, device, family=family)
+            prepare_preprocess(image_hw, size_hw, device, resize=resize)
             for device in (torch.device('cpu'), climb.device)
         ]
         expected = preprocess_static(frames, plans[0], mean, std, True, torch.float32)
@@ -788,23 +777,18 @@ def check_roi_align(climb: Climb) -> Outcome:
     ]
     boxes = random_boxes(generator, 200, hw)
     index = torch.arange(len(boxes)) % 2
-    options: dict[str, Any] = {
-        'resolution': 7,
-        'sampling_ratio': 0,
-        'aligned': True,
-        'family': 'detectron2',
-    }
+    pooler = Pooler(resolution=7)
     figures: dict[str, Any] = {}
     most = {}
     for name in ('fp32', *HALF):
         rounded = [x.to(DTYPES[name]).contiguous(memory_format=torch.channels_last) for x in maps]
         exact_maps = [x.float() for x in rounded]
-        expected = multilevel_roi_align_static(exact_maps, boxes, index, **options)
+        expected = roi_align_static(exact_maps, boxes, index, pooler)
         found = climb.operators().roi_align(
             [x.to(climb.device) for x in rounded],
             boxes.to(climb.device),
             index.to(climb.device),
-            **options,
+            pooler,
         )
         figures[f'{name}_mean'], figures[f'{name}_max'] = deviation([expected], [found])
         most[f'{name}_mean'], most[f'{name}_max'] = POOLED[name]
@@ -1638,7 +1622,7 @@ class Ladder:
 
     def _missing_detectron2(self) -> str:
         """Return why Detectron2 cannot be imported, empty where it can."""
-        code = 'from segnode.oracle import import_detectron2 as f; f()'
+        code = 'from segnode.benchmark.oracle import import_detectron2 as f; f()'
         command = [sys.executable, '-c', code]
         done = self._process(command, min(90.0, max(self._left_s(), 1.0)), {})
         return '' if done['exit_code'] == 0 else ''.join(done['last_lines'][-1:]) or 'it hangs'
@@ -1741,7 +1725,7 @@ def last_lines(log: Path) -> list[str]:
 
 def gpu_test_files() -> list[str]:
     """Return the test files with tests for a GPU: others may import what is not there."""
-    files = sorted((CHECKOUT / 'test').glob('test_*.py'))
+    files = sorted((CHECKOUT / 'test').rglob('test_*.py'))
     marked = re.compile(r'^(pytestmark = |@)pytest\.mark\.gpu\b', re.MULTILINE)
     return [
         str(path.relative_to(CHECKOUT))

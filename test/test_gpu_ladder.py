@@ -57,9 +57,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_ladder, 'THRESHOLDS', (0.5, 0.0))
     monkeypatch.setattr(gpu_ladder, 'COMPARED', 2)
     monkeypatch.setattr(gpu_ladder, 'POISON', ((2**12, 4),))
-    monkeypatch.setattr('segnode.static_path.CAPACITIES', (4,))
+    monkeypatch.setattr('segnode.engine.static.CAPACITIES', (4,))
     # Fused convolutions are tried out whenever an engine is built.
-    monkeypatch.setattr('segnode.network.fuse_convolutions', lambda model: 'none')
+    monkeypatch.setattr('segnode.engine.network.fuse_convolutions', lambda model: 'none')
 
 
 @pytest.fixture
@@ -417,7 +417,7 @@ def test_tests_and_benchmark_come_after_the_ladder(
     assert 'pytest: exit code 1: 1 failed' in data['summary']['look_at'][0]
     tests, first, parts = commands.ran[:3]
     assert tests[1:5] == ['-m', 'pytest', '-m', 'gpu']
-    assert {'test/test_gpu_engine.py', 'test/test_kernels.py'} <= set(tests)
+    assert {'test/engine/test_gpu_engine.py', 'test/kernels/test_kernels.py'} <= set(tests)
     assert 'test/test_gpu_ladder.py' not in tests
     assert '--plant' in first
     against = 'detectron2,torchvision' if detectron2 else 'torchvision'
