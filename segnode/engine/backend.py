@@ -39,14 +39,13 @@ class Backend(Protocol):
     precision: str
     paste: Rule
 
-    # Properties of a class that a protocol can only describe as such.
-    @property
-    def defaults(self) -> Callable[[], InferenceSettings]:
+    def defaults(self) -> InferenceSettings:
         """Return the settings of the model's own config."""
         ...
 
-    @property
-    def resized_hw(self) -> Callable[[tuple[int, int], InferenceSettings], tuple[int, int]]:
+    def resized_hw(
+        self, image_hw: tuple[int, int], settings: InferenceSettings
+    ) -> tuple[int, int]:
         """Return the network's input size for an image, before padding."""
         ...
 

@@ -31,8 +31,16 @@ class DynamicBackend:
         self.device = network.device
         self.precision = network.precision
         self.paste = network.architecture.semantics.paste
-        self.defaults = network.defaults
-        self.resized_hw = network.resized_hw
+
+    def defaults(self) -> InferenceSettings:
+        """Return the settings of the model's own config."""
+        return self.network.defaults()
+
+    def resized_hw(
+        self, image_hw: tuple[int, int], settings: InferenceSettings
+    ) -> tuple[int, int]:
+        """Return the network's input size for an image, before padding."""
+        return self.network.resized_hw(image_hw, settings)
 
     def check(self, settings: InferenceSettings) -> None:
         """Every setting has a meaning for a native network."""

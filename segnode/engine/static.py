@@ -79,8 +79,6 @@ class StaticBackend:
         self.device = network.device
         self.precision = network.precision
         self.paste = network.architecture.semantics.paste
-        self.defaults = network.defaults
-        self.resized_hw = network.resized_hw
         self._operators = operators
         self._report = report
         self._paths: OrderedDict[PathKey, StaticPath] = OrderedDict()
@@ -98,6 +96,16 @@ class StaticBackend:
         """Return what runs: ``operators``, and whether there are ``graphs`` or why not."""
         graphs = f'off ({self._no_graphs})' if self._no_graphs else 'captured'
         return {'operators': self._operators.description, 'graphs': graphs}
+
+    def defaults(self) -> InferenceSettings:
+        """Return the settings of the model's own config."""
+        return self.network.defaults()
+
+    def resized_hw(
+        self, image_hw: tuple[int, int], settings: InferenceSettings
+    ) -> tuple[int, int]:
+        """Return the network's input size for an image, before padding."""
+        return self.network.resized_hw(image_hw, settings)
 
     def check(self, settings: InferenceSettings) -> None:
         """Every setting has a meaning for a native network."""
