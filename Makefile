@@ -40,5 +40,5 @@ format: setup-test  ## rewrite the code in the project's style
 	$(VENV)/ruff format
 
 clean:  ## remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build install log
+	rm -rf .venv .import_linter_cache .mypy_cache .ruff_cache .pytest_cache build install log
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
