@@ -289,7 +289,9 @@ class _Recorder(TorchDispatchMode):
     ) -> object:
         kwargs = kwargs or {}
         if self._cuda.failures and len(self._nodes) >= self._cuda.failures[0][0]:
-            raise self._cuda.failures.pop(0)[1]
+            failure = self._cuda.failures.pop(0)[1]
+            # A new one: what is raised holds all frames that it passed.
+            raise type(failure)(*failure.args)
         if func._schema.name in FORBIDDEN:
             raise CaptureError(f'operation not permitted when stream is capturing: {func}')
         # Before the call: one in place could change what the arguments are.
