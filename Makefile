@@ -33,7 +33,7 @@ lint: setup-test  ## check style, types, layers and spelling
 	$(VENV)/codespell
 
 gpu:  ## on a machine with a GPU: check it rung by rung, then its tests and the benchmark
-	$(GPU_PYTHON) test/gpu_ladder.py
+	$(GPU_PYTHON) test/gpu_ladder
 
 format: setup-test  ## rewrite the code in the project's style
 	$(VENV)/ruff check --fix

@@ -13,20 +13,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gpu_ladder
 import numpy as np
 import pytest
 import torch
 from emulated_graphs import EmulatedCuda
+from gpu_ladder import (
+    answers,
+    average_precision,
+    checks,
+    engines,
+    limits,
+    operators,
+    poison,
+    processes,
+    reference,
+)
+from gpu_ladder.__main__ import main
+from gpu_ladder.engines import Climb
+from gpu_ladder.options import parse
+from gpu_ladder.reference import Reference
+from gpu_ladder.rungs import SWITCHES
 from seeds import fresh_seeds
 
+import segnode
 from segnode.demo.scene import CLASS_NAMES, Scene, SceneFrame, coco_annotations
-from segnode.engine import Detections, Segmentation
+from segnode.engine import Detections, Engine, Segmentation
+from segnode.evaluation import metrics
 from segnode.evaluation.annotations import Annotations
-from segnode.evaluation.metrics import average_precision, coco_results, label_image_rles
+from segnode.evaluation.metrics import coco_results, label_image_rles
 from segnode.kernels.operators import Operators, select_operators
 
-DEMO = Path(gpu_ladder.segnode.__file__).parent / 'demo'
+DEMO = Path(segnode.__file__).parent / 'demo'
 # Few candidates and small frames: what an emulated capture costs grows with both.
 MODEL = f"""\
 _BASE_: {DEMO / 'mask_rcnn_demo.yaml'}
@@ -36,6 +53,16 @@ MODEL:
   RPN: {{PRE_NMS_TOPK_TEST: 30, POST_NMS_TOPK_TEST: 20}}
 TEST: {{DETECTIONS_PER_IMAGE: 10}}
 """
+SMALL = {
+    'HALF': ('bf16',),
+    'TIMED': 'bf16',
+    'THRESHOLDS': (0.5, 0.0),
+    'COMPARED': 2,
+    'POISON': ((2**12, 4),),
+    'SCENE_HW': (96, 128),
+    'FRAMES': 6,
+    'ROUNDS': 2,
+}
 RUNGS = ['plain', 'triton', 'graphs', 'triton-graphs']
 
 
@@ -52,11 +79,8 @@ def one_thread() -> Iterator[None]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes long: a half format, capacities, poison, fusion."""
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    monkeypatch.setattr(gpu_ladder, 'HALF', ('bf16',))
-    monkeypatch.setattr(gpu_ladder, 'TIMED', 'bf16')
-    monkeypatch.setattr(gpu_ladder, 'THRESHOLDS', (0.5, 0.0))
-    monkeypatch.setattr(gpu_ladder, 'COMPARED', 2)
-    monkeypatch.setattr(gpu_ladder, 'POISON', ((2**12, 4),))
+    for name, value in SMALL.items():
+        monkeypatch.setattr(limits, name, value)
     monkeypatch.setattr('segnode.engine.static.CAPACITIES', (4,))
     # Fused convolutions are tried out whenever an engine is built.
     monkeypatch.setattr('segnode.engine.network.fuse_convolutions', lambda model: 'none')
@@ -70,21 +94,20 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> EmulatedCuda:
 
 
 @pytest.fixture(scope='module')
-def prepared(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def prepared(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """What the rungs are compared with, once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_ladder, 'THRESHOLDS', (0.5, 0.0))
-        patch.setattr(gpu_ladder, 'COMPARED', 2)
+        for name, value in SMALL.items():
+            patch.setattr(limits, name, value)
         # Planting weights takes long, and trained ones will do.
-        patch.setattr(gpu_ladder, 'plant_model', gpu_ladder.load_model)
+        patch.setattr(reference, 'plant_model', engines.load_model)
         folder = tmp_path_factory.mktemp('reference')
-        return gpu_ladder.prepare(gpu_ladder.parse(arguments(folder))[0])
+        return reference.prepare(parse(arguments(folder)))
 
 
 @pytest.fixture
-def reference(monkeypatch: pytest.MonkeyPatch, prepared: dict[str, Any]) -> dict[str, Any]:
-    monkeypatch.setattr(gpu_ladder, 'prepare', lambda options: prepared)
-    return prepared
+def ready(monkeypatch: pytest.MonkeyPatch, prepared: Reference) -> None:
+    monkeypatch.setattr(reference, 'prepare', lambda options: prepared)
 
 
 def arguments(folder: Path, *more: str, checks: str = '') -> list[str]:
@@ -93,8 +116,7 @@ def arguments(folder: Path, *more: str, checks: str = '') -> list[str]:
     return [
         *('--device', 'cpu', '--in-process', '--steps', 'ladder'),
         *('--json', str(folder / 'gpu.json'), '--checks', checks),
-        *('--scenes', '2', '--size', '96x128', '--frames', '6', '--rounds', '2'),
-        *('--shapes', '64x96', '--trained', model, '--timed', model, *more),
+        *('--scenes', '2', '--shapes', '64x96', '--trained', model, '--timed', model, *more),
     ]
 
 
@@ -114,18 +136,18 @@ def statuses(data: dict[str, Any], rung: str) -> dict[str, str]:
 
 def test_every_rung_is_climbed(
     emulated: EmulatedCuda,
-    reference: dict[str, Any],
+    ready: None,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code = gpu_ladder.main(arguments(tmp_path))
+    code = main(arguments(tmp_path))
     data, out = read(tmp_path), capsys.readouterr().out
     assert code == data['summary']['exit_code'] == 0, data['summary']['look_at']
     assert data['complete']
     assert data['machine']['torch'] in data['versions']['torch'] == torch.__version__
     assert data['summary']['highest_rung_passed'] == 'triton-graphs'
     assert [entry['name'] for entry in data['rungs']] == RUNGS
-    names = [step.name for step in gpu_ladder.steps_of(gpu_ladder.parse(arguments(tmp_path))[0])]
+    names = [step.name for step in checks.steps_of(parse(arguments(tmp_path)))]
     assert len(names) > 15
     for entry in data['rungs']:
         switches = {'SEGNODE_TRITON', 'SEGNODE_GRAPHS'} - set(entry['environment'])
@@ -160,13 +182,13 @@ def spoil(monkeypatch: pytest.MonkeyPatch, spoilt: Callable[[Operators], Operato
     def select(device: torch.device) -> Operators:
         return spoilt(select_operators(device))
 
-    monkeypatch.setattr(gpu_ladder, 'select_operators', select)
+    monkeypatch.setattr(engines, 'select_operators', select)
     monkeypatch.setattr('segnode.kernels.operators.select_operators', select)
 
 
 def test_a_failure_and_a_wrong_answer_are_recorded_and_the_climb_goes_on(
     emulated: EmulatedCuda,
-    reference: dict[str, Any],
+    ready: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -181,7 +203,7 @@ def test_a_failure_and_a_wrong_answer_are_recorded_and_the_climb_goes_on(
         return labels.view(torch.int16).roll(9, -1).view(torch.uint16), areas, stay
 
     def spoilt(operators: Operators) -> Operators:
-        switches = {name for name in gpu_ladder.SWITCHES if name in os.environ}
+        switches = {name for name in SWITCHES if name in os.environ}
         if switches == {'SEGNODE_GRAPHS'}:
             return replace(operators, roi_align=raising)
         if switches == {'SEGNODE_TRITON'}:
@@ -190,7 +212,7 @@ def test_a_failure_and_a_wrong_answer_are_recorded_and_the_climb_goes_on(
 
     spoil(monkeypatch, spoilt)
     checks = 'kernel roi,kernel paste,fp32 scenes,fp32 empty'
-    assert gpu_ladder.main(arguments(tmp_path, checks=checks)) == 1
+    assert main(arguments(tmp_path, checks=checks)) == 1
     data, (out, err) = read(tmp_path), capsys.readouterr()
     assert data['complete']
     assert [entry['status'] for entry in data['rungs']] == ['passed', 'failed', 'failed', 'passed']
@@ -232,16 +254,16 @@ def test_a_failure_and_a_wrong_answer_are_recorded_and_the_climb_goes_on(
 
 
 def test_a_layer_that_reads_free_memory_is_named(
-    reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ready: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     free = [0.0]
-    fill_free_memory = gpu_ladder.fill_free_memory
+    fill_free_memory = poison.fill_free_memory
 
     def fill(device: torch.device) -> None:
         fill_free_memory(device)
         free[0] = np.nan
 
-    network_of = gpu_ladder.Climb.network
+    network_of = Climb.network
 
     def network(climb: Any, precision: str) -> Any:
         found = network_of(climb, precision)
@@ -251,9 +273,9 @@ def test_a_layer_that_reads_free_memory_is_named(
         )
         return found
 
-    monkeypatch.setattr(gpu_ladder, 'fill_free_memory', fill)
-    monkeypatch.setattr(gpu_ladder.Climb, 'network', network)
-    assert gpu_ladder.main(arguments(tmp_path, '--rungs', 'plain', checks='fp32 poison')) == 1
+    monkeypatch.setattr(poison, 'fill_free_memory', fill)
+    monkeypatch.setattr(Climb, 'network', network)
+    assert main(arguments(tmp_path, '--rungs', 'plain', checks='fp32 poison')) == 1
     result = results(read(tmp_path), 'plain')['fp32 poison']
     assert result['figures']['repeats'] == 1
     assert result['figures']['same'] == 0
@@ -262,10 +284,10 @@ def test_a_layer_that_reads_free_memory_is_named(
 
 
 def test_an_engine_without_captures_is_no_rung_with_graphs(
-    emulated: EmulatedCuda, reference: dict[str, Any], tmp_path: Path
+    emulated: EmulatedCuda, ready: None, tmp_path: Path
 ) -> None:
     emulated.supported = False
-    code = gpu_ladder.main(arguments(tmp_path, '--rungs', 'graphs', checks='kernel nms'))
+    code = main(arguments(tmp_path, '--rungs', 'graphs', checks='kernel nms'))
     data = read(tmp_path)
     assert code == 1
     assert statuses(data, 'graphs') == {
@@ -278,14 +300,14 @@ def test_an_engine_without_captures_is_no_rung_with_graphs(
 
 
 def test_what_is_interrupted_leaves_what_was_done(
-    reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ready: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def interrupted(climb: Any) -> Any:
-        assert results(read(tmp_path), 'plain')['kernel nms']['passed']
+        assert results(read(tmp_path), 'plain')['kernel nms']['status'] == 'passed'
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(gpu_ladder, 'check_paste', interrupted)
-    assert gpu_ladder.main(arguments(tmp_path, checks='kernel')) == 130
+    monkeypatch.setattr(operators, 'check_paste', interrupted)
+    assert main(arguments(tmp_path, checks='kernel')) == 130
     data = read(tmp_path)
     assert data['interrupted']
     assert not data['complete']
@@ -306,8 +328,8 @@ def test_a_reference_that_fails_is_recorded(
     def failing(options: Any) -> Any:
         raise RuntimeError('no memory')
 
-    monkeypatch.setattr(gpu_ladder, 'prepare', failing)
-    assert gpu_ladder.main(arguments(tmp_path)) == 1
+    monkeypatch.setattr(reference, 'prepare', failing)
+    assert main(arguments(tmp_path)) == 1
     assert read(tmp_path)['error']['line'] == 'no memory'
     assert read(tmp_path)['summary']['look_at'] == ['RuntimeError: no memory']
 
@@ -315,24 +337,25 @@ def test_a_reference_that_fails_is_recorded(
 CHILD = """\
 import os, sys, time
 sys.path[:0] = [{folder!r}]
-import gpu_ladder
+from gpu_ladder import operators
+from gpu_ladder.__main__ import main
 
 def hang(climb):
     time.sleep(60)
 
-gpu_ladder.check_preprocess = hang
-gpu_ladder.check_nms = lambda climb: os.abort()
-sys.exit(gpu_ladder.main())
+operators.check_preprocess = hang
+operators.check_nms = lambda climb: os.abort()
+sys.exit(main())
 """
 
 
 def test_a_rung_outlives_checks_that_hang_or_die(
-    reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ready: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The rung runs in processes of its own, which see these checks and this script's others."""
     script = tmp_path / 'child.py'
-    script.write_text(CHILD.format(folder=str(Path(gpu_ladder.__file__).parent)))
-    steps_of = gpu_ladder.steps_of
+    script.write_text(CHILD.format(folder=str(processes.PROGRAM.parent)))
+    steps_of = checks.steps_of
 
     def hasty(options: Any) -> list[Any]:
         return [
@@ -340,11 +363,11 @@ def test_a_rung_outlives_checks_that_hang_or_die(
             for step in steps_of(options)
         ]
 
-    monkeypatch.setattr(gpu_ladder, 'steps_of', hasty)
-    monkeypatch.setattr(gpu_ladder, '__file__', str(script))
+    monkeypatch.setattr(checks, 'steps_of', hasty)
+    monkeypatch.setattr(processes, 'PROGRAM', script)
     given = arguments(tmp_path, '--rungs', 'plain', checks='kernel')
     given.remove('--in-process')
-    assert gpu_ladder.main(given) == 1
+    assert main(given) == 1
     data = read(tmp_path)
     found = results(data, 'plain')
     assert {name: result['status'] for name, result in found.items()} == {
@@ -364,9 +387,9 @@ def test_a_rung_outlives_checks_that_hang_or_die(
     assert data['summary']['rungs'] == {'plain': 'failed'}
 
 
-def test_what_a_device_cannot_do_is_no_failure(reference: dict[str, Any], tmp_path: Path) -> None:
+def test_what_a_device_cannot_do_is_no_failure(ready: None, tmp_path: Path) -> None:
     given = arguments(tmp_path, '--rungs', 'plain,graphs', checks='kernel nms')
-    assert gpu_ladder.main(given) == 0
+    assert main(given) == 0
     data = read(tmp_path)
     assert data['summary']['rungs'] == {'plain': 'passed', 'graphs': 'skipped'}
     assert data['summary']['look_at'] == ['graphs: left out: no graphs on device cpu']
@@ -381,7 +404,7 @@ class Commands:
         self.environments: list[dict[str, str]] = []
 
     def __call__(
-        self, command: list[str], limit_s: float, environment: dict[str, str], name: str = ''
+        self, command: list[str], limit_s: float, environment: dict[str, str], log: Path
     ) -> dict[str, Any]:
         code, line = 0, 'well'
         if '-c' in command:
@@ -410,8 +433,8 @@ def test_tests_and_benchmark_come_after_the_ladder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     commands = Commands(detectron2)
-    monkeypatch.setattr(gpu_ladder.Ladder, '_process', lambda self, *a: commands(*a))
-    assert gpu_ladder.main(arguments(tmp_path, '--steps', 'tests,benchmark')) == 1
+    monkeypatch.setattr(processes, 'run', commands)
+    assert main(arguments(tmp_path, '--steps', 'tests,benchmark')) == 1
     data = read(tmp_path)
     assert [step['status'] for step in data['steps']] == ['failed', *['passed'] * 7]
     assert 'pytest: exit code 1: 1 failed' in data['summary']['look_at'][0]
@@ -431,26 +454,27 @@ def test_tests_and_benchmark_come_after_the_ladder(
 
 
 def test_the_benchmark_runs_on_the_highest_rung_that_passed(
-    reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ready: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     commands = Commands(detectron2=False)
-    monkeypatch.setattr(gpu_ladder.Ladder, '_process', lambda self, *a: commands(*a))
+    monkeypatch.setattr(processes, 'run', commands)
     steps = ('--steps', 'ladder,benchmark', '--rungs', 'plain')
-    assert gpu_ladder.main(arguments(tmp_path, *steps, checks='kernel nms')) == 0
-    assert commands.environments[0] == {'SEGNODE_TRITON': '0', 'SEGNODE_GRAPHS': '0'}
+    assert main(arguments(tmp_path, *steps, checks='kernel nms')) == 0
+    given = {name: commands.environments[0].get(name) for name in SWITCHES}
+    assert given == {'SEGNODE_TRITON': '0', 'SEGNODE_GRAPHS': '0'}
 
 
 def test_what_does_not_fit_into_the_time_is_left_out(
-    reference: dict[str, Any],
+    ready: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     commands = Commands(detectron2=False)
-    monkeypatch.setattr(gpu_ladder.Ladder, '_process', lambda self, *a: commands(*a))
-    monkeypatch.setattr(gpu_ladder, 'RUNG_S', 0.0)
+    monkeypatch.setattr(processes, 'run', commands)
+    monkeypatch.setattr(limits, 'RUNG_S', 0.0)
     more = ('--minutes', '0.1', '--steps', 'ladder,tests,benchmark', '--rungs', 'plain')
-    assert gpu_ladder.main(arguments(tmp_path, *more, checks='kernel')) == 1
+    assert main(arguments(tmp_path, *more, checks='kernel')) == 1
     data = read(tmp_path)
     assert set(statuses(data, 'plain').values()) == {'skipped'}
     assert data['summary']['rungs'] == {'plain': 'unfinished'}
@@ -461,23 +485,23 @@ def test_what_does_not_fit_into_the_time_is_left_out(
 
 
 def test_processes_are_run_and_ended(tmp_path: Path) -> None:
-    options, path = gpu_ladder.parse(arguments(tmp_path))
-    ladder = gpu_ladder.Ladder(options, gpu_ladder.Report(path, options), tmp_path)
+    log = tmp_path / 'log'
     code = "import sys; print('one\\rtwo'); sys.exit(3)"
-    done = ladder._process([sys.executable, '-c', code], 30.0, {})
+    done = processes.run([sys.executable, '-c', code], 30.0, {}, log)
     assert (done['exit_code'], done['last_lines']) == (3, ['two'])
-    done = ladder._process([sys.executable, '-c', 'import time; time.sleep(60)'], 1.0, {})
+    sleep = [sys.executable, '-c', 'import time; time.sleep(60)']
+    done = processes.run(sleep, 1.0, {}, log)
     assert done['exit_code'] is None
     assert done['seconds'] < 10
 
 
 def test_no_file_is_overwritten(
-    reference: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ready: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'gpu.json').write_text('old')
     (tmp_path / 'gpu-2_benchmark.json').write_text('old')
     given = arguments(tmp_path, '--rungs', 'plain', checks='kernel nms')
-    assert gpu_ladder.main(given) == 0
+    assert main(given) == 0
     assert (tmp_path / 'gpu.json').read_text() == 'old'
     assert read(tmp_path, 'gpu-3.json')['complete']
     assert 'gpu-3.json' in capsys.readouterr().out.splitlines()[-1]
@@ -499,7 +523,7 @@ def test_no_file_is_overwritten(
 def test_wrong_use(
     wrong: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gpu_ladder.main([*arguments(tmp_path), *wrong]) == 2
+    assert main([*arguments(tmp_path), *wrong]) == 2
     err = capsys.readouterr().err
     assert said in err
     assert err.count('\n') == 1
@@ -508,7 +532,7 @@ def test_wrong_use(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_ladder.main(['--json', str(tmp_path / 'gpu.json')]) == 1
+    assert main(['--json', str(tmp_path / 'gpu.json')]) == 1
     err = capsys.readouterr().err
     assert err.startswith('gpu_ladder: error: device cuda')
     assert err.count('\n') == 1
@@ -516,7 +540,7 @@ def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_ladder.main(['--help']) == 0
+    assert main(['--help']) == 0
     out = capsys.readouterr().out
     for word in (*RUNGS, 'make gpu', 'exit code', 'SEGNODE_TRITON=0 SEGNODE_GRAPHS=0'):
         assert word in out
@@ -541,12 +565,12 @@ def guessed(frame: SceneFrame, rng: np.random.Generator) -> Segmentation:
 @pytest.mark.parametrize('seed', fresh_seeds(3))
 def test_average_precision_is_pycocotools(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    scenes = [Scene(each, (240, 320)).frame(3) for each in gpu_ladder.SEEDS[:3]]
-    answers = [guessed(frame, rng) for frame in scenes]
+    scenes = [Scene(each, (240, 320)).frame(3) for each in engines.SEEDS[:3]]
+    guesses = [guessed(frame, rng) for frame in scenes]
     truth = Annotations.from_coco(coco_annotations(scenes))
     entries = [
         entry
-        for image_id, answer in enumerate(answers)
+        for image_id, answer in enumerate(guesses)
         for entry in coco_results(
             answer.detections,
             label_image_rles(answer.label_image, len(answer.detections)),
@@ -557,22 +581,19 @@ def test_average_precision_is_pycocotools(seed: int) -> None:
         )
     ]
     for kind, iou_type in (('box', 'bbox'), ('mask', 'segm')):
-        expected = average_precision(truth, entries, iou_type, range(len(scenes))).ap
-        found = gpu_ladder.average_precision(scenes, answers, kind)
+        expected = metrics.average_precision(truth, entries, iou_type, range(len(scenes))).ap
+        found = average_precision.average_precision(scenes, guesses, kind)
         assert found == pytest.approx(expected, abs=1e-6)
         assert 0 < found < 1
 
 
-def test_answers_are_compared_as_sets(prepared: dict[str, Any]) -> None:
-    engine = gpu_ladder.Engine(
-        gpu_ladder.judged_config(gpu_ladder.parse(['--device', 'cpu'])[0], 'cpu', 'fp32').replace(
-            {'filter.score_threshold': 0.0}
-        ),
-    )
-    answer = prepared['compared'][0.0][0]
+def test_answers_are_compared_as_sets(prepared: Reference) -> None:
+    config = engines.judged_config(parse(['--device', 'cpu']), 'cpu', 'fp32')
+    engine = Engine(config.replace({'filter.score_threshold': 0.0}))
+    answer = prepared.compared[0.0][0]
     found = answer.detections
     assert len(found) == 10
-    assert gpu_ladder.compare(answer, answer, engine) == {
+    assert answers.compare(answer, answer, engine) == {
         'matched': 1.0,
         'labels': 1.0,
         'box_px': 0.0,
@@ -581,7 +602,7 @@ def test_answers_are_compared_as_sets(prepared: dict[str, Any]) -> None:
 
     def changed(**arrays: Any) -> dict[str, float]:
         other = replace(answer, detections=replace(found, **arrays))
-        return gpu_ladder.compare(answer, other, engine)
+        return answers.compare(answer, other, engine)
 
     boxes = found.boxes_xyxy.copy()
     boxes[0, 0] += 0.2
@@ -592,9 +613,7 @@ def test_answers_are_compared_as_sets(prepared: dict[str, Any]) -> None:
     order = np.arange(10)
     order[:2] = 1, 0
     number = np.append(0, order + 1).astype(np.uint16)
-    swapped = gpu_ladder.Detections(
-        *(getattr(found, name)[order] for name in gpu_ladder.Detections.__slots__)
-    )
+    swapped = Detections(*(getattr(found, name)[order] for name in Detections.__slots__))
     labels = number[answer.label_image]
     other = replace(answer, detections=swapped, label_image=labels)
-    assert gpu_ladder.compare(answer, other, engine)['labels'] == 1
+    assert answers.compare(answer, other, engine)['labels'] == 1

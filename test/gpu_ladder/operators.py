@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Checks of what the rung is made of: its kernels, its graphs, and every operator alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from random_boxes import clustered_boxes, random_boxes
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from gpu_ladder import limits
+from gpu_ladder.engines import DTYPES, POOLER, TWINS, Climb, exact_float32, prepare_preprocess
+from gpu_ladder.outcome import Outcome, SkipCheck, judged
+from gpu_ladder.precision import deviation
+
+
+def check_operators(climb: Climb) -> Outcome:
+    """Triton's kernels are chosen where the rung is to have them."""
+    wanted = 'Triton' if climb.rung.triton and climb.on_gpu else 'PyTorch'
+    if wanted == 'Triton' and importlib.util.find_spec('triton') is None:
+        raise SkipCheck('Triton is not installed')
+    found = climb.operators().description
+    problem = '' if found.startswith(wanted) else f'expected those of {wanted}, found {found}'
+    return Outcome({'operators': found}, {'operators': wanted}, problem)
+
+
+def check_graphs(climb: Climb) -> Outcome:
+    """Graphs are launched on a rung that has them, and on no other."""
+    if climb.rung.graphs and not climb.has_graphs:
+        raise SkipCheck(f'no graphs on device {climb.device}')
+    with exact_float32():
+        engine, images = climb.engine('fp32'), climb.images(1)
+        engine.segment(images)
+        replay = torch.cuda.CUDAGraph.replay
+        with mock.patch.object(torch.cuda.CUDAGraph, 'replay', autospec=True) as counted:
+            counted.side_effect = replay
+            engine.segment(images)
+    figures = {'graph_launches': counted.call_count}
+    if climb.rung.graphs:
+        refused = '; '.join(line for line in climb.said if 'graph' in line)
+        return judged(figures, least={'graph_launches': 1}, remark=refused)
+    return judged(figures, most={'graph_launches': 0})
+
+
+def check_preprocess(climb: Climb) -> Outcome:
+    """Frames become the network's input, enlarged and shrunk."""
+    architecture = climb.reference.model.architecture
+    frames = torch.from_numpy(np.stack([image.pixels for image in climb.images(2)]))
+    image_hw = (frames.shape[1], frames.shape[2])
+    mean, std = torch.tensor(architecture.pixel_mean), torch.tensor(architecture.pixel_std)
+    figures = {'fp32': 0.0, limits.TIMED: 0.0}
+    for scale in (0.7, 1.0, 1.4):
+        size_hw = (round(image_hw[0] * scale), round(image_hw[1] * scale))
+        plans = [
+            prepare_preprocess(image_hw, size_hw, device, resize=architecture.semantics.resize)
+            for device in (torch.device('cpu'), climb.device)
+        ]
+        expected = TWINS.preprocess(frames, plans[0], mean, std, True, torch.float32)
+        placed = [x.to(climb.device) for x in (frames, mean, std)]
+        for name in figures:
+            found = climb.operators().preprocess(
+                placed[0], plans[1], placed[1], placed[2], True, DTYPES[name]
+            )
+            apart = float((found.float().cpu() - expected).abs().max())
+            figures[name] = max(figures[name], apart)
+    return judged(figures, most={name: limits.PIXELS[name] for name in figures})
+
+
+def check_nms(climb: Climb) -> Outcome:
+    """The very boxes stay."""
+    figures = {}
+    for name, sets, count, grouped in (('levels', 5, 500, False), ('classes', 2, 1000, True)):
+        generator = torch.Generator().manual_seed(count)
+        boxes = torch.stack([clustered_boxes(generator, count, (480, 640)) for _ in range(sets)])
+        valid = torch.rand((sets, count), generator=generator) < 0.8
+        groups = torch.randint(5, (sets, count), generator=generator) if grouped else None
+        expected, found = both(climb, 'nms', boxes, valid, torch.tensor(0.5), groups)
+        figures[name] = int((found.cpu() != expected).sum())
+    return judged(figures, most=dict.fromkeys(figures, 0))
+
+
+def check_roi_align(climb: Climb) -> Outcome:
+    """Features are pooled over all levels, from both images of a batch."""
+    hw, generator = (480, 640), torch.Generator().manual_seed(1)
+    sizes = [(2, 64, hw[0] // stride, hw[1] // stride) for stride in (4, 8, 16, 32)]
+    maps = [torch.randn(size, generator=generator) for size in sizes]
+    boxes = random_boxes(generator, 200, hw)
+    index = torch.arange(len(boxes)) % 2
+    figures, most = {}, {}
+    for name in ('fp32', *limits.HALF):
+        rounded = [x.to(DTYPES[name]).contiguous(memory_format=torch.channels_last) for x in maps]
+        expected, found = both(climb, 'roi_align', rounded, boxes, index, POOLER)
+        figures[f'{name}_mean'], figures[f'{name}_max'] = deviation([expected], [found])
+        most[f'{name}_mean'], most[f'{name}_max'] = limits.POOLED[name]
+    return judged(figures, most=most)
+
+
+def check_paste(climb: Climb) -> Outcome:
+    """Masks become label images, areas and the choice of what stays."""
+    count, generator = 20, torch.Generator().manual_seed(2)
+    boxes = torch.stack([random_boxes(generator, count, limits.SCENE_HW) for _ in range(2)])
+    coarse = torch.rand((2 * count, 1, 5, 5), generator=generator)
+    masks = nn.functional.interpolate(coarse, size=(28, 28), mode='bilinear')
+    masks, keep = masks.view(2, count, 28, 28), torch.rand((2, count), generator=generator) < 0.8
+    bounds = {
+        'threshold': torch.tensor(0.5),
+        'min_area': torch.tensor(50),
+        'max_area': torch.tensor(2**40),
+    }
+    inputs = (masks, boxes, keep, limits.SCENE_HW)
+    expected, found = both(climb, 'paste_labels', *inputs, paste='detectron2', **bounds)
+    (labels, areas, stay), placed = (x.numpy() for x in expected), [x.cpu().numpy() for x in found]
+    figures = {
+        'labels': float((placed[0] == labels).mean()),
+        'area_px': int(np.abs(placed[1] - areas).max()),
+        'stay': int((placed[2] != stay).sum()),
+    }
+    # Rounding may decide a pixel on a mask's edge.
+    return judged(figures, least={'labels': limits.EXACT_LABELS}, most={'area_px': 9, 'stay': 0})
+
+
+def both(climb: Climb, name: str, *inputs: Any, **options: Any) -> tuple[Any, Any]:
+    """Return what an operator's twin makes of inputs on the CPU, and the operator on the device.
+
+    The twin gets floating numbers of half precision as float32.
+    """
+
+    def widened(x: Tensor) -> Tensor:
+        return x.float() if x.is_floating_point() else x
+
+    given = (inputs, options)
+    args, kwargs = tree_map_only(Tensor, widened, given)
+    expected = getattr(TWINS, name)(*args, **kwargs)
+    args, kwargs = tree_map_only(Tensor, lambda x: x.to(climb.device), given)
+    return expected, getattr(climb.operators(), name)(*args, **kwargs)
