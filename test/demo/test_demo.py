@@ -242,7 +242,8 @@ def segments(processes: list[int]) -> dict[int, set[str]]:
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_demo(number: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / 'out'
-    command = [sys.executable, '-m', 'segnode', 'demo', '--frames', '3', *SMALL]
+    # So many that it cannot end by itself before all three processes were seen at work.
+    command = [sys.executable, '-m', 'segnode', 'demo', '--frames', '60', *SMALL]
     demo = subprocess.Popen(
         [*command, '--output', str(output)], stderr=subprocess.PIPE, text=True, env=os.environ
     )
