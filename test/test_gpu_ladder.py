@@ -100,7 +100,7 @@ def prepared(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Refe
         for name, value in SMALL.items():
             patch.setattr(limits, name, value)
         # Planting weights takes long, and trained ones will do.
-        patch.setattr(reference, 'plant_model', engines.load_model)
+        patch.setattr(engines, 'plant_model', engines.load_model)
         folder = tmp_path_factory.mktemp('reference')
         return reference.prepare(parse(arguments(folder)))
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 if __name__ == '__main__':
@@ -20,12 +21,15 @@ if __name__ == '__main__':
 try:
     from gpu_ladder.afterwards import Afterwards
     from gpu_ladder.options import check_machine, parse
-    from gpu_ladder.processes import CHILD, Ladder, child
+    from gpu_ladder.outcome import failed
+    from gpu_ladder.processes import CHILD, child, climb_all
     from gpu_ladder.record import Record
     from gpu_ladder.report import print_report, summarise
-    from segnode.cli import note
+    from segnode.cli import note, say
     from segnode.errors import ConfigError, SegnodeError
 except ImportError as missing:
+    if __name__ != '__main__':
+        raise
     sys.stderr.write(
         f'gpu_ladder: error: {missing.name or "a module"} cannot be imported ({missing}) by '
         f'{sys.executable}; install it, or name another Python: make gpu GPU_PYTHON=...\n'
@@ -54,24 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         stack.callback(signal.signal, signal.SIGTERM, before)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='segnode-gpu-')))
-        ladder = Ladder(options, record, folder, end_s)
-        afterwards = Afterwards(options, record, folder, end_s)
-        steps = {
-            'ladder': ladder.climb,
-            'tests': afterwards.test,
-            'benchmark': afterwards.benchmark,
-        }
+        climb = partial(climb_all, options, record, folder, end_s)
+        after = Afterwards(options, record, folder, end_s)
+        steps = {'ladder': climb, 'tests': after.test, 'benchmark': after.benchmark}
         try:
             for name in options.steps:
-                with record.error_kept():
+                try:
                     steps[name]()
+                except Exception as error:  # noqa: BLE001 - what it says is the finding
+                    record.data['error'] = failed(error)['error']
         except KeyboardInterrupt:
             record.data['interrupted'] = True
-    record.data['summary'] = summarise(record.data)
+    summary = record.data['summary'] = summarise(record.data)
     record.data['complete'] = not record.data.keys() & {'interrupted', 'error'}
     record.write()
-    print_report(record.data, record.path)
-    return int(record.data['summary']['exit_code'])
+    print_report(record.data)
+    counts = ' '.join(f'{name}={summary[name]}' for name in ('passed', 'failed', 'skipped'))
+    say(f'gpu: {counts} rung={summary["highest_rung_passed"]} json={record.path}')
+    return int(summary['exit_code'])
 
 
 if __name__ == '__main__':

@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from gpu_ladder import limits
 from gpu_ladder.engines import Climb, score_threshold
-from gpu_ladder.outcome import Outcome, judged
+from gpu_ladder.outcome import Result, judged
 from segnode.engine import Detections, Engine, Segmentation
 
+EXACT = {'matched': 1.0, 'labels': limits.EXACT_LABELS}
 
-def check_scenes(climb: Climb) -> Outcome:
+
+def check_scenes(climb: Climb) -> Result:
     """Few and many instances, so that all capacities run."""
     engine = climb.engine('fp32')
     found: dict[bool, list[dict[str, float]]] = {False: [], True: []}
@@ -29,27 +31,26 @@ def check_scenes(climb: Climb) -> Outcome:
                 counts.add(len(answer.detections))
     low = {f'low_score_{name}': value for name, value in worst(found[True]).items()}
     figures = {**worst(found[False]), **low, 'instances': sorted(counts)}
-    least = {'matched': 1.0, 'labels': limits.EXACT_LABELS}
-    return judged(figures, least={**least, 'low_score_matched': limits.LOW_MATCHED})
+    return judged(figures, least={**EXACT, 'low_score_matched': limits.LOW_MATCHED})
 
 
-def check_sizes(climb: Climb) -> Outcome:
+def check_sizes(climb: Climb) -> Result:
     """Frames that are resized, and in the other order of channels."""
     engine = climb.engine('fp32')
     sizes = climb.reference.sizes
-    return exact(
-        [compare(expected, *engine.segment([image]), engine) for image, expected in sizes]
-    )
+    found = [compare(expected, *engine.segment([image]), engine) for image, expected in sizes]
+    return judged(worst(found), least=EXACT)
 
 
-def check_batch(climb: Climb) -> Outcome:
+def check_batch(climb: Climb) -> Result:
     """Two frames at once."""
     engine = climb.engine('fp32')
     pairs = zip(climb.reference.answers[:2], engine.segment(climb.images(2)), strict=True)
-    return exact([compare(expected, answer, engine) for expected, answer in pairs])
+    found = [compare(expected, answer, engine) for expected, answer in pairs]
+    return judged(worst(found), least=EXACT)
 
 
-def check_empty(climb: Climb) -> Outcome:
+def check_empty(climb: Climb) -> Result:
     """A frame in which nothing is found, between two that are full."""
     engine, images = climb.engine('fp32'), climb.images(1)
     engine.segment(images)
@@ -61,11 +62,10 @@ def check_empty(climb: Climb) -> Outcome:
         'mask_stages_in_empty': len(empty.stage_ms.keys() & {'mask_head', 'paste'}),
     }
     found = compare(climb.reference.answers[0], *engine.segment(images), engine)
-    least = {'matched': 1.0, 'labels': limits.EXACT_LABELS}
-    return judged({**found, **none}, least=least, most=dict.fromkeys(none, 0.0))
+    return judged({**found, **none}, least=EXACT, most=dict.fromkeys(none, 0.0))
 
 
-def check_predict(climb: Climb) -> Outcome:
+def check_predict(climb: Climb) -> Result:
     """Whole masks by ``predict``, which pastes on the host."""
     engine = climb.engine('fp32')
     matched, ious = [], []
@@ -80,7 +80,7 @@ def check_predict(climb: Climb) -> Outcome:
     return judged(figures, least={'matched': 1.0, 'mask_iou': 0.99})
 
 
-def check_planted(climb: Climb, shape: tuple[int, int]) -> Outcome:
+def check_planted(climb: Climb, shape: tuple[int, int]) -> Result:
     """The masks of the timed network, in half precision, against the CPU's in float32."""
     engine = climb.engine(limits.TIMED, shape)
     (answer,) = engine.segment(climb.reference.frames[shape][:1])
@@ -145,11 +145,6 @@ def worst(found: Sequence[dict[str, float]]) -> dict[str, float]:
         name: (min if name in ('matched', 'labels') else max)(each[name] for each in found)
         for name in found[0]
     }
-
-
-def exact(found: Sequence[dict[str, float]]) -> Outcome:
-    """Judge comparisons of float32 answers."""
-    return judged(worst(found), least={'matched': 1.0, 'labels': limits.EXACT_LABELS})
 
 
 def mask_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:

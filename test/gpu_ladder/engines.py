@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,17 +53,6 @@ TWINS = plain_operators('the reference')
 # How the operators pool.
 POOLER = Pooler(resolution=7)
 IMPORT_DETECTRON2 = 'from segnode.benchmark.oracle import import_detectron2 as f; f()'
-# Where to look after a check, by the beginning of its name.
-SOURCES = {
-    'graphs': 'segnode/engine/graphs.py',
-    'kernel preprocess': 'segnode/kernels/triton/preprocess.py',
-    'kernel nms': 'segnode/kernels/triton/nms.py',
-    'kernel roi_align': 'segnode/kernels/triton/roi_align.py',
-    'kernel paste': 'segnode/kernels/triton/paste.py',
-    'stage times': 'segnode/engine/timing.py',
-    'memory': 'segnode/engine/static.py',
-    'fusion': 'segnode/model/fusion.py',
-}
 
 
 def judged_config(options: Options, device: str, precision: str) -> Config:
@@ -84,22 +73,14 @@ def score_threshold(engine: Engine, threshold: float) -> Iterator[None]:
 
 
 def planted_engine(
-    options: Options,
-    model: NativeModel,
-    shape: tuple[int, int],
-    device: str,
-    precision: str,
-    *,
-    static: bool,
-    report: Callable[[str], None] | None = None,
+    options: Options, shape: tuple[int, int], device: str, precision: str, **more: Any
 ) -> Engine:
     """Return an engine of planted weights whose network takes frames of a shape as they are."""
-    config = Config(model=options.timed, device=device, precision=precision).replace(
-        {'resolution.short_side': min(shape), 'resolution.long_side': max(shape)}
-    )
-    engine = Engine(config, report, static=static, model=model)
+    sides = {'resolution.short_side': min(shape), 'resolution.long_side': max(shape)}
+    config = Config(model=options.timed, device=device, precision=precision).replace(sides)
+    engine = Engine(config, **more)
     count = min(limits.DETECTIONS, engine.settings.max_instances)
-    planted = PlantedDetections(count, shape, model.architecture.num_classes)
+    planted = PlantedDetections(count, shape, len(engine.class_names))
     engine.replace_detections(planted.replace)
     return engine
 
@@ -109,21 +90,13 @@ def stage_inputs(network: NativeNetwork, image: Image, boxes: Tensor) -> dict[st
     architecture = network.architecture
     x = preprocess(image, (image.height, image.width), architecture)[None]
     index = torch.zeros(len(boxes), dtype=torch.int64)
+    poolers = {'boxes': architecture.box_pooler, 'masks': architecture.mask_pooler}
     with torch.inference_mode():
         dense = network.model.parts(lambda _: None)
         features = [f.contiguous() for f in dense.trunk(x).features]
-        pooled = [
-            TWINS.roi_align(features, boxes, index, pooler)
-            for pooler in (architecture.box_pooler, architecture.mask_pooler)
-        ]
+        pooled = {n: TWINS.roi_align(features, boxes, index, p) for n, p in poolers.items()}
     class_ids = torch.arange(len(boxes)) % architecture.num_classes
-    return {
-        'image': x,
-        'features': features,
-        'boxes': pooled[0],
-        'masks': pooled[1],
-        'class_ids': class_ids,
-    }
+    return {'image': x, 'features': features, 'class_ids': class_ids, **pooled}
 
 
 def run_stages(network: NativeNetwork, inputs: Mapping[str, Any]) -> dict[str, list[Tensor]]:
@@ -150,15 +123,7 @@ def run_stages(network: NativeNetwork, inputs: Mapping[str, Any]) -> dict[str, l
 
 
 class Climb:
-    """One rung under test.
-
-    Attributes:
-        rung: which.
-        options: how.
-        device: where.
-        reference: what the answers are held against.
-        said: what the engines reported.
-    """
+    """One rung under test: where it runs, what it is held against, what its engines said."""
 
     def __init__(self, rung: Rung, options: Options, reference: Reference) -> None:
         self.rung = rung
@@ -189,7 +154,6 @@ class Climb:
         return self._engines[key]
 
     def network(self, precision: str) -> NativeNetwork:
-        """Return the trained network inside of the engine."""
         network = self.engine(precision)._backend.network
         assert isinstance(network, NativeNetwork)
         return network
@@ -219,18 +183,12 @@ class Climb:
 
     def _build(self, precision: str, shape: tuple[int, int] | None) -> Engine:
         device = str(self.device)
+        more: dict[str, Any] = {'report': self._report, 'static': True}
         if shape is None:
             config = judged_config(self.options, device, precision)
-            return Engine(config, self._report, static=True, model=self.reference.model)
-        return planted_engine(
-            self.options,
-            self.reference.planted,
-            shape,
-            device,
-            precision,
-            static=True,
-            report=self._report,
-        )
+            return Engine(config, model=self.reference.model, **more)
+        planted = self.reference.planted
+        return planted_engine(self.options, shape, device, precision, model=planted, **more)
 
     def _report(self, line: str) -> None:
         if line not in self.said:

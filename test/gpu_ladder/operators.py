@@ -16,21 +16,21 @@ from torch.utils._pytree import tree_map_only
 
 from gpu_ladder import limits
 from gpu_ladder.engines import DTYPES, POOLER, TWINS, Climb, exact_float32, prepare_preprocess
-from gpu_ladder.outcome import Outcome, SkipCheck, judged
+from gpu_ladder.outcome import Result, SkipCheck, judged
 from gpu_ladder.precision import deviation
 
 
-def check_operators(climb: Climb) -> Outcome:
+def check_operators(climb: Climb) -> Result:
     """Triton's kernels are chosen where the rung is to have them."""
     wanted = 'Triton' if climb.rung.triton and climb.on_gpu else 'PyTorch'
     if wanted == 'Triton' and importlib.util.find_spec('triton') is None:
         raise SkipCheck('Triton is not installed')
     found = climb.operators().description
-    problem = '' if found.startswith(wanted) else f'expected those of {wanted}, found {found}'
-    return Outcome({'operators': found}, {'operators': wanted}, problem)
+    figures = {'operators': found, 'as_wanted': int(found.startswith(wanted))}
+    return judged(figures, least={'as_wanted': 1}, remark=f'{wanted}, found {found}')
 
 
-def check_graphs(climb: Climb) -> Outcome:
+def check_graphs(climb: Climb) -> Result:
     """Graphs are launched on a rung that has them, and on no other."""
     if climb.rung.graphs and not climb.has_graphs:
         raise SkipCheck(f'no graphs on device {climb.device}')
@@ -48,7 +48,7 @@ def check_graphs(climb: Climb) -> Outcome:
     return judged(figures, most={'graph_launches': 0})
 
 
-def check_preprocess(climb: Climb) -> Outcome:
+def check_preprocess(climb: Climb) -> Result:
     """Frames become the network's input, enlarged and shrunk."""
     architecture = climb.reference.model.architecture
     frames = torch.from_numpy(np.stack([image.pixels for image in climb.images(2)]))
@@ -72,7 +72,7 @@ def check_preprocess(climb: Climb) -> Outcome:
     return judged(figures, most={name: limits.PIXELS[name] for name in figures})
 
 
-def check_nms(climb: Climb) -> Outcome:
+def check_nms(climb: Climb) -> Result:
     """The very boxes stay."""
     figures = {}
     for name, sets, count, grouped in (('levels', 5, 500, False), ('classes', 2, 1000, True)):
@@ -85,7 +85,7 @@ def check_nms(climb: Climb) -> Outcome:
     return judged(figures, most=dict.fromkeys(figures, 0))
 
 
-def check_roi_align(climb: Climb) -> Outcome:
+def check_roi_align(climb: Climb) -> Result:
     """Features are pooled over all levels, from both images of a batch."""
     hw, generator = (480, 640), torch.Generator().manual_seed(1)
     sizes = [(2, 64, hw[0] // stride, hw[1] // stride) for stride in (4, 8, 16, 32)]
@@ -101,7 +101,7 @@ def check_roi_align(climb: Climb) -> Outcome:
     return judged(figures, most=most)
 
 
-def check_paste(climb: Climb) -> Outcome:
+def check_paste(climb: Climb) -> Result:
     """Masks become label images, areas and the choice of what stays."""
     count, generator = 20, torch.Generator().manual_seed(2)
     boxes = torch.stack([random_boxes(generator, count, limits.SCENE_HW) for _ in range(2)])

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gpu_ladder import limits
-from gpu_ladder.engines import SEEDS, named_architecture, select_device
+from gpu_ladder.engines import named_architecture, select_device
 from gpu_ladder.rungs import RUNGS
 from segnode.cli import Parser, check_writable
 from segnode.config import Config
-from segnode.errors import ConfigError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 JSON = Path('test/benchmark_results/gpu.json')
@@ -28,28 +30,16 @@ examples:
   python3 test/gpu_ladder --rungs plain,triton --checks fp32,kernel --steps ladder
   python3 test/gpu_ladder --minutes 60            # time for every case of the benchmark
 
-what it does:
-  It climbs from what can hardly go wrong to what is fastest, each rung in a process of its own:
+rungs, each in a process of its own:
+  plain           SEGNODE_TRITON=0 SEGNODE_GRAPHS=0
+  triton          SEGNODE_GRAPHS=0
+  graphs          SEGNODE_TRITON=0
+  triton-graphs   the engine as it comes
 
-    plain           SEGNODE_TRITON=0 SEGNODE_GRAPHS=0
-    triton          SEGNODE_GRAPHS=0
-    graphs          SEGNODE_TRITON=0
-    triton-graphs   the engine as it comes
-
-  On each it first compares answers with fp32 on the CPU: every operator alone, the network stage
-  by stage from equal inputs, whole frames in fp32 without TF32, then fp16 and bf16 by average
-  precision. It fills free memory with NaN before every layer, to see whether anything is read
-  before it is written, and watches stage times and memory. Then it times whole frames and stages.
-  What fails is written down, and the next check and the next rung are tried all the same. A check
-  that hangs is ended after its budget, and the process begun anew behind it.
-
-  After the ladder come `pytest -m gpu`, where there is a pytest, and the benchmark, on the highest
-  rung that passed, case by case, the most telling first; cases that do not fit into --minutes are
-  left out. Where Detectron2 cannot be imported it runs against torchvision alone.
-
-what it leaves:
-  FILE of --json, written anew after every check, and FILE's name with _benchmark beside it. A file
-  that exists is never overwritten: gpu.json becomes gpu-2.json.
+What fails or hangs is written down, and the next check and the next rung are tried all the same.
+The benchmark runs on the highest rung that passed, case by case, the most telling first. It leaves
+FILE of --json, written anew after every check, and FILE's name with _benchmark beside it; a file
+that exists is never overwritten: gpu.json becomes gpu-2.json.
 
 exit code: 0 everything passed, 1 something failed or did not fit into the time, 2 wrong use.
 Cases of the benchmark that did not fit, and what this machine cannot do, count as neither.
@@ -74,11 +64,7 @@ class Options:
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """Return what the command line asks for.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
+    """Return what the command line asks for; it leaves by SystemExit where that is wrong."""
     parser = Parser('gpu', '', '')
     parser.prog = 'gpu_ladder'
     parser.description = (
@@ -86,32 +72,23 @@ def parse(arguments: Sequence[str]) -> Options:
         'run the tests for a GPU and the benchmark.'
     )
     parser.epilog = _EPILOG
-    timed = 'mask_rcnn_R_50_FPN_3x'
+    timed, scenes = 'mask_rcnn_R_50_FPN_3x', partial(_number, int, limits.COMPARED)
     for name, kind, default, metavar, text in (
-        ('minutes', float, 20.0, 'X', 'for everything (default 20)'),
+        ('minutes', partial(_number, float, 0.1), '20', 'X', 'for everything (default 20)'),
         ('json', Path, CHECKOUT / JSON, 'FILE', f'default {JSON}'),
         ('device', str, 'cuda', 'DEVICE', 'cuda or cuda:N; cpu tries this script itself'),
-        ('steps', str, ','.join(STEPS), 'A,B', f'some of {", ".join(STEPS)}'),
-        ('rungs', str, ','.join(RUNGS), 'A,B', f'some of {", ".join(RUNGS)}'),
-        ('checks', str, '', 'A,B', 'only those with one of these in their name'),
-        ('scenes', int, 24, 'N', 'judged by average precision (default 24)'),
-        ('shapes', str, '480x640,800x1344', 'HxW,...', 'timed (default both)'),
+        ('steps', partial(_some, STEPS), ','.join(STEPS), 'A,B', f'some of {", ".join(STEPS)}'),
+        ('rungs', partial(_some, RUNGS), ','.join(RUNGS), 'A,B', f'some of {", ".join(RUNGS)}'),
+        ('checks', _words, '', 'A,B', 'only those with one of these in their name'),
+        ('scenes', scenes, '24', 'N', 'judged by average precision, 200 at most (default 24)'),
+        ('shapes', _shapes, '480x640,800x1344', 'HxW,...', 'timed (default both)'),
         ('trained', str, '', 'MODEL', 'judged (default: the embedded model)'),
         ('timed', str, timed, 'MODEL', f'timed, with planted weights (default {timed})'),
     ):
         parser.add_argument(f'--{name}', type=kind, default=default, metavar=metavar, help=text)
     text = 'run the rungs in this process: for a debugger; a fault of the device ends all'
     parser.add_argument('--in-process', action='store_true', help=text)
-    given = vars(parser.parse_args(arguments))
-    for name, least, most in (('minutes', 0.1, math.inf), ('scenes', limits.COMPARED, len(SEEDS))):
-        if not least <= given[name] <= most:
-            bounds = f'at least {least:g} and at most {most:g}'
-            raise ConfigError(f'--{name}: expected {bounds}, found {given[name]:g}')
-    given['steps'] = _some('--steps', given['steps'], STEPS)
-    given['rungs'] = _some('--rungs', given['rungs'], tuple(RUNGS))
-    given['checks'] = tuple(filter(None, map(str.strip, given['checks'].split(','))))
-    given['shapes'] = tuple(map(_shape, given['shapes'].split(',')))
-    return Options(**given)
+    return Options(**vars(parser.parse_args(arguments)))
 
 
 def check_machine(options: Options) -> None:
@@ -132,17 +109,28 @@ def shape_name(shape: tuple[int, int]) -> str:
     return f'{shape[0]}x{shape[1]}'
 
 
-def _some(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+def _number(kind: type, least: float, text: str) -> Any:
+    number = float(text) if re.fullmatch(r'\d+(\.\d+)?', text) else math.nan
+    if not least <= number < math.inf:
+        raise ArgumentTypeError(f'expected at least {least:g}, found {text}')
+    return kind(number)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(',') if word.strip())
+
+
+def _some(known: Iterable[str], text: str) -> tuple[str, ...]:
     """Return what of ``known`` is named, in its order."""
-    named = [item.strip() for item in text.split(',')]
-    for name in named:
-        if name not in known:
-            raise ConfigError(f'{option}: expected some of {", ".join(known)}, found {name!r}')
-    return tuple(name for name in known if name in named)
+    for name in set(_words(text)).difference(known):
+        raise ArgumentTypeError(f'expected some of {", ".join(known)}, found {name!r}')
+    return tuple(name for name in known if name in _words(text))
 
 
-def _shape(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r'(\d{2,4})x(\d{2,4})', text.strip())
-    if found is None or not all(32 <= int(side) <= 4096 for side in found.groups()):
-        raise ConfigError(f'--shapes: expected HxW of 32 to 4096, as in 480x640, found {text!r}')
-    return int(found[1]), int(found[2])
+def _shapes(text: str) -> tuple[tuple[int, int], ...]:
+    shapes = re.findall(r'(\d{2,4})x(\d{2,4})(?:,|$)', text)
+    found = tuple((int(height), int(width)) for height, width in shapes)
+    sides = [side for shape in found for side in shape]
+    if ','.join(map(shape_name, found)) != text or min(sides) < 32 or max(sides) > 4096:
+        raise ArgumentTypeError(f'expected HxW,... of 32 to 4096, as in 480x640, found {text!r}')
+    return found

@@ -7,9 +7,10 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+# What the record has of a check or a command: ``status`` and whatever goes with it.
+Result: TypeAlias = dict[str, Any]
 # Lines that are kept of a traceback or a log.
 TAIL = 30
 
@@ -18,28 +19,13 @@ class SkipCheck(Exception):  # noqa: N818 - no error
     """A check does not apply here; its text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a check found.
-
-    Attributes:
-        figures: ready for JSON.
-        limits: what figures must be, as text, by their name.
-        problem: in what they are not, empty where all are.
-    """
-
-    figures: dict[str, Any]
-    limits: dict[str, str] = field(default_factory=dict)
-    problem: str = ''
-
-
 def judged(
     figures: dict[str, Any],
     *,
     least: Mapping[str, float] | None = None,
     most: Mapping[str, float] | None = None,
     remark: str = '',
-) -> Outcome:
+) -> Result:
     """Hold figures against their limits; one that is not a number is beyond any."""
     limits, problems = {}, []
     for sign, bounds in (('>=', least or {}), ('<=', most or {})):
@@ -48,24 +34,25 @@ def judged(
             value = float(figures[name])
             if not (value >= bound if sign == '>=' else value <= bound):
                 problems.append(f'{name}: expected {sign} {bound:g}, found {value:g}')
-    problem = '; '.join(problems)
-    return Outcome(figures, limits, f'{problem} ({remark})' if problem and remark else problem)
+    problem = '; '.join(problems) + (f' ({remark})' if remark else '')
+    found = failure('WrongAnswer', problem, []) if problems else {'status': 'passed'}
+    return {**found, 'figures': figures, 'limit': limits}
 
 
-def failure(kind: str, text: str, trace: list[str]) -> dict[str, Any]:
-    """Return what the record has of a failure."""
+def failure(kind: str, text: str, trace: list[str]) -> Result:
+    """Return a failure."""
     line = text.strip().partition('\n')[0][:400]
     return {'status': 'failed', 'error': {'type': kind, 'line': line, 'traceback': trace[-TAIL:]}}
 
 
-def failed(error: Exception) -> dict[str, Any]:
+def failed(error: Exception) -> Result:
     """Return the failure that an exception is."""
     lines = ''.join(traceback.format_exception(error)).splitlines()
     return failure(type(error).__name__, str(error), lines)
 
 
-def skipped(reason: str, *, late: bool = False) -> dict[str, Any]:
-    """Return what the record has of what was not run; ``late`` counts against the whole."""
+def skipped(reason: str, *, late: bool = False) -> Result:
+    """Return what was not run; ``late`` counts against the whole."""
     return {'status': 'skipped', 'reason': reason, 'late': late, 'seconds': 0.0}
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from gpu_ladder import limits
 from gpu_ladder.answers import compare, worst
 from gpu_ladder.engines import Climb
-from gpu_ladder.outcome import Outcome, SkipCheck, judged
+from gpu_ladder.outcome import Result, SkipCheck, judged
 from segnode.engine import Detections, Segmentation
 
 
-def check_poison(climb: Climb, precision: str) -> Outcome:
+def check_poison(climb: Climb, precision: str) -> Result:
     """NaN in all free memory, before a frame and before each of its layers, changes no bit."""
     if climb.rung.graphs:
         raise SkipCheck('a graph has its memory to itself')

@@ -14,11 +14,11 @@ from gpu_ladder import limits
 from gpu_ladder.answers import mask_iou
 from gpu_ladder.average_precision import average_precision
 from gpu_ladder.engines import Climb, run_stages
-from gpu_ladder.outcome import Outcome, judged
+from gpu_ladder.outcome import Result, judged
 from segnode.engine import Prediction
 
 
-def check_stages(climb: Climb, precision: str) -> Outcome:
+def check_stages(climb: Climb, precision: str) -> Result:
     """Every stage of the network, from equal inputs."""
     network = climb.network(precision)
     found = run_stages(network, climb.reference.stage_inputs)
@@ -30,7 +30,7 @@ def check_stages(climb: Climb, precision: str) -> Outcome:
     return judged(figures, most=most)
 
 
-def check_answers(climb: Climb, precision: str) -> Outcome:
+def check_answers(climb: Climb, precision: str) -> Result:
     """Average precision, and how many instances come again, over all scenes."""
     engine, scenes = climb.engine(precision), climb.reference.scenes
     images = climb.images(len(scenes))

@@ -26,90 +26,81 @@ import torch
 from gpu_ladder import checks, limits, reference
 from gpu_ladder.options import CHECKOUT, Options
 from gpu_ladder.outcome import TAIL, failure, no_time, skipped
-from gpu_ladder.record import Entry, Record
-from gpu_ladder.rungs import RUNGS, Rung
+from gpu_ladder.record import Record
+from gpu_ladder.rungs import RUNGS
 
 PROGRAM = Path(__file__).parent
 CHILD = '--child'
 
 
-class Ladder:
-    """All rungs, one after the other."""
+def climb_all(options: Options, record: Record, folder: Path, end_s: float) -> None:
+    """Climb every rung, each as far as its time allows; ``end_s`` is monotonic, as all of them."""
+    prepared, steps = reference.prepare(options), checks.steps_of(options)
+    if not options.in_process:
+        torch.save((options, prepared), folder / 'reference.pt')
+    for rung in (RUNGS[name] for name in options.rungs):
+        deadline_s = min(time.monotonic() + limits.RUNG_S, end_s)
+        with record.rung(rung):
+            if options.in_process:
+                for message in checks.climb(rung, options, prepared, 0, deadline_s):
+                    record.take(*message)
+                continue
+            first = 0
+            while first < len(steps):
+                left_s = deadline_s - time.monotonic()
+                if left_s < 1:
+                    late = skipped(no_time(left_s), late=True)
+                    record.take('result', {'name': steps[first].name, **late})
+                    first += 1
+                else:
+                    first = watch(rung.name, steps, first, record, folder, deadline_s)
 
-    def __init__(self, options: Options, record: Record, folder: Path, end_s: float) -> None:
-        """Prepare; what lies in ``folder`` nobody needs afterwards, ``end_s`` is monotonic."""
-        self._options = options
-        self._record = record
-        self._folder = folder
-        self._end_s = end_s
-        self._steps = checks.steps_of(options)
 
-    def climb(self) -> None:
-        """Climb every rung, each as far as its time allows."""
-        prepared = reference.prepare(self._options)
-        if not self._options.in_process:
-            torch.save((self._options, prepared), self._folder / 'reference.pt')
-        for name in self._options.rungs:
-            rung, start_s = RUNGS[name], time.monotonic()
-            deadline_s = min(start_s + limits.RUNG_S, self._end_s)
-            with self._record.rung(rung, len(self._steps)) as entry:
-                if self._options.in_process:
-                    for message in checks.climb(rung, self._options, prepared, 0, deadline_s):
-                        entry.take(*message)
-                    continue
-                first = 0
-                while first < len(self._steps):
-                    first = self._watch(rung, entry, first, deadline_s)
-
-    def _watch(self, rung: Rung, entry: Entry, first: int, deadline_s: float) -> int:
-        """Watch one process; return the index of the first step that is still to do."""
-        left_s = deadline_s - time.monotonic()
-        if left_s < 1:
-            return self._lose(entry, first, skipped(no_time(left_s), late=True))
-        log = self._folder / f'{rung.name}-{first}.log'
-        here, there = Pipe(duplex=False)
-        own = (self._folder, rung.name, first, there.fileno(), deadline_s)
-        command = [sys.executable, PROGRAM, CHILD, *own]
-        process = start(command, log, os.environ, pass_fds=(there.fileno(),))
-        there.close()
-        at, limit_s, since_s, underway, hangs = (
-            first,
-            limits.START_S,
-            time.monotonic(),
-            False,
-            True,
-        )
-        try:
-            while here.poll(max(min(limit_s, deadline_s - time.monotonic()), 0)):
+def watch(
+    rung: str,
+    steps: list[checks.Step],
+    first: int,
+    record: Record,
+    folder: Path,
+    deadline_s: float,
+) -> int:
+    """Watch one process climb; return the index of the first step that is still to do."""
+    at, limit_s, underway, hangs = first, limits.START_S, False, True
+    log, since_s = folder / f'{rung}-{first}.log', time.monotonic()
+    here, there = Pipe(duplex=False)
+    pipe = there.fileno()
+    command = [sys.executable, PROGRAM, CHILD, folder, rung, first, pipe, deadline_s]
+    process = start(command, log, os.environ, pass_fds=(pipe,))
+    there.close()
+    try:
+        while here.poll(max(min(limit_s, deadline_s - time.monotonic()), 0)):
+            try:
                 kind, value = here.recv()
-                entry.take(kind, value)
-                since_s, at = time.monotonic(), at + (kind == 'result')
-                underway = kind == 'begin'
-                limit_s = self._steps[at].budget_s if underway else limits.START_S
+            except (EOFError, OSError):
+                hangs = False
+                break
+            record.take(kind, value)
+            since_s, at, underway = time.monotonic(), at + (kind == 'result'), kind == 'begin'
+            limit_s = steps[at].budget_s if underway else limits.START_S
+        if hangs:
             # It tells where it is, in its log.
             process.send_signal(signal.SIGUSR1)
             time.sleep(0.5)
-        except (EOFError, OSError):
-            hangs = False
-        finally:
-            here.close()
-            # One that has closed its end of the pipe is about to end by itself.
-            ended = end(process, 0.0 if hangs else 10.0)
-        if at == len(self._steps) or not (hangs or underway or at == first):
-            return at
-        seconds, tail = time.monotonic() - since_s, last_lines(log)
-        if not hangs:
-            line = ': '.join((f'the process ended with {ended}', *tail[-1:]))
-            found = failure('ProcessLost', line, tail)
-        elif time.monotonic() < deadline_s:
-            found = failure('Hanging', f'no answer in {limit_s:.0f} s', tail)
-        else:
-            found = skipped(f'no time: not done in the last {seconds:.0f} s', late=True)
-        return self._lose(entry, at, {**found, 'seconds': seconds})
-
-    def _lose(self, entry: Entry, at: int, found: dict[str, Any]) -> int:
-        entry.take('result', {'name': self._steps[at].name, **found})
-        return at + 1
+    finally:
+        here.close()
+        # One that has closed its end of the pipe is about to end by itself.
+        ended = end(process, 0.0 if hangs else 10.0)
+    if at == len(steps) or not (hangs or underway or at == first):
+        return at
+    seconds, tail = time.monotonic() - since_s, last_lines(log)
+    if not hangs:
+        found = failure('ProcessLost', ': '.join((f'it ended with {ended}', *tail[-1:])), tail)
+    elif time.monotonic() < deadline_s:
+        found = failure('Hanging', f'no answer in {limit_s:.0f} s', tail)
+    else:
+        found = skipped(f'no time: not done in the last {seconds:.0f} s', late=True)
+    record.take('result', {'name': steps[at].name, **found, 'seconds': seconds})
+    return at + 1
 
 
 def child(folder: str, rung: str, first: str, pipe: str, deadline_s: str) -> int:
@@ -119,8 +110,8 @@ def child(folder: str, rung: str, first: str, pipe: str, deadline_s: str) -> int
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     options, prepared = torch.load(Path(folder) / 'reference.pt', weights_only=False)
     with Connection(int(pipe), readable=False) as out:
-        climb = checks.climb(RUNGS[rung], options, prepared, int(first), float(deadline_s))
-        for message in climb:
+        given = (RUNGS[rung], options, prepared, int(first), float(deadline_s))
+        for message in checks.climb(*given):
             out.send(message)
     return 0
 
@@ -130,36 +121,24 @@ def run(
 ) -> dict[str, Any]:
     """Run a command; ``exit_code`` is None where it took too long."""
     start_s = time.monotonic()
-    process, code = start(command, log, environment), None
+    process, code = start(command, log, environment, cwd=CHECKOUT), None
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = process.wait(limit_s)
     finally:
         end(process)
-    seconds = time.monotonic() - start_s
-    return {
-        'exit_code': code,
-        'limit_s': limit_s,
-        'seconds': seconds,
-        'last_lines': last_lines(log),
-    }
+    found = {'exit_code': code, 'limit_s': limit_s, 'seconds': time.monotonic() - start_s}
+    return {**found, 'last_lines': last_lines(log)}
 
 
 def start(
     command: Sequence[object], log: Path, environment: Mapping[str, str], **more: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a process in the checkout, in a session of its own, that writes into a log."""
-    with log.open('wb') as output:
-        return subprocess.Popen(
-            [str(word) for word in command],
-            cwd=CHECKOUT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            **more,
-        )
+    """Start a process, in a session of its own, that writes into a log."""
+    words = [str(word) for word in command]
+    with log.open('wb') as out:
+        more |= {'stdin': subprocess.DEVNULL, 'stdout': out, 'stderr': subprocess.STDOUT}
+        return subprocess.Popen(words, env=environment, start_new_session=True, **more)
 
 
 def end(process: subprocess.Popen[bytes], patience_s: float = 0.0) -> str:

@@ -9,18 +9,15 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from gpu_ladder.engines import __version__
 from gpu_ladder.options import CHECKOUT, Options
-from gpu_ladder.outcome import failed
 from gpu_ladder.rungs import Rung
 from segnode.cli import note, write_json
 
@@ -34,7 +31,6 @@ class Record:
     """
 
     def __init__(self, options: Options) -> None:
-        """Write a first record."""
         self.path, number = options.json, 1
         while self.path.exists() or self.benchmark_path.exists():
             number += 1
@@ -57,63 +53,39 @@ class Record:
         return self.path.with_stem(f'{self.path.stem}_benchmark')
 
     def write(self) -> None:
-        """Replace the file."""
         write_whole(self.path, self.data)
 
     @contextmanager
-    def error_kept(self) -> Iterator[None]:
-        """Write down what is raised, and go on."""
+    def rung(self, rung: Rung) -> Iterator[None]:
+        """Have what is taken belong to a rung."""
+        start_s = time.monotonic()
+        entry: dict[str, Any] = {'name': rung.name, 'environment': rung.environment}
+        entry |= {'operators': None, 'status': 'unfinished', 'checks': [], 'timings': []}
+        self.data['rungs'].append(entry)
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - what it says is the finding
-            self.data['error'] = failed(error)['error']
+            entry['status'] = rung_status(entry)
+        finally:
+            entry['seconds'] = time.monotonic() - start_s
             self.write()
 
-    @contextmanager
-    def rung(self, rung: Rung, steps: int) -> Iterator[Entry]:
-        """Yield a rung's part of the record."""
-        data: dict[str, Any] = {
-            'name': rung.name,
-            'environment': rung.environment,
-            'operators': None,
-            'status': 'unfinished',
-            'checks': [],
-            'timings': [],
-        }
-        self.data['rungs'].append(data)
-        start_s = time.monotonic()
-        with tqdm(total=steps, desc=rung.name, unit='check', disable=None, leave=False) as bar:
-            try:
-                yield Entry(self, data, bar)
-                data['status'] = rung_status(data)
-            finally:
-                data['seconds'] = time.monotonic() - start_s
-                self.write()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A rung's part of the record, while it is climbed."""
-
-    record: Record
-    data: dict[str, Any]
-    bar: tqdm[Any]
-
     def take(self, kind: str, value: Any) -> None:
-        """Write down what a rung sends."""
+        """Write down what the last rung sends; see ``checks.climb``."""
+        entry = self.data['rungs'][-1]
         if kind == 'machine':
-            self.record.data['machine'] = value
+            self.data['machine'] = value
         elif kind == 'begin':
-            self.bar.set_description(f'{self.data["name"]}: {value}')
+            note(f'{entry["name"]}: {value}')
         else:
-            self.data['timings' if value['name'].startswith('time ') else 'checks'].append(value)
-            if value['name'] == 'operators':
-                self.data['operators'] = value.get('figures', {}).get('operators')
+            name = value['name']
+            entry['timings' if name.startswith('time ') else 'checks'].append(value)
+            if name == 'operators':
+                entry['operators'] = value.get('figures', {}).get('operators')
             if value['status'] == 'failed':
-                error = value['error']
-                note(f'{self.data["name"]}: {value["name"]}: {error["type"]}: {error["line"]}')
-            self.bar.update()
-        self.record.write()
+                note(
+                    f'{entry["name"]}: {name}: {value["error"]["type"]}: {value["error"]["line"]}'
+                )
+        self.write()
 
 
 def results_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -128,8 +100,16 @@ def rung_status(entry: Mapping[str, Any]) -> str:
         return 'failed'
     if any(result.get('late') for result in found):
         return 'unfinished'
-    own = [result for result in found if result['name'] in ('operators', 'graphs')]
-    return 'skipped' if any(result['status'] == 'skipped' for result in own) else 'passed'
+    own = [result['status'] for result in found if result['name'] in ('operators', 'graphs')]
+    return 'skipped' if 'skipped' in own else 'passed'
+
+
+def step_problem(step: Mapping[str, Any]) -> str:
+    """Return in a line what became of a command that failed."""
+    ended = f'exit code {step["exit_code"]}'
+    if step['exit_code'] is None:
+        ended = f'not done in {step["limit_s"]:.0f} s'
+    return ': '.join((ended, *step['last_lines'][-1:]))
 
 
 def write_whole(path: Path, value: Any) -> None:
@@ -143,13 +123,14 @@ def plain(value: Any) -> Any:
     """Return a value as JSON knows it: a number that is not finite becomes text."""
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+    known = isinstance(value, bool | int | float | str | None)
+    return (
+        value
+        if known and not (isinstance(value, float) and not math.isfinite(value))
+        else str(value)
+    )
 
 
 def _commit() -> str | None:

@@ -12,12 +12,12 @@ import torch
 from gpu_ladder import limits
 from gpu_ladder.engines import Climb, Image
 from gpu_ladder.options import shape_name
-from gpu_ladder.outcome import Outcome, judged
+from gpu_ladder.outcome import Result, judged
 from segnode.cli import stage_summary
 from segnode.engine import Engine, Segmentation
 
 
-def check_stage_times(climb: Climb) -> Outcome:
+def check_stage_times(climb: Climb) -> Result:
     """No stage takes less than nothing, and all of them no longer than the frame."""
     engine, images = climb.engine(limits.TIMED), climb.images(limits.COMPARED)
     time_frames(engine, images, len(images))
@@ -33,7 +33,7 @@ def check_stage_times(climb: Climb) -> Outcome:
     return judged(figures, least={'shortest_ms': 0.0}, most={'beyond_frame_ms': 0.05})
 
 
-def check_memory(climb: Climb) -> Outcome:
+def check_memory(climb: Climb) -> Result:
     """Memory in use stays as it is over hundreds of frames."""
     engine, images = climb.engine(limits.TIMED), climb.images(limits.COMPARED)
     time_frames(engine, images, 2 * len(images))
@@ -52,25 +52,24 @@ def check_memory(climb: Climb) -> Outcome:
     return judged(figures, most={'grown_mb': 0.5, 'reserved_grown_mb': 2})
 
 
-def time_shape(climb: Climb, shape: tuple[int, int]) -> Outcome:
+def time_shape(climb: Climb, shape: tuple[int, int]) -> Result:
     """Milliseconds of whole frames on the host, and of their stages on the device."""
     engine, frames = climb.engine(limits.TIMED, shape), climb.reference.frames[shape]
     if climb.on_gpu:
         torch.cuda.reset_peak_memory_stats(climb.device)
     time_frames(engine, frames, min(limits.WARM_UP, limits.ROUNDS))
     timed = time_frames(engine, frames, limits.ROUNDS)
-    return Outcome(
-        {
-            'shape': shape_name(shape),
-            'model': climb.options.timed or 'embedded',
-            'precision': engine.precision,
-            'detections': len(timed[-1][0].detections),
-            'rounds': limits.ROUNDS,
-            'frame_ms': stage_summary([{'frame': ms} for _, ms in timed])['frame'],
-            'stages_ms': stage_summary([answer.stage_ms for answer, _ in timed]),
-            'memory': memory(engine),
-        }
-    )
+    figures = {
+        'shape': shape_name(shape),
+        'model': climb.options.timed or 'embedded',
+        'precision': engine.precision,
+        'detections': len(timed[-1][0].detections),
+        'rounds': limits.ROUNDS,
+        'frame_ms': stage_summary([{'frame': ms} for _, ms in timed])['frame'],
+        'stages_ms': stage_summary([answer.stage_ms for answer, _ in timed]),
+        'memory': memory(engine),
+    }
+    return judged(figures)
 
 
 def time_frames(
