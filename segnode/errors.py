@@ -51,7 +51,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     PyTorch's allocators have a type for it; libraries, graphs and Triton say it in words.
     """
-    if isinstance(error, MemoryError | OutOfMemoryError):
+    # By name, as nothing here imports PyTorch: its type holds whatever the text says.
+    named = any(base.__name__ == 'OutOfMemoryError' for base in type(error).__mro__)
+    if named or isinstance(error, MemoryError):
         return True
     # The last one is how cuBLAS says that there was no room for its handle.
     words = (

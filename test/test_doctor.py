@@ -174,3 +174,15 @@ def test_shared_memory(free: int, level: str, monkeypatch: pytest.MonkeyPatch) -
     usage = shutil.disk_usage('/')._replace(free=free)
     monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda _: usage)
     assert transport()['shared memory'].level == level
+
+
+def test_a_device_is_chosen_without_the_rest_of_the_engine() -> None:
+    """Else ``doctor`` would blame the device for any package that is broken."""
+    code = (
+        'import sys; sys.modules["safetensors"] = sys.modules["yaml"] = None; '
+        'from segnode.engine.device import select_device; print(select_device("cpu"))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout.strip() == 'cpu', done.stderr

@@ -51,7 +51,7 @@ def named_model(name: str) -> Preset | Path:
     if name in PRESETS:
         return PRESETS[name]
     path = Path(name).expanduser() if name else DEMO_MODEL
-    if not path.exists():
+    if name and not path.exists():
         raise ConfigError(unknown_model(name))
     return path
 

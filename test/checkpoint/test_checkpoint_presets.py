@@ -245,3 +245,11 @@ def test_model_must_be_a_config(tmp_path: Path) -> None:
         load_model(Config(model=str(tmp_path / 'model.pth')))
     with pytest.raises(ConfigError, match='backend: expected auto or native'):
         load_model(Config(model='mask_rcnn_R_50_FPN_3x', backend='torchscript'))
+
+
+def test_a_missing_embedded_model_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr('segnode.checkpoint.load.DEMO_MODEL', tmp_path / 'gone.yaml')
+    with pytest.raises(CheckpointError, match=r'gone\.yaml: expected a model config'):
+        load_model(Config())

@@ -44,7 +44,14 @@ def test_an_allocation_that_fails_is_one_typed_error(
 
 
 @pytest.mark.parametrize(
-    'raised', [torch.OutOfMemoryError('CUDA out of memory'), MemoryError()], ids=repr
+    'raised',
+    [
+        torch.OutOfMemoryError('CUDA out of memory'),
+        torch.OutOfMemoryError('Compile with TORCH_USE_CUDA_DSA'),
+        torch.OutOfMemoryError(),
+        MemoryError(),
+    ],
+    ids=repr,
 )
 def test_whoever_raises_it(
     engine: Engine, raised: Exception, monkeypatch: pytest.MonkeyPatch
