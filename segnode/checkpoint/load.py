@@ -101,7 +101,7 @@ def _load_preset(config: Config, preset: Preset) -> NativeModel:
     path = _weights_path(config.weights or preset.url)
     published = digest(path, preset.checksum.algorithm).startswith(preset.checksum.prefix)
     stored = read_weights(path)
-    if preset.architecture.semantics is TORCHVISION:
+    if preset.architecture.semantics == TORCHVISION:
         architecture, state = torchvision.fit_weights(stored.tensors, path, published=published)
     else:
         architecture = preset.architecture

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""The compute device: which one, how much of its memory, and what its errors mean."""
+"""The compute device: which one, and how much of its memory."""
 
 from __future__ import annotations
 

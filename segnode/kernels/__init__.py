@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""The steps around the network that no library runs on the device in one shape.
+"""The steps around the network: preprocess, non-maximum suppression, RoIAlign, paste.
 
-Non-maximum suppression, RoIAlign over a pyramid, pasting masks into a label image, and the
-resize: each as a Triton kernel (``nms``, ``roi_align``, ``paste``, ``preprocess``, which import
-Triton) and as a twin in plain PyTorch with the same signature. ``operators`` chooses.
-
-``cpu`` has three of them in C for the dynamic path of a CPU.
-
-Neither kernel nor twin synchronises with the host or uploads anything, so both can be captured in
-a CUDA graph. Triton compiles a kernel at its first call, which must come before a capture.
+``operators`` chooses. ``triton`` has each as kernels of a GPU, ``plain`` a twin in plain PyTorch
+with the same signature; neither of the two stops for the host or uploads anything, so both can be
+captured in a CUDA graph. Triton compiles a kernel at its first call, which must come before a
+capture. ``plain`` also has NMS and RoIAlign on exactly what is there, which do stop; ``cpu`` has
+three of the steps in C for that path.
 """

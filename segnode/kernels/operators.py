@@ -71,6 +71,9 @@ class Preprocess(Protocol):
 class Operators:
     """The steps around the network, one row of them for every way to run it.
 
+    The dynamic path takes NMS and RoIAlign from its row, and preprocesses and pastes image by
+    image (``segnode.kernels.preprocess``, ``segnode.kernels.mask_crops``).
+
     Attributes:
         description: what they are and, where it is not Triton, why, for people.
         nms: greedy non-maximum suppression.
