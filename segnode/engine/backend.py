@@ -10,7 +10,6 @@ from typing import Protocol
 import torch
 
 from segnode.checkpoint import NativeModel, TorchScriptModel
-from segnode.checkpoint.torchscript import load_torchscript
 from segnode.config import Config
 from segnode.engine.answers import Instances, Labelled
 from segnode.engine.dynamic import DynamicBackend
@@ -18,6 +17,7 @@ from segnode.engine.network import NativeNetwork
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
 from segnode.engine.torchscript import TorchScriptBackend
+from segnode.engine.torchscript_program import load_torchscript
 from segnode.errors import ConfigError
 from segnode.image import Image
 from segnode.kernels.cpu import load_cpu_kernels

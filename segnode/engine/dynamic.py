@@ -19,7 +19,7 @@ from segnode.engine.timing import StageClock
 from segnode.image import Image
 from segnode.kernels.preprocess import preprocess
 from segnode.model.box_head import BoxDetections
-from segnode.model.mask_rcnn import Frame
+from segnode.model.mask_rcnn import FrameSizes
 
 
 class DynamicBackend:
@@ -54,13 +54,13 @@ class DynamicBackend:
         The clock gets preprocess, upload, backbone, rpn, box_head, filter, mask_head, download.
         """
         network, image_hw = self.network, (images[0].height, images[0].width)
-        frame = Frame(network.resized_hw(image_hw, settings), image_hw)
+        sizes = FrameSizes(network.resized_hw(image_hw, settings), image_hw)
         clock.begin()
-        batch = [preprocess(image, frame.network_hw, network.architecture) for image in images]
+        batch = [preprocess(image, sizes.network_hw, network.architecture) for image in images]
         clock.lap('preprocess')
         x = torch.stack(batch).to(self.device)
         clock.lap('upload')
-        exact = network.run_exactly(x, frame, settings, clock.lap)
+        exact = network.run_exactly(x, sizes, settings, clock.lap)
         answers = [_instances(exact, n) for n in range(len(images))]
         clock.lap('download')
         return answers

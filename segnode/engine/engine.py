@@ -164,8 +164,8 @@ class Engine:
         network_hw = self._backend.resized_hw(image_hw, settings)
         stage_ms = clock.milliseconds()
         return [
-            Prediction(detections, crops, image_hw, stage_ms, network_hw, counted.counts)
-            for detections, crops, counted in pasted
+            Prediction(detections, crops, image_hw, stage_ms, network_hw, counts)
+            for detections, crops, counts in pasted
         ]
 
     def memory(self) -> dict[str, int]:

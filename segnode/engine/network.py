@@ -22,7 +22,7 @@ from segnode.model.anchors import make_anchors
 from segnode.model.architecture import Architecture
 from segnode.model.box_head import BoxDetections, Limits
 from segnode.model.fusion import fuse_convolutions
-from segnode.model.mask_rcnn import Found, Frame, build_mask_rcnn
+from segnode.model.mask_rcnn import Found, FrameSizes, build_mask_rcnn
 from segnode.model.precision import DTYPES, convert_layers
 from segnode.model.rpn import Proposals
 from segnode.model.steps import Mark, Steps
@@ -37,13 +37,11 @@ class Exact(NamedTuple):
     Attributes:
         found: boxes.
         image_index: (R,) int64, the image of each that gets a mask.
-        slot: (R,) int64, its place among the image's detections.
         probabilities: (R, M, M) float32.
     """
 
     found: Found
     image_index: Tensor
-    slot: Tensor
     probabilities: Tensor
 
 
@@ -127,13 +125,13 @@ class NativeNetwork:
 
     @torch.inference_mode()
     def run_exactly(
-        self, x: Tensor, frame: Frame, settings: InferenceSettings, mark: Mark
+        self, x: Tensor, sizes: FrameSizes, settings: InferenceSettings, mark: Mark
     ) -> Exact:
         """Run the heads on exactly what is there, which suits a CPU; it stops for the host.
 
         Args:
             x: (N, 3, H, W) float32, preprocessed.
-            frame: sizes.
+            sizes: of the frames.
             settings: taken once for the whole batch.
             mark: records the stages.
         """
@@ -159,18 +157,18 @@ class NativeNetwork:
         )
         anchors = self.anchors((x.shape[-2], x.shape[-1]))
         x = x.to(self.dtype, memory_format=torch.channels_last)
-        found = self.model.detect(x, anchors, frame, limits, steps)
+        found = self.model.detect(x, anchors, sizes, limits, steps)
         image_index, slot = found.filtered.keep.nonzero(as_tuple=True)
         boxes, class_ids = (
             values[image_index, slot]
             for values in (found.detections.boxes, found.detections.class_ids)
         )
         probabilities = self.model.masks(found.features, boxes, image_index, class_ids, steps)
-        return Exact(found, image_index, slot, probabilities)
+        return Exact(found, image_index, probabilities)
 
     def _poolable(self, features: list[Tensor]) -> list[Tensor]:
         """Return the pooled maps as RoIAlign takes them, converted once for both heads."""
-        features = features[: len(self.architecture.box_pooler.strides)]
+        features = features[: len(self.architecture.pooled_strides)]
         if self.device.type == 'cpu' and cpu_kernels() is not None:
             # The compiled kernel reads channels_last, all in bfloat16 or all in float32; a layer
             # whose numbers do not fit may have stayed in float32.
@@ -193,7 +191,9 @@ class NativeNetwork:
         images = [Image(frame.to(torch.uint8).contiguous().numpy(), 'bgr') for frame in frames]
         x = torch.stack([preprocess(image, PROBE_HW, self.architecture) for image in images])
         settings = self._probe_settings()
-        self.run_exactly(x.to(self.device), Frame(PROBE_HW, PROBE_HW), settings, lambda _: None)
+        self.run_exactly(
+            x.to(self.device), FrameSizes(PROBE_HW, PROBE_HW), settings, lambda _: None
+        )
 
     def _probe_settings(self) -> InferenceSettings:
         return InferenceSettings(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segnode.engine.answers import Detections, Instances, Labelled
+from segnode.engine.answers import Counts, Detections, Instances, Labelled
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
 from segnode.kernels.mask_crops import MaskCrop, label_image, paste_masks
@@ -21,11 +21,11 @@ from segnode.model.architecture import Rule
 
 def paste_instances(
     found: Instances, image_hw: tuple[int, int], settings: InferenceSettings, paste: Rule
-) -> tuple[Detections, list[MaskCrop], Instances]:
+) -> tuple[Detections, list[MaskCrop], Counts]:
     """Paste the masks of one image and drop those that are too small or too large.
 
     Returns:
-        The detections that stay, their masks, and ``found`` with the counts of it.
+        The detections that stay, their masks, and the counts with what did not.
     """
     boxes = found.boxes.numpy()
     crops = paste_masks(
@@ -41,8 +41,7 @@ def paste_instances(
         kept=len(detections),
         filtered_area=found.counts.filtered_area + int((~stay).sum()),
     )
-    crops = [crops[i] for i in np.flatnonzero(stay)]
-    return detections, crops, dataclasses.replace(found, counts=counts)
+    return detections, [crops[i] for i in np.flatnonzero(stay)], counts
 
 
 def label_images(
@@ -60,12 +59,12 @@ def label_images(
 def _label_image(
     found: Instances, image_hw: tuple[int, int], settings: InferenceSettings, paste: Rule
 ) -> Labelled:
-    detections, crops, counted = paste_instances(found, image_hw, settings, paste)
+    detections, crops, counts = paste_instances(found, image_hw, settings, paste)
     return Labelled(
         detections.boxes_xyxy,
         detections.scores,
         detections.class_ids,
         detections.mask_areas,
         label_image(crops, image_hw),
-        counted.counts,
+        counts,
     )

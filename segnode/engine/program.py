@@ -26,7 +26,7 @@ from segnode.kernels.plain.nms import largest_float32
 from segnode.kernels.resampling import prepare_preprocess
 from segnode.model.anchors import make_anchors
 from segnode.model.box_head import Limits
-from segnode.model.mask_rcnn import Frame, index_images
+from segnode.model.mask_rcnn import FrameSizes, index_images
 from segnode.model.steps import Steps
 
 # Candidates that reach the box head's NMS: exact up to this many, and ``overflow`` says when not.
@@ -176,7 +176,7 @@ class Program:
         self._swap = key.order.upper() != architecture.color
         feature_hw = architecture.feature_hw(self._plan.padded_hw)
         self._anchors = make_anchors(architecture, feature_hw, device)
-        pooled = len(architecture.box_pooler.strides)
+        pooled = len(architecture.pooled_strides)
         self._steps = Steps(
             parts=network.model.parts(self.marks.mark),
             nms=operators.nms,
@@ -194,9 +194,9 @@ class Program:
             self.frames, self._plan, self._mean, self._std, self._swap, network.dtype
         )
         self.marks.mark('preprocess')
-        frame, limits = Frame(key.network_hw, key.image_hw), self.limits.limits
+        sizes, limits = FrameSizes(key.network_hw, key.image_hw), self.limits.limits
         features, detections, filtered = network.model.detect(
-            x, self._anchors, frame, limits, self._steps
+            x, self._anchors, sizes, limits, self._steps
         )
         order = torch.sort(filtered.keep.to(torch.uint8), dim=1, descending=True, stable=True)[1]
         columns = order[..., None].expand(-1, -1, 4)

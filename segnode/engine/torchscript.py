@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from segnode.checkpoint.model import ExportedInput, TorchScriptModel
-from segnode.checkpoint.torchscript import TorchScriptRunner
 from segnode.engine.answers import Counts, Instances, Labelled
 from segnode.engine.pasting import label_images
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
+from segnode.engine.torchscript_program import TorchScriptRunner
 from segnode.errors import ConfigError
 from segnode.image import Image
 from segnode.kernels.preprocess import resize_pixels, resized_hw

@@ -59,8 +59,6 @@ TORCHVISION: Final = Semantics(
     paste='torchvision',
     background_first=True,
 )
-
-
 SEMANTICS: Final = {each.family: each for each in (DETECTRON2, TORCHVISION)}
 
 
@@ -172,6 +170,20 @@ class Architecture:
     short_side: int = 800
     long_side: int = 1333
     size_divisibility: int = 32
+
+    def __post_init__(self) -> None:
+        # Maps are handed to RoIAlign by their place.
+        for pooler in (self.box_pooler, self.mask_pooler):
+            if pooler.strides != self.pooled_strides or not pooler.strides:
+                raise ValueError(
+                    f'expected both poolers to read the finest of the strides {self.strides}, '
+                    f'found {pooler.strides}'
+                )
+
+    @property
+    def pooled_strides(self) -> tuple[int, ...]:
+        """Strides of the maps that both heads are pooled from, the finest first."""
+        return self.strides[: len(self.box_pooler.strides)]
 
     @property
     def mask_side(self) -> int:

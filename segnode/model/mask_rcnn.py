@@ -22,11 +22,11 @@ from segnode.model.conv import Conv
 from segnode.model.fpn import FPN
 from segnode.model.mask_filter import FilteredDetections, filter_detections
 from segnode.model.mask_head import MaskHead, mask_probabilities
-from segnode.model.rpn import RPNHead, select_proposals
+from segnode.model.rpn import Proposals, RPNHead, select_proposals
 from segnode.model.steps import Mark, Parts, Steps, Trunk
 
 
-class Frame(NamedTuple):
+class FrameSizes(NamedTuple):
     """Height and width of one frame, or of all in a batch.
 
     Attributes:
@@ -84,42 +84,35 @@ class MaskRCNN(nn.Module):
                 module.eps = architecture.norm_eps
 
     def detect(
-        self, x: Tensor, anchors: list[Tensor], frame: Frame, limits: Limits, steps: Steps
+        self, x: Tensor, anchors: list[Tensor], sizes: FrameSizes, limits: Limits, steps: Steps
     ) -> Found:
         """Find the boxes of N images (Ren et al., 2015), and which of them get a mask.
 
         Args:
             x: (N, 3, H', W'), preprocessed.
             anchors: a level each, see ``make_anchors``.
-            frame: sizes.
+            sizes: of the frames.
             limits: what bounds the answer.
             steps: what it is run with; it stops for the host where these do.
         """
-        a, n = self.architecture, len(x)
+        a, network_hw = self.architecture, sizes.network_hw
         features, logits, deltas = steps.parts.trunk(x)
-        proposals = steps.narrow(
-            select_proposals(
-                logits, deltas, anchors, frame.network_hw, a, limits.proposals, steps.nms
-            )
+        proposals = select_proposals(
+            logits, deltas, anchors, network_hw, a, limits.proposals, steps.nms
         )
+        proposals = steps.narrow(proposals)
         steps.mark('rpn')
-        features, count = steps.poolable(features), proposals.valid.shape[1]
-        image_index = index_images(n, count, x.device)
-        pooled = steps.roi_align(
-            features, proposals.boxes.reshape(-1, 4), image_index, a.box_pooler
+        features = steps.poolable(features)
+        scores, moves = self._score(features, proposals, steps)
+        detections = select_detections(
+            scores, moves, proposals, network_hw, a, limits=limits, nms=steps.nms
         )
-        (box_head,) = steps.parts.box_heads
-        scores, moves = (y.view(n, count, y.shape[-1]) for y in box_head(pooled))
-        detections = steps.replace(
-            select_detections(
-                scores, moves, proposals, frame.network_hw, a, limits=limits, nms=steps.nms
-            )
-        )
+        detections = steps.replace(detections)
         steps.mark('box_head')
         filtered = filter_detections(
             detections.boxes,
             detections.valid,
-            *frame,
+            *sizes,
             min_mask_area=limits.min_mask_area,
             cells=a.mask_side,
             mask_threshold=limits.mask_threshold,
@@ -127,6 +120,19 @@ class MaskRCNN(nn.Module):
         )
         steps.mark('filter')
         return Found(features, detections, filtered)
+
+    def _score(
+        self, features: list[Tensor], proposals: Proposals, steps: Steps
+    ) -> tuple[Tensor, Tensor]:
+        """Map P proposals of N images to logits (N, P, C + 1) and deltas (N, P, 4 or 4 C)."""
+        n, count = proposals.valid.shape
+        image_index = index_images(n, count, proposals.boxes.device)
+        boxes = proposals.boxes.reshape(-1, 4)
+        pooled = steps.roi_align(features, boxes, image_index, self.architecture.box_pooler)
+        (box_head,) = steps.parts.box_heads
+        scores, moves = box_head(pooled)
+        # Without proposals a -1 would have no meaning.
+        return scores.view(n, count, scores.shape[-1]), moves.view(n, count, moves.shape[-1])
 
     def masks(
         self,

@@ -273,7 +273,7 @@ def test_keys_build_the_network_in_detectron2(detectron2: ModuleType, seed: int)
         ({'norm_eps': 0.0}, 'whose norm_eps they cannot'),
         ({'box_fc_dims': (16, 8)}, 'whose box_fc_dims they cannot'),
         ({'box_conv_dims': (8, 16), 'mask_conv_dims': (8, 4)}, 'box_conv_dims, mask_conv_dims'),
-        ({'mask_pooler': Pooler(resolution=14, strides=(8, 16))}, 'whose mask_pooler they'),
+        ({'mask_pooler': Pooler(resolution=14, levels='torchvision')}, 'whose mask_pooler they'),
         ({'anchor_offset': 1.5}, r'ANCHOR_GENERATOR\.OFFSET: expected a number from 0 to 1'),
     ],
 )

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from segnode.checkpoint import TorchScriptModel, load_model
 from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS, COCO_CLASS_NAMES
-from segnode.checkpoint.torchscript import load_torchscript, read_description
+from segnode.checkpoint.torchscript import read_description
 from segnode.config import Config
+from segnode.engine.torchscript_program import load_torchscript
 from segnode.errors import CheckpointError, SegnodeError
 
 DESCRIPTION: dict[str, Any] = {

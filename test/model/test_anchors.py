@@ -12,7 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from segnode.model.anchors import make_anchors
-from segnode.model.architecture import TORCHVISION, Architecture
+from segnode.model.architecture import TORCHVISION, Architecture, Pooler
 
 PADDED_HW = [(480, 640), (800, 1344), (256, 352), (32, 32), (32, 1024)]
 CPU = torch.device('cpu')
@@ -59,3 +59,24 @@ def test_anchors_are_torchvisions(padded_hw: tuple[int, int]) -> None:
     generator = AnchorGenerator(architecture.anchor_sizes, architecture.anchor_ratios)
     (expected,) = generator(images, [torch.zeros((1, 1, *size)) for size in sizes])
     assert torch.equal(torch.cat(make_anchors(architecture, sizes, CPU)), expected)
+
+
+@pytest.mark.parametrize(
+    ('box', 'mask'),
+    [((8, 16), (8, 16)), ((4, 8, 16, 32), (8, 16)), ((16,), (16,)), ((), ()), ((4, 8, 32), (4,))],
+)
+def test_heads_are_pooled_from_the_finest_maps(
+    box: tuple[int, ...], mask: tuple[int, ...]
+) -> None:
+    """A pooler finds its maps by their place: others would be read without a word."""
+    with pytest.raises(ValueError, match='the finest of the strides'):
+        Architecture(
+            box_pooler=Pooler(resolution=7, strides=box),
+            mask_pooler=Pooler(resolution=14, strides=mask),
+        )
+    one = Architecture(
+        strides=(16,),
+        box_pooler=Pooler(resolution=14, strides=(16,)),
+        mask_pooler=Pooler(resolution=14, strides=(16,)),
+    )
+    assert one.pooled_strides == (16,)
