@@ -92,7 +92,7 @@ def main(args: Sequence[str]) -> int:
     from segnode.checkpoint import NativeModel, load_model
     from segnode.engine import Engine
 
-    model = load_model(config)
+    model = load_model(config, note)
     if isinstance(model, NativeModel) and 'precision' not in given_settings(options):
         config = config.replace({'precision': 'fp32'})
     engine = Engine(config, report=note, model=model)

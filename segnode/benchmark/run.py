@@ -143,7 +143,7 @@ class Bench:
         self._report = report
         if request.plant:
             _check_counts(config, request)
-        model = plant_model(config) if request.plant else load_model(config)
+        model = plant_model(config) if request.plant else load_model(config, report)
         self.name = f'{model.name}{", planted" if request.plant else ""}'
         self._architecture: Architecture | None = None
         if isinstance(model, NativeModel):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -56,10 +57,16 @@ def named_model(name: str) -> Preset | Path:
     return path
 
 
-def load_model(config: Config) -> NativeModel | TorchScriptModel:
+def load_model(
+    config: Config, report: Callable[[str], None] = lambda _: None
+) -> NativeModel | TorchScriptModel:
     """Load the model that ``model`` and ``weights`` name; nothing in its files is executed.
 
     A preset without ``weights``, and ``weights`` that are a URL, are fetched into the cache.
+
+    Args:
+        config: names them.
+        report: is told in a line what was assumed, left out or found in an unusual place.
 
     Raises:
         CheckpointError: a file is missing, damaged, of another architecture, or not fetchable.
@@ -69,7 +76,7 @@ def load_model(config: Config) -> NativeModel | TorchScriptModel:
     path = named_model(config.model)
     if isinstance(path, Preset):
         _check_backend(config, 'native')
-        return _load_preset(config, path)
+        return _load_preset(config, path, report)
     check_file(path, 'a model config')
     kind = weights_kind(path)
     if kind == 'torchscript':
@@ -84,9 +91,9 @@ def load_model(config: Config) -> NativeModel | TorchScriptModel:
         )
     if 'backend' in read_yaml(path, 'a model config'):
         _check_backend(config, 'torchscript')
-        return _describe_exported(config, path)
+        return _describe_exported(config, path, report)
     _check_backend(config, 'native')
-    return _load_detectron2(config, path)
+    return _load_detectron2(config, path, report)
 
 
 def _check_backend(config: Config, backend: str) -> None:
@@ -97,7 +104,9 @@ def _check_backend(config: Config, backend: str) -> None:
         )
 
 
-def _load_preset(config: Config, preset: Preset) -> NativeModel:
+def _load_preset(
+    config: Config, preset: Preset, report: Callable[[str], None]
+) -> NativeModel:
     path = _weights_path(config.weights or preset.url)
     published = digest(path, preset.checksum.algorithm).startswith(preset.checksum.prefix)
     stored = read_weights(path)
@@ -121,7 +130,9 @@ def _load_preset(config: Config, preset: Preset) -> NativeModel:
     )
 
 
-def _load_detectron2(config: Config, path: Path) -> NativeModel:
+def _load_detectron2(
+    config: Config, path: Path, report: Callable[[str], None]
+) -> NativeModel:
     model = read_config(path)
     weights = _weights_path(config.weights) if config.weights else _config_weights(path, model)
     stored = read_weights(weights)
@@ -140,7 +151,9 @@ def _load_detectron2(config: Config, path: Path) -> NativeModel:
     )
 
 
-def _describe_exported(config: Config, path: Path) -> TorchScriptModel:
+def _describe_exported(
+    config: Config, path: Path, report: Callable[[str], None]
+) -> TorchScriptModel:
     description = read_description(path)
     weights = (
         _weights_path(config.weights)

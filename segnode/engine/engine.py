@@ -70,7 +70,7 @@ class Engine:
         say = report or (lambda _: None)
         device = select_device(config.device)
         limit_memory(config.memory_limit_mb, device)
-        model = load_model(config) if model is None else model
+        model = load_model(config, say) if model is None else model
         say(f'model {model.name}, weights {model.weights_path}')
         self._backend = open_backend(model, config, device, say, static=static)
         self.device = self._backend.device
