@@ -30,6 +30,9 @@ COMMANDS = {
     'benchmark': Command(
         'segnode.benchmark.command', 'times the engine, alone and against others'
     ),
+    'describe': Command(
+        'segnode.describe', 'writes the description of an exported model by running it'
+    ),
     'doctor': Command('segnode.doctor', 'checks this machine and says what to do'),
 }
 
@@ -152,6 +155,11 @@ def demo() -> int:
 def benchmark() -> int:
     """Console script ``benchmark``."""
     return main(['benchmark', *sys.argv[1:]])
+
+
+def describe() -> int:
+    """Console script ``describe``."""
+    return main(['describe', *sys.argv[1:]])
 
 
 def doctor() -> int:

@@ -20,6 +20,10 @@ class CheckpointError(SegnodeError):
     """A model file or its weights cannot be used."""
 
 
+class ProgramError(CheckpointError):
+    """An exported program failed on one image; it may do better on the next."""
+
+
 class ImageError(SegnodeError):
     """An image file or an image message cannot be decoded."""
 

@@ -17,7 +17,7 @@ from segnode.checkpoint.coco_classes import (
 )
 from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
 from segnode.checkpoint.download import fetch
-from segnode.checkpoint.model import NativeModel, TorchScriptModel
+from segnode.checkpoint.model import ModelDescription, NativeModel, TorchScriptModel
 from segnode.checkpoint.presets import (
     PRESETS,
     Preset,
@@ -82,7 +82,7 @@ def load_model(
     if kind == 'torchscript':
         raise CheckpointError(
             f'{path}: expected a model description, found a TorchScript program alone; '
-            'name a YAML file that describes its input and output (README, "Own models")'
+            f'`segnode describe {path}` writes one'
         )
     if kind != 'unknown':
         raise CheckpointError(
@@ -104,9 +104,7 @@ def _check_backend(config: Config, backend: str) -> None:
         )
 
 
-def _load_preset(
-    config: Config, preset: Preset, report: Callable[[str], None]
-) -> NativeModel:
+def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) -> NativeModel:
     path = _weights_path(config.weights or preset.url)
     published = digest(path, preset.checksum.algorithm).startswith(preset.checksum.prefix)
     stored = read_weights(path)
@@ -130,9 +128,7 @@ def _load_preset(
     )
 
 
-def _load_detectron2(
-    config: Config, path: Path, report: Callable[[str], None]
-) -> NativeModel:
+def _load_detectron2(config: Config, path: Path, report: Callable[[str], None]) -> NativeModel:
     model = read_config(path)
     weights = _weights_path(config.weights) if config.weights else _config_weights(path, model)
     stored = read_weights(weights)
@@ -164,7 +160,7 @@ def _describe_exported(
     if weights_kind(weights) != 'torchscript':
         raise CheckpointError(f'{weights}: expected a TorchScript program, found another file')
     sparse = description.labels == 'coco_category_id'
-    names = _class_names(config, {}, len(COCO_CLASS_NAMES) if sparse else None)
+    names = _exported_names(config, path, description, report)
     return TorchScriptModel(
         description=description,
         class_names=names,
@@ -173,6 +169,30 @@ def _describe_exported(
         weights_path=weights,
         weights_sha256=digest(weights, 'sha256'),
     )
+
+
+def _exported_names(
+    config: Config, path: Path, description: ModelDescription, report: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Return the names that the user or the description gives, or that the labels imply."""
+    sparse = description.labels == 'coco_category_id'
+    count = (
+        len(COCO_CLASS_NAMES) if sparse else len(description.class_names) or (description.classes)
+    )
+    if config.class_names:
+        return _class_names(config, {}, count or None)
+    if sparse:
+        return COCO_CLASS_NAMES
+    if description.class_names:
+        return description.class_names
+    if not count:
+        raise ConfigError(
+            f'{path}: expected the names or the number of the classes that labels: '
+            f'{description.labels} counts, found neither; give class_names or classes there, or '
+            '--class-names'
+        )
+    report(f'{path}: no class names, they are class_0 to class_{count - 1}; --class-names')
+    return tuple(f'class_{index}' for index in range(count))
 
 
 def _weights_path(location: str) -> Path:
@@ -229,6 +249,11 @@ def _class_names(config: Config, metadata: dict[str, str], count: int | None) ->
     if not all(name.strip() for name in names):
         raise ConfigError(f'{source}: expected names, found an empty one')
     return names
+
+
+def names_of_user(config: Config) -> tuple[str, ...]:
+    """Return the names that the user gave, empty where he gave none."""
+    return _class_names(config, {}, None) if config.class_names else ()
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from torch import Tensor
 
@@ -39,21 +39,30 @@ class NativeModel:
     licence: str
 
 
+# How an exported network takes its one image, a (3, H, W) float32 tensor: in a list, as it is,
+# with a batch dimension, or in a list of one dictionary under ``image``.
+Layout: TypeAlias = Literal['list_of_chw', 'chw', 'nchw', 'list_of_dict']
+# What a label stands for: one of COCO's sparse ids, or the position of its name, from 0 or from 1.
+Labels: TypeAlias = Literal['coco_category_id', 'index', 'index_from_1']
+# What a mask is: M x M probabilities to be pasted into its box, or the whole input's mask.
+Masks: TypeAlias = Literal['crops', 'pasted']
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedInput:
     """What an exported network takes.
 
     Attributes:
-        layout: ``list_of_chw``: a list with one (3, H, W) float32 tensor.
+        layout: how the image is handed over.
         color: order of the channels.
         scale: factor on pixel values of 0..255; ``mean`` and ``std`` apply after it.
         mean: by channel, subtracted.
         std: by channel, divided by.
-        short_side: of the resized image, pixels.
-        long_side: upper bound, pixels.
+        short_side: of the resized image, pixels; 0 leaves the size to the program.
+        long_side: upper bound, pixels; without a meaning where ``short_side`` is 0.
     """
 
-    layout: Literal['list_of_chw']
+    layout: Layout
     color: Literal['bgr', 'rgb']
     scale: float
     mean: tuple[float, float, float]
@@ -67,18 +76,19 @@ class ExportedOutput:
     """Where an exported network's answer lies.
 
     Attributes:
-        select: indices, one after the other, that lead to the dictionary of outputs.
-        boxes: its key of (N, 4) float, xyxy, resized pixels.
-        scores: its key of (N,) float.
-        labels: its key of (N,) integers.
-        masks: its key of (N, 1, M, M) float probabilities.
+        select: keys and indices, one after the other, that lead to the outputs.
+        boxes: key or number of (N, 4) float, xyxy, pixels of the input.
+        scores: of (N,) float, 0 to 1.
+        labels: of (N,) integers.
+        masks: of (N, 1, M, M) or (N, M, M) float, 0 to 1; pasted, (N, 1, H, W) or (N, H, W), float
+            or bool.
     """
 
-    select: tuple[int, ...]
-    boxes: str
-    scores: str
-    labels: str
-    masks: str
+    select: tuple[int | str, ...]
+    boxes: int | str
+    scores: int | str
+    labels: int | str
+    masks: int | str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,16 +100,22 @@ class ModelDescription:
         quantized_engine: ``torch.backends.quantized.engine``, empty to leave it.
         input: what the network takes.
         output: what it answers.
-        labels: ``coco_category_id``: label values are COCO's sparse ids; ``index``: 0-based
-            positions among the class names.
-        paste: whose mask paste the model was scored with.
+        labels: what a label stands for.
+        class_names: of the classes that labels count; empty where the description has none.
+        classes: their number, 0 where only the names tell it.
+        masks: what a mask is.
+        paste: whose paste belongs to the model: how crops are pasted, and whether the threshold
+            itself sets a pixel.
     """
 
     weights: str
     quantized_engine: str
     input: ExportedInput
     output: ExportedOutput
-    labels: Literal['coco_category_id', 'index']
+    labels: Labels
+    class_names: tuple[str, ...]
+    classes: int
+    masks: Masks
     paste: Literal['detectron2', 'torchvision']
 
 

@@ -4,20 +4,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from segnode.checkpoint.message import one_line
 from segnode.checkpoint.model import (
     ExportedInput,
     ExportedOutput,
+    Labels,
+    Layout,
+    Masks,
     ModelDescription,
 )
 from segnode.checkpoint.yaml_file import read_yaml
 from segnode.errors import ConfigError
 
-_ENGINES: Final = ('fbgemm', 'x86', 'qnnpack', 'onednn')
+ENGINES: Final = ('fbgemm', 'x86', 'qnnpack', 'onednn')
+_MOST_CLASSES: Final = 65_535
 
 
 def read_description(path: Path) -> ModelDescription:
@@ -29,36 +34,106 @@ def read_description(path: Path) -> ModelDescription:
     """
     top = _Fields(path, '', read_yaml(path, 'a model description'))
     given = top.section('input')
+    short_side = given.integer('short_side', 0, 65536)
     network_input = ExportedInput(
-        layout=given.choice('layout', 'list_of_chw'),
+        layout=given.choice('layout', *get_args(Layout)),
         color=given.choice('color', 'bgr', 'rgb'),
         scale=given.numbers('scale', 1, positive=True)[0],
         mean=given.numbers('mean', 3),
         std=given.numbers('std', 3, positive=True),
-        short_side=given.side('short_side'),
-        long_side=given.side('long_side'),
+        short_side=short_side,
+        long_side=given.integer('long_side', 1, 65536, default=None if short_side else 65536),
     )
     given.finish()
     answer = top.section('output')
     network_output = ExportedOutput(
-        select=answer.indices('select'),
-        boxes=answer.text('boxes'),
-        scores=answer.text('scores'),
-        labels=answer.text('labels'),
-        masks=answer.text('masks'),
+        select=answer.steps('select'),
+        boxes=answer.step('boxes'),
+        scores=answer.step('scores'),
+        labels=answer.step('labels'),
+        masks=answer.step('masks'),
     )
     answer.finish()
     top.choice('backend', 'torchscript')
+    masks = top.choice('masks', *get_args(Masks), default='crops')
+    labels = top.choice('labels', *get_args(Labels))
     description = ModelDescription(
         weights=top.text('weights'),
-        quantized_engine=top.choice('quantized_engine', *_ENGINES, default=''),
+        quantized_engine=top.choice('quantized_engine', *ENGINES, default=''),
         input=network_input,
         output=network_output,
-        labels=top.choice('labels', 'coco_category_id', 'index'),
-        paste=top.choice('paste', 'detectron2', 'torchvision'),
+        labels=labels,
+        class_names=top.names('class_names', '' if labels != 'coco_category_id' else labels),
+        classes=top.integer('classes', 1, _MOST_CLASSES, default=0),
+        masks=masks,
+        paste=top.choice(
+            'paste',
+            'detectron2',
+            'torchvision',
+            default=None if masks == 'crops' else 'torchvision',
+        ),
     )
     top.finish()
+    if description.class_names and description.classes not in (0, len(description.class_names)):
+        raise ConfigError(
+            f'{path}: classes: expected {len(description.class_names)}, the number of '
+            f'class_names, found {description.classes}'
+        )
     return description
+
+
+def description_text(description: ModelDescription, remarks: Mapping[str, str]) -> str:
+    """Return the YAML that ``read_description`` reads back.
+
+    Args:
+        description: what to write.
+        remarks: by field, what stands behind it as a comment.
+    """
+    given, answer = description.input, description.output
+    sections: list[tuple[str, dict[str, object]]] = [
+        ('', {'backend': 'torchscript', 'weights': description.weights}),
+        (
+            'input',
+            {
+                'layout': given.layout,
+                'color': given.color,
+                'scale': given.scale,
+                'mean': list(given.mean),
+                'std': list(given.std),
+                'short_side': given.short_side,
+                'long_side': given.long_side,
+            },
+        ),
+        (
+            'output',
+            {
+                'select': list(answer.select),
+                'boxes': answer.boxes,
+                'scores': answer.scores,
+                'labels': answer.labels,
+                'masks': answer.masks,
+            },
+        ),
+        ('', {'masks': description.masks, 'labels': description.labels}),
+    ]
+    if description.quantized_engine:
+        sections[0][1]['quantized_engine'] = description.quantized_engine
+    if description.class_names:
+        sections[-1][1]['class_names'] = list(description.class_names)
+    elif description.classes:
+        sections[-1][1]['classes'] = description.classes
+    sections[-1][1]['paste'] = description.paste
+    lines = []
+    for section, fields in sections:
+        if section:
+            lines.append(f'{section}:')
+        for key, value in fields.items():
+            name = f'{section}.{key}' if section else key
+            # JSON is YAML, and needs no thought about what a text could be taken for.
+            text = f'{"  " if section else ""}{key}: {json.dumps(value, ensure_ascii=False)}'
+            remark = remarks.get(name, '')
+            lines.append(f'{text.ljust(38)}  # {remark}' if remark else text)
+    return '\n'.join(lines) + '\n'
 
 
 class _Fields:
@@ -120,14 +195,39 @@ class _Fields:
             raise self._error(key, f'{count} {kind}{"s" if count > 1 else ""}', value)
         return tuple(float(v) for v in values)
 
-    def side(self, key: str) -> int:
+    def integer(self, key: str, low: int, high: int, *, default: int | None = None) -> int:
+        if default is not None and key not in self._fields:
+            return default
         value = self._take(key)
-        if type(value) is not int or not 1 <= value <= 65536:
-            raise self._error(key, 'pixels', value)
+        if type(value) is not int or not low <= value <= high:
+            raise self._error(key, f'an integer from {low} to {high}', value)
         return value
 
-    def indices(self, key: str) -> tuple[int, ...]:
+    def step(self, key: str) -> int | str:
+        """Return the key or the number under which something lies."""
         value = self._take(key)
-        if not isinstance(value, list) or not all(type(v) is int for v in value):
-            raise self._error(key, 'a list of integers', value)
+        if type(value) is not int and not (isinstance(value, str) and value):
+            raise self._error(key, 'a key or a number', value)
+        return value
+
+    def steps(self, key: str) -> tuple[int | str, ...]:
+        value = self._take(key)
+        if not isinstance(value, list) or not all(type(v) in (int, str) for v in value):
+            raise self._error(key, 'a list of numbers and keys', value)
+        return tuple(value)
+
+    def names(self, key: str, instead: str) -> tuple[str, ...]:
+        """Return a list of texts, empty where it is not given; ``instead`` has its own names."""
+        if key not in self._fields:
+            return ()
+        value = self._take(key)
+        if instead:
+            raise self._error(key, f'none beside labels: {instead}', value)
+        if (
+            not isinstance(value, list)
+            or not 1 <= len(value) <= _MOST_CLASSES
+            or not all(isinstance(v, str) and v.strip() for v in value)
+            or len(set(value)) != len(value)
+        ):
+            raise self._error(key, 'a list of different texts', value)
         return tuple(value)

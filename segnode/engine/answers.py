@@ -44,14 +44,15 @@ class Instances:
         boxes: (D, 4) float32 xyxy, input pixels.
         scores: (D,) float32.
         class_ids: (D,) int64.
-        probabilities: (D, M, M) float32.
+        masks: (D, M, M) float32 probabilities in their boxes, or (D, H, W) bool in the image
+            where an exported program has pasted them.
         counts: of the image, before masks are pasted.
     """
 
     boxes: Tensor
     scores: Tensor
     class_ids: Tensor
-    probabilities: Tensor
+    masks: Tensor
     counts: Counts
 
 

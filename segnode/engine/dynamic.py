@@ -95,7 +95,7 @@ def _instances(exact: Exact, n: int) -> Instances:
         boxes=filtered.boxes[n][keep].cpu(),
         scores=detections.scores[n][keep].cpu(),
         class_ids=detections.class_ids[n][keep].cpu(),
-        probabilities=exact.probabilities[exact.image_index == n].cpu(),
+        masks=exact.probabilities[exact.image_index == n].cpu(),
         counts=Counts(
             detected=int(detections.valid[n].sum()),
             filtered_class=int(detections.filtered_class[n]),

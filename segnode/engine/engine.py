@@ -26,7 +26,7 @@ from segnode.engine.device import limit_memory, select_device
 from segnode.engine.pasting import paste_instances
 from segnode.engine.settings import InferenceSettings, resolve_settings
 from segnode.engine.timing import StageClock
-from segnode.errors import ConfigError, OutOfMemoryError, is_out_of_memory
+from segnode.errors import ConfigError, OutOfMemoryError, ProgramError, is_out_of_memory
 from segnode.image import Image
 from segnode.model.box_head import BoxDetections
 
@@ -67,7 +67,7 @@ class Engine:
             ConfigError: a setting does not fit the model or the device.
             DeviceError: the device is not there.
         """
-        say = report or (lambda _: None)
+        self._report = say = report or (lambda _: None)
         device = select_device(config.device)
         limit_memory(config.memory_limit_mb, device)
         model = load_model(config, say) if model is None else model
@@ -118,10 +118,16 @@ class Engine:
         return settings
 
     def warm_up(self, image_hw: tuple[int, int]) -> None:
-        """Run two empty frames of a size, so that the first real one is not slow."""
+        """Run two empty frames of a size, so that the first real one is not slow.
+
+        An exported program may fail where it finds nothing, and still do on real frames.
+        """
         blank = Image(np.zeros((*image_hw, 3), dtype=np.uint8), 'bgr')
-        for _ in range(2):
-            self.segment([blank])
+        try:
+            for _ in range(2):
+                self.segment([blank])
+        except ProgramError as error:
+            self._report(f'going on, though on an empty picture {error}')
 
     def segment(self, images: Sequence[Image]) -> list[Segmentation]:
         """Return detections and label image of each of several images of one size.

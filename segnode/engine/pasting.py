@@ -15,7 +15,7 @@ import numpy as np
 from segnode.engine.answers import Counts, Detections, Instances, Labelled
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
-from segnode.kernels.mask_crops import MaskCrop, label_image, paste_masks
+from segnode.kernels.mask_crops import MaskCrop, crop_mask, label_image, paste_masks
 from segnode.model.architecture import Rule
 
 
@@ -27,9 +27,11 @@ def paste_instances(
     Returns:
         The detections that stay, their masks, and the counts with what did not.
     """
-    boxes = found.boxes.numpy()
-    crops = paste_masks(
-        found.probabilities.numpy(), boxes, image_hw, settings.mask_threshold, paste
+    boxes, masks = found.boxes.numpy(), found.masks.numpy()
+    crops = (
+        [crop_mask(mask) for mask in masks]
+        if masks.dtype == np.bool_
+        else paste_masks(masks, boxes, image_hw, settings.mask_threshold, paste)
     )
     areas = np.array([crop.area for crop in crops], dtype=np.int64)
     stay = (areas >= settings.min_mask_area) & (areas <= settings.max_mask_area)

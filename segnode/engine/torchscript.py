@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segnode.checkpoint.model import ExportedInput, TorchScriptModel
@@ -22,7 +23,7 @@ from segnode.engine.torchscript_program import TorchScriptRunner
 from segnode.errors import ConfigError
 from segnode.image import Image
 from segnode.kernels.preprocess import resize_pixels, resized_hw
-from segnode.model.architecture import SEMANTICS
+from segnode.model.architecture import SEMANTICS, Rule
 from segnode.model.box_head import BoxDetections
 from segnode.model.mask_filter import filter_detections
 
@@ -44,6 +45,7 @@ class TorchScriptBackend:
             device: where it was loaded.
         """
         self._description = model.description
+        self._pasted = model.description.masks == 'pasted'
         self._runner = runner
         self.device = device
         self.precision = 'exported'
@@ -153,25 +155,43 @@ class TorchScriptBackend:
                 torch.ones_like(chosen, dtype=torch.bool)[None],
                 network_hw,
                 image_hw,
-                min_mask_area=settings.min_mask_area,
+                # A mask that is there already is measured, whatever its box could hold.
+                min_mask_area=0 if self._pasted else settings.min_mask_area,
                 cells=masks.shape[-1],
                 mask_threshold=settings.mask_threshold,
                 semantics=SEMANTICS[self.paste],
             )
             keep = filtered.keep[0]
             chosen = chosen[keep]
+            masks = masks[order[chosen]]
+            if self._pasted:
+                masks = whole_masks(masks, image_hw, settings.mask_threshold, self.paste)
         with clock.stage('download'):
             return Instances(
                 boxes=filtered.boxes[0, keep].cpu(),
                 scores=scores[chosen].cpu(),
                 class_ids=class_ids[chosen].cpu(),
-                probabilities=masks[order][chosen].cpu(),
+                masks=masks.cpu(),
                 counts=Counts(
                     detected=len(keep),
                     filtered_class=int((usable & ~allowed).sum()),
                     filtered_area=int(filtered.filtered_area[0]),
                 ),
             )
+
+
+def whole_masks(masks: Tensor, image_hw: tuple[int, int], threshold: float, paste: Rule) -> Tensor:
+    """Return masks that the program pasted into its input as (N, H, W) bool of the image.
+
+    Args:
+        masks: (N, H', W') float32.
+        image_hw: H and W of the image; another size than the input's is interpolated.
+        threshold: Detectron2 sets a pixel at this value, torchvision above it.
+        paste: whose rule that is.
+    """
+    if tuple(masks.shape[1:]) != image_hw:
+        masks = F.interpolate(masks[None], size=image_hw, mode='bilinear')[0]
+    return masks >= threshold if paste == 'detectron2' else masks > threshold
 
 
 def exported_input(image: Image, size_hw: tuple[int, int], given: ExportedInput) -> Tensor:

@@ -138,6 +138,16 @@ def paste_masks(
     ]
 
 
+def crop_mask(mask: npt.NDArray[np.bool_]) -> MaskCrop:
+    """Return an (H, W) bool mask of the whole image as a crop."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return MaskCrop(0, 0, np.zeros((0, 0), np.bool_), 0)
+    top, left = int(rows[0]), int(columns[0])
+    pixels = np.ascontiguousarray(mask[top : rows[-1] + 1, left : columns[-1] + 1])
+    return MaskCrop(top, left, pixels, int(np.count_nonzero(pixels)))
+
+
 def label_image(crops: list[MaskCrop], image_hw: tuple[int, int]) -> npt.NDArray[np.uint16]:
     """Paint the masks into one (H, W) uint16 image: k + 1 for ``crops[k]``, the first one wins."""
     kernels = cpu_kernels()

@@ -90,7 +90,7 @@ def found_by_network(instances: Instances, image_hw: tuple[int, int]) -> Found:
     boxes = instances.boxes.numpy()
     crops = [
         paste_mask(mask, box, image_hw, 0.5, 'detectron2')
-        for mask, box in zip(instances.probabilities.numpy(), boxes, strict=True)
+        for mask, box in zip(instances.masks.numpy(), boxes, strict=True)
     ]
     masks = np.stack([whole_mask(crop, image_hw) for crop in crops])
     return Found(boxes, instances.scores.numpy(), instances.class_ids.numpy(), masks)

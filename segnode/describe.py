@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""``segnode describe``: writes the description of an exported program by running it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from segnode.cli import Parser, check_writable, config_from, say, write_json
+from segnode.errors import ConfigError
+
+_EXAMPLES = """\
+  segnode describe forklift.pt                      # writes forklift.yaml beside it
+  segnode describe forklift.pt --class-names names.txt --image photo.jpg
+  segnode describe d2go.pt --labels coco_category_id --image street.jpg --output d2go.yaml
+  segnode predict photo.jpg --model forklift.yaml --overlay out/
+
+A TorchScript file does not say how it takes an image, nor where in its answer the boxes lie. This
+command runs it - its code runs, so name only files that you trust - on generated pictures of two
+sizes, recognises boxes, scores, labels and masks, and writes what it found, with a remark where
+something is assumed. Sides of the network's input, and colour order and scale where the program
+does not tell them, are for you to check: --image shows the last two, with a picture of what the
+model was trained for.
+"""
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0.
+
+    Raises:
+        SegnodeError: the program cannot be described.
+    """
+    parser = Parser('describe', 'Write the description of an exported model.', _EXAMPLES)
+    parser.add_argument('program', type=Path, metavar='EXPORT.pt', help='TorchScript file')
+    parser.add_argument(
+        '--output', type=Path, metavar='FILE', help='description to write; default: EXPORT.yaml'
+    )
+    parser.add_argument(
+        '--image', type=Path, nargs='+', default=[], metavar='IMAGE',
+        help='pictures that show colour order and scale',
+    )  # fmt: skip
+    parser.add_argument(
+        '--class-names', default='', metavar='A,B,...|FILE', help='names, in the order of labels'
+    )
+    parser.add_argument(
+        '--labels', metavar='KIND',
+        help='what a label stands for: coco_category_id, index, or index_from_1',
+    )  # fmt: skip
+    parser.add_argument('--device', default='cpu', help='where to run it; default: cpu')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write what was found, too')
+    options = parser.parse_args(args)
+    config = config_from(options)
+    output = options.output or options.program.with_suffix('.yaml')
+    check_writable(output)
+    if output.exists():
+        raise ConfigError(f'{output}: there is such a file; move it, or give another --output')
+    check_writable(options.json)
+
+    # Torch takes seconds to import: after every mistake in the options has been found.
+    from segnode.checkpoint.load import names_of_user
+    from segnode.checkpoint.model import Labels
+    from segnode.checkpoint.torchscript import description_text, read_description
+    from segnode.checkpoint.weights_file import check_file
+    from segnode.engine.device import select_device
+    from segnode.engine.torchscript_probe import probe_program
+    from segnode.picture_files import read_image
+
+    if options.labels not in (None, *get_args(Labels)):
+        raise ConfigError(
+            f'--labels: expected one of {", ".join(get_args(Labels))}, found {options.labels}'
+        )
+    check_file(options.program, 'a TorchScript program')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # What PyTorch thinks of the program's code.
+        probed = probe_program(
+            options.program,
+            weights=_beside(options.program, output),
+            pictures=[read_image(path) for path in options.image],
+            class_names=names_of_user(config),
+            labels=options.labels,
+            device=select_device(config.device),
+        )
+    for line in probed.tried:
+        say(f'  {line}')
+    text = description_text(probed.description, probed.remarks)
+    output.write_text(text, encoding='utf-8')
+    read_description(output)
+    say()
+    say(text)
+    if options.json is not None:
+        write_json(options.json, {'tried': probed.tried, 'remarks': probed.remarks})
+    say(f'describe: wrote {output}; try: segnode predict photo.jpg --model {output} --overlay out')
+    return 0
+
+
+def _beside(program: Path, output: Path) -> str:
+    """Return how the description names the program: relative where it lies beside or below."""
+    program, folder = program.resolve(), output.resolve().parent
+    return str(program.relative_to(folder) if program.is_relative_to(folder) else program)
