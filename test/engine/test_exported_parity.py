@@ -45,6 +45,28 @@ NARROW = Architecture(
     short_side=256,
     long_side=400,
 )
+# As it was written before masks had a field.
+DESCRIPTION_OF_BEFORE = {
+    'backend': 'torchscript',
+    'input': {
+        'layout': 'list_of_chw',
+        'color': 'rgb',
+        'scale': 1 / 255,
+        'mean': [0, 0, 0],
+        'std': [1, 1, 1],
+        'short_side': 256,
+        'long_side': 400,
+    },
+    'output': {
+        'select': [1, 0],
+        'boxes': 'boxes',
+        'scores': 'scores',
+        'labels': 'labels',
+        'masks': 'masks',
+    },
+    'labels': 'index',
+    'paste': 'torchvision',
+}
 # Square: only there can whole masks be taken for crops.
 SIZES = {'square': (256, 256), 'shrunk': (300, 400)}
 
@@ -90,16 +112,6 @@ def describe(program: Path, *options: str) -> Path:
     return path
 
 
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    """A program, its picture, and what its model finds in it."""
-
-    program: Path
-    picture: Path
-    expected: Found
-    options: tuple[str, ...] = ()
-
-
 @pytest.fixture(scope='module', params=list(SIZES))
 def detectron2_model(
     request: pytest.FixtureRequest, detectron2: ModuleType
@@ -142,15 +154,16 @@ def test_detectron2s_exports(
     assert_same_instances(predicted(path, picture, *sides), expected, NARROW.score_threshold)
 
 
-@pytest.mark.parametrize('size', list(SIZES))
-def test_torchvisions_scripted_model(
-    size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope='module', params=list(SIZES))
+def torchvision_program(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, Found]:
+    """The scripted model, its picture, and what the model itself finds in it."""
     from exported_models import script
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
     architecture = dataclasses.replace(TORCHVISION_ARCHITECTURE, num_classes=4, norm_eps=1e-5)
-    image = rendered(2, SIZES[size])
+    image = rendered(2, SIZES[request.param])
     network_hw = resized_hw((image.height, image.width), 224, 400, 'torchvision')
     state = plant_weights(architecture, preprocess(image, network_hw, architecture)[None], seed=0)
     model = maskrcnn_resnet50_fpn(
@@ -168,15 +181,27 @@ def test_torchvisions_scripted_model(
         answer['labels'].numpy() - 1,
         (answer['masks'][:, 0] > 0.5).numpy(),
     )
-    program = script(model, tmp_path / 'model.pt')
-    picture = write_picture(image, tmp_path / 'picture.png')
-    by_hand = described(2, program, classes=4)
-    assert_same_instances(predicted(by_hand, picture), expected, 0.5)
-    path = describe(program)
+    folder = tmp_path_factory.mktemp('torchvision')
+    program = script(model, folder / 'model.pt')
+    return program, write_picture(image, folder / 'picture.png'), expected
+
+
+@pytest.mark.parametrize('writer', ['README', 'describe'])
+def test_torchvisions_scripted_model(
+    torchvision_program: tuple[Path, Path, Found], writer: str
+) -> None:
+    program, picture, expected = torchvision_program
+    path = described(2, program, classes=4) if writer == 'README' else describe(program)
     assert_same_instances(predicted(path, picture), expected, 0.5)
-    # What was taken for crops of M x M before: refused at the first frame.
-    wrong = described(2, program, classes=4, masks='crops', paste='torchvision')
-    if size == 'square':
-        target = tmp_path / 'wrong.json'
-        assert main(['predict', str(picture), '--model', str(wrong), '--json', str(target)]) == 1
-        assert 'whole masks are `masks: pasted`' in capsys.readouterr().err
+
+
+def test_whole_masks_are_no_crops(
+    torchvision_program: tuple[Path, Path, Found], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks of a square picture passed for crops, and had nothing to do with the objects."""
+    program, picture, _ = torchvision_program
+    path = program.with_name('crops.yaml')
+    path.write_text(yaml.safe_dump(DESCRIPTION_OF_BEFORE | {'weights': program.name}))
+    words = ['predict', str(picture), '--model', str(path), '--class-names', 'a,b,c,d,e']
+    assert main(words) == 1
+    assert 'whole masks are `masks: pasted`' in capsys.readouterr().err
