@@ -31,6 +31,7 @@ COMMANDS = {
         'segnode.benchmark.command', 'times the engine, alone and against others'
     ),
     'doctor': Command('segnode.doctor', 'checks this machine and says what to do'),
+    'fetch': Command('segnode.fetch', 'weights into the cache, for machines without a network'),
 }
 
 _NODE_HELP = """\
@@ -157,6 +158,11 @@ def benchmark() -> int:
 def doctor() -> int:
     """Console script ``doctor``."""
     return main(['doctor', *sys.argv[1:]])
+
+
+def fetch() -> int:
+    """Console script ``fetch``."""
+    return main(['fetch', *sys.argv[1:]])
 
 
 if __name__ == '__main__':
