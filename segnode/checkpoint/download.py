@@ -44,6 +44,8 @@ from segnode.checkpoint.weights_file import digest, weights_kind
 from segnode.errors import CheckpointError
 
 _TIMEOUT_S: Final = 30.0
+# Of a start that has a cached file to go on with.
+_REFRESH_TIMEOUT_S: Final = 10.0
 _CHECK_TIMEOUT_S: Final = 5.0
 _BLOCK: Final = 1 << 18
 # A part that grew no more for so long is left of a process that was killed.
@@ -141,7 +143,9 @@ def cached_path(url: str) -> Path:
     """
     parts = split_url(url)
     name = PurePosixPath(parts.path).name
-    name = 'weights' if name in ('', '.', '..') else name[-200:]
+    # As long as a file system takes, with the record's ending.
+    name = name.encode()[-200:].decode(errors='ignore')
+    name = 'weights' if name in ('', '.', '..') else name
     # A token may change, the file stays the same.
     key = (
         parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
@@ -225,7 +229,7 @@ def fetch(
         CheckpointError: the file cannot be fetched or is not the published one.
     """
     path = cached_path(url)
-    there = path.is_file()
+    there = _is_there(path)
     if not there:
         report(f'fetching {shown(url)} into {path.parent}')
     try:
@@ -254,7 +258,7 @@ def provide(url: str, checksum: Checksum | None, *, refresh: bool) -> Cached:
         CheckpointError: it cannot be fetched, is not the published one, or no weights.
     """
     path = cached_path(url)
-    there = path.is_file()
+    there = _is_there(path)
     damage = _damage(path, checksum) if there else ''
     if damage and not refresh:
         raise CheckpointError(
@@ -333,6 +337,16 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise CheckpointError(
+            f'{path}: cannot be read ({error.strerror}); set SEGNODE_CACHE to another folder, '
+            'or name your copy with --weights'
+        ) from None
+
+
 def _damage(path: Path, checksum: Checksum | None) -> str:
     """Return what is wrong with a cached file, nothing where it can be used."""
     try:
@@ -369,7 +383,8 @@ def _download(
         stream = part.open('xb')
     try:
         with stream:
-            record = _receive(url, stream, part, known)
+            timeout_s = _REFRESH_TIMEOUT_S if path.exists() else _TIMEOUT_S
+            record = _receive(url, stream, part, known, timeout_s)
         if record is None:
             return None
         if checksum is not None and (damage := _damage(part, checksum)):
@@ -384,10 +399,12 @@ def _download(
     return record
 
 
-def _receive(url: str, stream: IO[bytes], part: Path, known: Record | None) -> Record | None:
+def _receive(
+    url: str, stream: IO[bytes], part: Path, known: Record | None, timeout_s: float
+) -> Record | None:
     """Write what a server sends to ``part``; return None where it has nothing new."""
     try:
-        response = open_url(url, _TIMEOUT_S, _conditions(known))
+        response = open_url(url, timeout_s, _conditions(known))
     except NETWORK_ERRORS as error:
         if known is not None and getattr(error, 'code', None) == 304:
             return None
