@@ -22,6 +22,7 @@ from segnode.__main__ import main
 from segnode.checkpoint import PRESETS, load_model
 from segnode.checkpoint.download import Checksum, cache_folder, cached_path, fetch
 from segnode.config import Config
+from segnode.engine import Engine
 
 NAME = 'mask_rcnn_R_50_FPN_3x'
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -218,6 +219,8 @@ def test_laptop_to_robot(
         model = load_model(given, said.append)
         assert model.weights_sha256 == sha256
         assert model.weights_path.is_relative_to(tmp_path / 'robot')
+    engine = Engine(Config(model=str(config), weights=url, device='cpu'), said.append)
+    assert f'model config, weights {engine.weights_path}, sha256 {sha256[:12]}...' in said
     capsys.readouterr()
     for rest in ('ros', 'transport', 'packages'):
         monkeypatch.setattr(doctor, rest, lambda: iter(()))

@@ -146,12 +146,9 @@ def cached_path(url: str) -> Path:
     # As long as a file system takes, with the record's ending.
     name = name.encode()[-200:].decode(errors='ignore')
     name = 'weights' if name in ('', '.', '..') else name
+    user, at, _ = parts.netloc.rpartition('@')
     # A token may change, the file stays the same.
-    key = (
-        parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
-        if ('@' in parts.netloc)
-        else url
-    )
+    key = url.replace(f'{user}{at}', '', 1)
     return cache_folder() / hashlib.sha256(key.encode()).hexdigest()[:8] / name
 
 
@@ -187,7 +184,7 @@ def date_of(path: Path) -> str:
     when = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
     record = read_record(path)
     if record is not None:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             when = datetime.fromisoformat(record.fetched_at).astimezone(timezone.utc)
     return f'{when:%Y-%m-%d %H:%M} UTC'
 
@@ -277,7 +274,7 @@ def provide(url: str, checksum: Checksum | None, *, refresh: bool) -> Cached:
         stays = (
             f'; the cached file of {date_of(path)} stays'
             if there and not damage
-            else ('; set SEGNODE_CACHE to another folder, or name your copy with --weights')
+            else '; set SEGNODE_CACHE to another folder, or name your copy with --weights'
         )
         raise CheckpointError(f'{error}{stays}') from None
     except NETWORK_ERRORS as error:
@@ -514,7 +511,7 @@ def _same(known: Record | None, path: Path, answer: Answer) -> bool | None:
     if known is not None and known.last_modified and answer.last_modified:
         return known.last_modified == answer.last_modified
     if known is None and answer.last_modified:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             changed = parsedate_to_datetime(answer.last_modified).timestamp()
             return changed <= path.stat().st_mtime
     return None

@@ -484,8 +484,9 @@ def test_credentials_arrive_and_are_never_printed(
     fetch(url, None, said.append, refresh=True)
     text = '\n'.join((*said, caplog.text, path.with_name('model.pkl.json').read_text(), str(path)))
     assert not any(secret in text for secret in secrets)
-    # Another token is for the same file.
+    # Another token is for the same file, and so is none.
     assert cached_path(url.replace('hunter%402', 'other')) == path
+    assert cached_path(url.replace('robot:hunter%402@', '')) == path
 
 
 @pytest.mark.parametrize(('other', 'sent'), [('localhost', False), ('127.0.0.1', True)])
