@@ -34,6 +34,7 @@ COMMANDS = {
         'segnode.describe', 'writes the description of an exported model by running it'
     ),
     'doctor': Command('segnode.doctor', 'checks this machine and says what to do'),
+    'fetch': Command('segnode.fetch', 'weights into the cache, for machines without a network'),
 }
 
 _NODE_HELP = """\
@@ -165,6 +166,11 @@ def describe() -> int:
 def doctor() -> int:
     """Console script ``doctor``."""
     return main(['doctor', *sys.argv[1:]])
+
+
+def fetch() -> int:
+    """Console script ``fetch``."""
+    return main(['fetch', *sys.argv[1:]])
 
 
 if __name__ == '__main__':

@@ -48,6 +48,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add one option for every setting of ``Config``; what is not given stays unset."""
     group = parser.add_argument_group('model and settings')
     for parameter in parameters(Config):
+        if isinstance(parameter.default, bool):
+            group.add_argument(
+                option_name(parameter),
+                dest=parameter.name,
+                default=argparse.SUPPRESS,
+                action=argparse.BooleanOptionalAction,
+                help=parameter.description.replace('%', '%%'),
+            )
+            continue
         metavar, kind = _TYPES[type(parameter.default)]
         unit = f' [{parameter.unit}]' if parameter.unit else ''
         group.add_argument(

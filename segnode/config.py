@@ -253,6 +253,11 @@ class Config(Settings):
         'empty takes the embedded demo model',
     )
     weights: str = setting('', "Path or URL of the weights; empty takes the model's own")
+    refresh: bool = setting(
+        False,
+        'Ask the server of a weights URL for a newer file before the start; without an answer the '
+        'cached one runs',
+    )
     backend: str = setting(
         'auto',
         'Who runs the network: native is segnode itself, torchscript an exported file',

@@ -92,6 +92,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from ros()
     yield from transport()
     yield model(config)
+    yield from fetched_weights(config)
 
 
 def python_version() -> Finding:
@@ -326,3 +327,36 @@ def model(config: Config) -> Finding:
         f'{engine.model_name}, weights {engine.weights_sha256[:12]}, {engine.precision}, '
         f'{took_ms:.0f} ms for an empty 640 x 480 image',
     )
+
+
+def fetched_weights(config: Config) -> Iterator[Finding]:
+    """Say of weights from the cache what they are of, and whether their server has others."""
+    try:
+        from segnode.checkpoint import PRESETS
+        from segnode.checkpoint.download import cached_path, date_of, freshness
+        from segnode.checkpoint.presets import published_checksum, published_url
+        from segnode.checkpoint.web import shown
+    except (ImportError, OSError):
+        return  # Said of the model already.
+    preset = PRESETS.get(config.model)
+    url = published_url(config.weights or (preset.url if preset else ''))
+    try:
+        path = cached_path(url) if url.startswith(('http://', 'https://')) else None
+    except SegnodeError:
+        return
+    if path is None or not path.is_file():
+        return
+    found = f'{path}, {path.stat().st_size / 1e6:.1f} MB of {date_of(path)}'
+    if published_checksum(url) is not None:
+        yield Finding('ok', 'weights', f'{found}, published')
+        return
+    fresh = freshness(url)
+    if fresh.state == 'changed':
+        yield Finding(
+            'warn',
+            'weights',
+            f'{found}, {shown(url)} has changed since',
+            f'segnode fetch --refresh {shown(url)}',
+        )
+    else:
+        yield Finding('ok', 'weights', f'{found}, {fresh.text or "as on the server"}')

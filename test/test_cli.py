@@ -93,6 +93,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ['predict', 'a.jpg', '--json', '/nowhere/at/all.json'],
         ['predict', 'a.jpg', '--json', '/'],
         ['doctor', 'surplus'],
+        ['doctor', '--refresh', 'surplus'],
+        ['doctor', '--refresh=yes'],
+        ['fetch'],
+        ['fetch', ''],
+        ['fetch', 'config.yaml'],
+        ['fetch', '/nowhere/model.pth'],
+        ['fetch', 'mask_rcnn_R50_FPN_3x'],
+        ['fetch', 'ftp://host/model.pth'],
+        ['fetch', 'http://user:token@/model.pth'],
+        ['fetch', '--list', 'mask_rcnn_R_50_FPN_3x'],
+        ['fetch', '--list', '--json', '/nowhere/at/all.json'],
         ['demo', '--frames', '0'],
         ['demo', '--rate', '0'],
         ['demo', '--rate', 'nan'],
@@ -183,7 +194,7 @@ def test_options_become_the_configuration() -> None:
         '--model', 'm.yaml', '--weights', 'w.pth', '--device', 'cpu', '--precision', 'fp32',
         '--class-names', 'traffic light, cone,box', '--short-side', '480', '--long-side', '640',
         '--score-threshold', '0.25', '--min-mask-area', '12', '--max-instances', '7',
-        '--classes', 'cone', '--mask-threshold', '1', '--proposals', '300',
+        '--classes', 'cone', '--mask-threshold', '1', '--proposals', '300', '--refresh',
     )  # fmt: skip
     assert config.flat() == Config().flat() | {
         'model': 'm.yaml',
@@ -199,7 +210,9 @@ def test_options_become_the_configuration() -> None:
         'filter.classes': ('cone',),
         'mask_threshold': 1.0,
         'proposals': 300,
+        'refresh': True,
     }
+    assert config_of('--refresh', '--no-refresh') == Config()
 
 
 def test_minus_one_leaves_the_choice_to_the_model() -> None:

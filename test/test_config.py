@@ -81,6 +81,8 @@ def test_a_config_cannot_be_changed_in_place() -> None:
         ('backend', '', 'backend: expected one of'),
         ('model', 3, 'model: expected str, found 3'),
         ('device', None, 'device: expected str'),
+        ('refresh', 'yes', "refresh: expected bool, found 'yes'"),
+        ('refresh', 1, 'refresh: expected bool, found 1'),
         ('filter.scores', 0.5, 'unknown setting filter.scores; known are model, '),
         ('filter', None, 'unknown setting filter;'),
         ('', 1, 'unknown setting ;'),

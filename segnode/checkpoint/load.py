@@ -26,6 +26,7 @@ from segnode.checkpoint.presets import (
     unknown_model,
 )
 from segnode.checkpoint.torchscript import read_description
+from segnode.checkpoint.web import shown
 from segnode.checkpoint.weights_file import (
     check_file,
     digest,
@@ -105,7 +106,7 @@ def _check_backend(config: Config, backend: str) -> None:
 
 
 def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) -> NativeModel:
-    path = _weights_path(config.weights or preset.url)
+    path = _weights_path(config.weights or preset.url, config, report)
     published = digest(path, preset.checksum.algorithm).startswith(preset.checksum.prefix)
     stored = read_weights(path)
     if preset.architecture.semantics == TORCHVISION:
@@ -130,7 +131,11 @@ def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) 
 
 def _load_detectron2(config: Config, path: Path, report: Callable[[str], None]) -> NativeModel:
     model = read_config(path)
-    weights = _weights_path(config.weights) if config.weights else _config_weights(path, model)
+    weights = (
+        _weights_path(config.weights, config, report)
+        if config.weights
+        else _config_weights(path, model)
+    )
     stored = read_weights(weights)
     names = _class_names(config, stored.metadata, model.architecture.num_classes)
     return NativeModel(
@@ -152,7 +157,7 @@ def _describe_exported(
 ) -> TorchScriptModel:
     description = read_description(path)
     weights = (
-        _weights_path(config.weights)
+        _weights_path(config.weights, config, report)
         if config.weights
         else path.parent / Path(description.weights).expanduser()
     )
@@ -195,13 +200,13 @@ def _exported_names(
     return tuple(f'class_{index}' for index in range(count))
 
 
-def _weights_path(location: str) -> Path:
+def _weights_path(location: str, config: Config, report: Callable[[str], None]) -> Path:
     """Return the file that ``weights`` names, fetched where it is a URL."""
     url = published_url(location)
     if url.startswith(('http://', 'https://')):
-        return fetch(url, published_checksum(url))
+        return fetch(url, published_checksum(url), report, refresh=config.refresh)
     if '://' in url:
-        raise ConfigError(f'weights: expected a file or an http(s) URL, found {location}')
+        raise ConfigError(f'weights: expected a file or an http(s) URL, found {shown(url)}')
     path = Path(location).expanduser()
     check_file(path, 'weights')
     return path
@@ -214,7 +219,8 @@ def _config_weights(path: Path, model: Detectron2Config) -> Path:
         raise CheckpointError(f'{expected} none; name the weights with --weights')
     if '://' in model.weights:
         raise CheckpointError(
-            f'{expected} {model.weights}; name the trained weights, file or URL, with --weights'
+            f'{expected} {shown(model.weights)}; '
+            'name the trained weights, file or URL, with --weights'
         )
     # Detectron2 takes it from the working directory; a config that is handed on, from its own.
     beside = model.weights_folder / Path(model.weights).expanduser()

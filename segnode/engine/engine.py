@@ -71,7 +71,10 @@ class Engine:
         device = select_device(config.device)
         limit_memory(config.memory_limit_mb, device)
         model = load_model(config, say) if model is None else model
-        say(f'model {model.name}, weights {model.weights_path}')
+        say(
+            f'model {model.name}, weights {model.weights_path}, '
+            f'sha256 {model.weights_sha256[:12]}...'
+        )
         self._backend = open_backend(model, config, device, say, static=static)
         self.device = self._backend.device
         self.precision = self._backend.precision

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 from narrow_checkpoint import ARCHITECTURE, CONFIG, random_state
+from weights_server import CONTENT, WeightsServer, running_server
 
 from segnode.checkpoint import PRESETS, NativeModel, load_model, preset_architecture
 from segnode.checkpoint.download import Checksum, cache_folder, cached_path, fetch
@@ -21,54 +20,14 @@ from segnode.checkpoint.presets import published_checksum, published_url
 from segnode.config import Config
 from segnode.errors import CheckpointError, ConfigError
 
-CONTENT = bytes(range(256)) * 4096
 MD5 = Checksum('md5', hashlib.md5(CONTENT).hexdigest()[:6])
 
 
-class Server(ThreadingHTTPServer):
-    """Serves ``content`` under any path, in the way that the path names."""
-
-    content = CONTENT
-    requests = 0
-
-    @property
-    def url(self) -> str:
-        return f'http://127.0.0.1:{self.server_address[1]}'
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.requests += 1
-        if 'missing' in self.path:
-            self.send_error(404)
-            return
-        if 'moved' in self.path:
-            self.send_response(302)
-            self.send_header('Location', '/good/model.pkl')
-            self.end_headers()
-            return
-        self.send_response(200)
-        content = self.server.content
-        self.send_header('Content-Length', str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if 'truncated' in self.path else content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WeightsServer]:
     monkeypatch.setenv('SEGNODE_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setenv('no_proxy', '127.0.0.1')
-    with Server(('127.0.0.1', 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    with running_server(monkeypatch) as server:
+        yield server
 
 
 def files(folder: Path) -> list[str]:
@@ -77,31 +36,32 @@ def files(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize('checksum', [None, MD5])
 @pytest.mark.parametrize('path', ['good/model.pkl', 'moved/model.pkl'])
-def test_fetched_once(server: Server, checksum: Checksum | None, path: str) -> None:
+def test_fetched_once(server: WeightsServer, checksum: Checksum | None, path: str) -> None:
     url = f'{server.url}/{path}'
     first = fetch(url, checksum)
     assert first.read_bytes() == CONTENT
     assert first == cached_path(url)
-    requests = server.requests
     assert fetch(url, checksum) == first
-    assert server.requests == requests
-    assert files(cache_folder()) == ['model.pkl']
+    # Only the headers are asked for again, in a thread.
+    assert set(server.methods()[1 + path.startswith('moved') :]) <= {'HEAD'}
+    assert files(cache_folder()) == ['model.pkl', 'model.pkl.json']
 
 
 @pytest.mark.parametrize(
     ('path', 'checksum', 'part'),
     [
         ('missing/model.pkl', MD5, 'Not Found'),
-        ('truncated/model.pkl', None, '524288 of 1048576 bytes came'),
-        ('truncated/model.pkl', MD5, '524288 of 1048576 bytes came'),
+        ('truncated/model.pkl', None, '524289 of 1048578 bytes came'),
+        ('truncated/model.pkl', MD5, '524289 of 1048578 bytes came'),
         ('good/model.pkl', Checksum('md5', 'abcdef'), 'expected md5 abcdef... as published'),
         ('good/model.pkl', Checksum('sha256', '12345678'), 'expected sha256 12345678...'),
     ],
 )
 def test_bad_answer_leaves_nothing(
-    server: Server, path: str, checksum: Checksum | None, part: str
+    server: WeightsServer, path: str, checksum: Checksum | None, part: str
 ) -> None:
     url = f'{server.url}/{path}'
+    server.sent = len(CONTENT) // 2 if 'truncated' in path else None
     with pytest.raises(CheckpointError) as caught:
         fetch(url, checksum)
     message = str(caught.value)
@@ -115,12 +75,13 @@ def test_bad_answer_leaves_nothing(
 def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('SEGNODE_CACHE', str(tmp_path))
     monkeypatch.setenv('no_proxy', '*')
-    with Server(('127.0.0.1', 0), Handler) as closed:
+    with WeightsServer() as closed:
         url = f'{closed.url}/model.pkl'
     with pytest.raises(CheckpointError, match='fetch it by hand and save it as') as caught:
         fetch(url, MD5)
     assert 'refused' in str(caught.value)
     # A file put there by hand is taken, and checked.
+    cached_path(url).parent.mkdir(parents=True, exist_ok=True)
     cached_path(url).write_bytes(CONTENT)
     assert fetch(url, MD5).read_bytes() == CONTENT
     cached_path(url).write_bytes(CONTENT[:-1])
@@ -130,14 +91,15 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize('name', ['a file', 'no permission'])
 def test_cache_that_cannot_be_written(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    server: WeightsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / 'a file').write_text('')
     monkeypatch.setenv(
         'SEGNODE_CACHE', str(tmp_path / 'a file' if name == 'a file' else '/proc/segnode')
     )
-    with pytest.raises(CheckpointError, match='cannot be fetched'):
+    with pytest.raises(CheckpointError, match='expected a cache folder to write to') as caught:
         fetch(f'{server.url}/model.pkl', None)
+    assert str(cache_folder()) in str(caught.value)
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +115,7 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_preset_is_fetched_and_loaded(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: WeightsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(random_state(), tmp_path / 'model.pth')
     server.content = (tmp_path / 'model.pth').read_bytes()
@@ -177,7 +139,7 @@ def test_preset_is_fetched_and_loaded(
     assert copied.licence == preset.licence
 
 
-def test_weights_may_be_a_url(server: Server, tmp_path: Path) -> None:
+def test_weights_may_be_a_url(server: WeightsServer, tmp_path: Path) -> None:
     torch.save(random_state(), tmp_path / 'model.pth')
     server.content = (tmp_path / 'model.pth').read_bytes()
     (tmp_path / 'config.yaml').write_text(CONFIG)
@@ -186,6 +148,20 @@ def test_weights_may_be_a_url(server: Server, tmp_path: Path) -> None:
     assert model.weights_path == cached_path(url)
     with pytest.raises(ConfigError, match='expected a file or an http'):
         load_model(Config(model=str(tmp_path / 'config.yaml'), weights='ftp://a/b.pth'))
+
+
+@pytest.mark.parametrize('path', ['o/r/blob/main/own.pth', 'login/own.pth'])
+def test_a_page_in_place_of_weights_is_not_kept(
+    server: WeightsServer, tmp_path: Path, path: str
+) -> None:
+    (tmp_path / 'config.yaml').write_text(CONFIG)
+    server.content = b'<!DOCTYPE html><html><body>Sign in</body></html>'
+    server.headers = {'Content-Type': 'text/html'}
+    url = f'{server.url}/{path}'
+    with pytest.raises(CheckpointError) as caught:
+        load_model(Config(model=str(tmp_path / 'config.yaml'), weights=url))
+    assert 'a web page came' in str(caught.value)
+    assert not cached_path(url).exists()
 
 
 def test_published_names() -> None:

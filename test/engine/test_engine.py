@@ -365,7 +365,7 @@ def test_a_gpu_takes_its_memory_limit(
     def limit(fraction: float, device: torch.device) -> None:
         limits.append((fraction, torch.cuda._utils._get_device_index(device)))
 
-    def stop(_: Config) -> None:
+    def stop(*_: object) -> None:
         raise CheckpointError('as far as this')
 
     properties = SimpleNamespace(total_memory=8 * 2**30)
