@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,8 @@ def main(args: Sequence[str]) -> int:
     parser.add_argument('--json', type=Path, metavar='FILE', help='write what was found, too')
     options = parser.parse_args(args)
     config = config_from(options)
+    if not options.program.name:
+        raise ConfigError(f'{options.program}: expected a TorchScript file, found a folder')
     output = options.output or options.program.with_suffix('.yaml')
     check_writable(output)
     if output.exists():
@@ -95,11 +98,13 @@ def main(args: Sequence[str]) -> int:
     say(text)
     if options.json is not None:
         write_json(options.json, {'tried': probed.tried, 'remarks': probed.remarks})
-    say(f'describe: wrote {output}; try: segnode predict photo.jpg --model {output} --overlay out')
+    model = shlex.quote(str(output))
+    say(f'describe: wrote {output}; try: segnode predict photo.jpg --model {model} --overlay out')
     return 0
 
 
 def _beside(program: Path, output: Path) -> str:
     """Return how the description names the program: relative where it lies beside or below."""
-    program, folder = program.resolve(), output.resolve().parent
+    # A link keeps its own name: what it points at may be called by a hash.
+    program, folder = program.parent.resolve() / program.name, output.resolve().parent
     return str(program.relative_to(folder) if program.is_relative_to(folder) else program)

@@ -56,8 +56,8 @@ class Faulty(nn.Module):
         if self.fault == 'fails':
             raise RuntimeError('a hole in the floor')
         found = {
-            'boxes': torch.zeros(1, 4),
-            'scores': torch.zeros(1),
+            'boxes': torch.tensor([[1.0, 2.0, 30.0, 40.0]]),
+            'scores': torch.full((1,), 0.5),
             'labels': torch.zeros(1, dtype=torch.long),
             'masks': torch.zeros(1, 1, 28, 28),
         }
@@ -68,6 +68,13 @@ class Faulty(nn.Module):
             found['centreness'] = torch.zeros(1)
         if self.fault == 'logits':
             found['masks'] = found['masks'] - 3
+        if self.fault == 'score':
+            found['scores'] = found['scores'] + 6.5
+        if self.fault == 'label':
+            found['labels'] = found['labels'] + 7
+        if self.fault == 'relative':
+            found = {k: torch.cat([v, v]) for k, v in found.items()}
+            found['boxes'] = torch.tensor([[0.1, 0.1, 0.5, 0.5], [0.2, 0.1, 0.5, 0.5]])
         if self.fault == 'oblong':
             found['masks'] = torch.zeros(1, 1, 28, 14)
         return found
@@ -97,7 +104,7 @@ def test_a_batch_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (found['masks'], found['class_names']) == ('crops', ['cone', 'ball'])
     assert read_description(tmp_path / 'model.yaml').class_names == ('cone', 'ball')
     text = (tmp_path / 'model.yaml').read_text()
-    for assumed in ('scale', 'short_side', 'labels', 'paste'):
+    for assumed in ('color', 'scale', 'mean', 'short_side', 'paste'):
         assert any(assumed in line and 'assumed' in line for line in text.splitlines()), assumed
     assert json.loads(target.read_text())['remarks']['input.layout']
     assert 'chw: the program failed' in capsys.readouterr().out
@@ -111,7 +118,8 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (tmp_path / 'model.yaml').read_text() == 'mine'
     other = tmp_path / 'below' / 'other.yaml'
     other.parent.mkdir()
-    assert main(['describe', str(program), '--class-names', 'a,b', '--output', str(other)]) == 0
+    words = ['--class-names', 'a,b', '--labels', 'index', '--output', str(other)]
+    assert main(['describe', str(program), *words]) == 0
     # From elsewhere the program is named in full.
     assert yaml.safe_load(other.read_text())['weights'] == str(program.resolve())
 
@@ -135,15 +143,19 @@ def test_a_program_that_finds_nothing(tmp_path: Path) -> None:
         ('fails', 'no way of handing over an image worked: list_of_chw: the program failed: '),
         ('no masks', 'found boxes float32 (1, 4), scores float32 (1,), labels int64 (1,)'),
         ('two scores', 'expected one output that can be scores, found 2: quality, centreness'),
-        ('logits', "expected masks from 0 to 1, found -3 to -3 in 'masks': export it with"),
-        ('oblong', 'expected square masks, or masks of the input, found (28, 14)'),
+        ('logits', "expects masks from 0 to 1 as 'masks', found -3 to -3; let the program end"),
+        ('oblong', "expects square crops as 'masks' (whole masks are `masks: pasted`), found a"),
+        ('label', 'expects labels as index (0 to 1), found [7] (int64)'),
+        ('score', "expects scores from 0 to 1 as 'scores', found 7 to 7"),
+        ('relative', "in pixels of the 320 x 256 input as 'boxes', found 0.1 to 0.5; they look r"),
     ],
 )
 def test_what_is_not_recognised(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str, part: str
 ) -> None:
     program = script(Faulty(fault), tmp_path / 'model.pt')
-    assert main(['describe', str(program), '--class-names', 'a,b']) == 1
+    words = ['describe', str(program), '--class-names', 'a,b', '--labels', 'index']
+    assert main(words) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert part in line
     assert not (tmp_path / 'model.yaml').exists()
@@ -156,6 +168,13 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     two = script(TwoArguments(), tmp_path / 'two.pt')
     for words, code, part in (
         ([program], 2, 'give --class-names, or --labels coco_category_id'),
+        ([program, '--class-names', 'a,b'], 2, 'give --labels index or --labels index_from_1'),
+        (
+            [program, '--class-names', 'a', '--labels', 'coco_category_id'],
+            2,
+            '--class-names: expected none beside',
+        ),
+        ([''], 2, 'expected a TorchScript file, found a folder'),
         ([program, '--labels', 'voc'], 2, '--labels: expected one of coco_category_id, index'),
         ([tmp_path / 'none.pt'], 1, 'none.pt: expected a TorchScript program, found no such'),
         ([weights], 1, 'weights.pt: expected a TorchScript program, found'),

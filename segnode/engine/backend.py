@@ -115,7 +115,13 @@ def open_backend(
             )
         if config.device == 'auto' and model.description.quantized_engine:
             device = torch.device('cpu')  # PyTorch's quantized kernels are CPU only
-        return TorchScriptBackend(model, load_torchscript(model, device), device)
+        runner = load_torchscript(model, device)
+        if norms := runner.training_norms():
+            report(
+                f'{norms} batch norms of the program were exported in training mode, and follow '
+                'each image; export it after model.eval()'
+            )
+        return TorchScriptBackend(model, runner, device)
     precision = choose_precision(config.precision, device)
     network = NativeNetwork(model.architecture, model.state_dict, device, precision)
     if network.float32_layers:

@@ -137,44 +137,39 @@ class TorchScriptBackend:
         with clock.stage('upload'):
             x = x.to(self.device)
         with clock.stage('network'):
-            boxes, scores, class_ids, masks = self._runner.forward(x)
+            found = self._runner.forward(x, settings.score_threshold)
         with clock.stage('filter'):
             # Highest score first; the program's order decides among equal scores.
-            order = torch.argsort(scores, descending=True, stable=True)
-            boxes, scores, class_ids = boxes[order], scores[order], class_ids[order]
-            usable = torch.isfinite(boxes).all(-1) & (scores > settings.score_threshold)
-            width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-            usable &= (width > 0) & (height > 0)
-            allowed = torch.isin(
-                class_ids,
-                torch.tensor(sorted(settings.classes), device=class_ids.device),
-            )
-            chosen = (usable & allowed).nonzero().squeeze(1)[: settings.max_instances]
+            order = torch.argsort(found.scores, descending=True, stable=True)
+            classes = torch.tensor(sorted(settings.classes), device=order.device)
+            allowed = torch.isin(found.class_ids[order], classes)
+            chosen = order[allowed][: settings.max_instances]
+            boxes = found.boxes[chosen]
             filtered = filter_detections(
-                boxes[None, chosen],
+                boxes[None],
                 torch.ones_like(chosen, dtype=torch.bool)[None],
                 network_hw,
                 image_hw,
                 # A mask that is there already is measured, whatever its box could hold.
                 min_mask_area=0 if self._pasted else settings.min_mask_area,
-                cells=masks.shape[-1],
+                cells=found.masks.shape[-1],
                 mask_threshold=settings.mask_threshold,
                 semantics=SEMANTICS[self.paste],
             )
             keep = filtered.keep[0]
             chosen = chosen[keep]
-            masks = masks[order[chosen]]
+            masks = found.masks[chosen].float()
             if self._pasted:
                 masks = whole_masks(masks, image_hw, settings.mask_threshold, self.paste)
         with clock.stage('download'):
             return Instances(
                 boxes=filtered.boxes[0, keep].cpu(),
-                scores=scores[chosen].cpu(),
-                class_ids=class_ids[chosen].cpu(),
+                scores=found.scores[chosen].cpu(),
+                class_ids=found.class_ids[chosen].cpu(),
                 masks=masks.cpu(),
                 counts=Counts(
                     detected=len(keep),
-                    filtered_class=int((usable & ~allowed).sum()),
+                    filtered_class=int((~allowed).sum()),
                     filtered_area=int(filtered.filtered_area[0]),
                 ),
             )

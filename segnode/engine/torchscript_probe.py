@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segnode.checkpoint.coco_classes import COCO_CLASS_NAMES
 from segnode.checkpoint.message import one_line
 from segnode.checkpoint.model import (
     ExportedInput,
@@ -30,11 +32,17 @@ from segnode.checkpoint.model import (
     Layout,
     Masks,
     ModelDescription,
+    TorchScriptModel,
 )
 from segnode.checkpoint.torchscript import ENGINES
 from segnode.engine.torchscript import exported_input
-from segnode.engine.torchscript_program import call_program, load_program
-from segnode.errors import CheckpointError, ConfigError, ProgramError
+from segnode.engine.torchscript_program import (
+    TorchScriptRunner,
+    call_program,
+    load_program,
+    plain,
+)
+from segnode.errors import CheckpointError, ConfigError, OutOfMemoryError, is_out_of_memory
 from segnode.image import Image
 from segnode.kernels.preprocess import resized_hw
 
@@ -58,6 +66,8 @@ _NAMES: Final = {
 _IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CAFFE_RGB: Final = (123.675, 116.28, 103.53)
 _CONFIDENT: Final = 0.5
+# How much more has to be found for a choice.
+_CLEARLY: Final = 1.2
 _ASSUMED: Final = 'assumed: check'
 _DEEPEST: Final = 4
 
@@ -96,10 +106,11 @@ class _Family:
 
 @dataclass(frozen=True, slots=True)
 class _Outputs:
-    """Where the outputs lie, and what kind of mask they hold."""
+    """Where the outputs lie, what kind of mask they hold, and which labels came."""
 
     where: ExportedOutput
     masks: Masks
+    labels: frozenset[int]
 
 
 def probe_program(
@@ -126,23 +137,60 @@ def probe_program(
         CheckpointError: it is no TorchScript program, fails on every input, or answers nothing
             that is recognised.
         ConfigError: the names are too few or too many, or what a label stands for cannot be told.
+        OutOfMemoryError: the device has no room for it.
     """
     device = device or torch.device('cpu')
     tried: list[str] = []
-    program, engine = _load(path, device, tried)
+    try:
+        return _probe_program(path, weights, pictures, class_names, labels, device, tried)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise OutOfMemoryError(
+        f'{path}: {device} ran out of memory while the program was tried; take another --device, '
+        'or smaller pictures'
+    )
+
+
+def _probe_program(
+    path: Path,
+    weights: str,
+    pictures: Sequence[Image],
+    class_names: tuple[str, ...],
+    labels: Labels | None,
+    device: torch.device,
+    tried: list[str],
+) -> Probed:
+    remarks: dict[str, str] = {}
+    program, engine, remarks['quantized_engine'] = _load(path, device, tried)
     family = _family(program)
     if family.name:
         tried.append(f'made of {family.name}: {family.why}')
     layout, found = _find_layout(program, family, path, device, tried)
     given = dataclasses.replace(family.input, layout=layout)
-    remarks = {'input.layout': 'this is what it ran with'}
-    if family.name:
-        remarks['input.color'] = family.why
+    labels, classes, remarks['labels'] = _labels(family, class_names, labels, found.labels)
+    torchvision = family.name == 'torchvision' or (not family.name and found.masks == 'pasted')
+    description = ModelDescription(
+        weights=weights,
+        quantized_engine=engine,
+        input=given,
+        output=found.where,
+        labels=labels,
+        class_names=class_names,
+        classes=classes,
+        masks=found.masks,
+        paste='torchvision' if torchvision else 'detectron2',
+    )
+    runner = _runner(program, description, path)
+    for size_hw in _PROBE_HW:
+        runner.forward(_probe(size_hw, given, device))
     if family.name == 'torchvision':
         remarks['input.scale'] = 'the program normalises 0 to 1 by itself'
     else:
-        given, remark = _by_pictures(program, family, given, found, pictures, path, device, tried)
-        remarks['input.scale'] = remark
+        given, scale, color = _by_pictures(runner, family, given, pictures, device, tried)
+        remarks |= {'input.scale': scale, 'input.color': family.why or color}
+        remarks['input.mean'] = '' if family.name else scale
+    remarks['input.layout'] = 'this is what it ran with'
     remarks['input.short_side'] = (
         'the program resizes by itself'
         if not given.short_side
@@ -151,42 +199,55 @@ def probe_program(
     remarks['masks'] = (
         'whole masks of the input' if found.masks == 'pasted' else 'to be pasted into the boxes'
     )
-    labels, classes, remarks['labels'] = _labels(family, class_names, labels)
-    if not family.name and found.masks == 'crops':
-        remarks['paste'] = _ASSUMED
-    description = ModelDescription(
-        weights=weights,
-        quantized_engine=engine,
-        input=given,
-        output=found.where,
-        labels=labels,
-        class_names=() if labels == 'coco_category_id' else class_names,
-        classes=classes,
-        masks=found.masks,
-        paste='torchvision' if family.name == 'torchvision' else 'detectron2',
+    remarks['paste'] = '' if family.name else _ASSUMED
+    return Probed(
+        dataclasses.replace(description, input=given),
+        {field: remark for field, remark in remarks.items() if remark},
+        tried,
     )
-    return Probed(description, {k: v for k, v in remarks.items() if v}, tried)
 
 
-def _load(path: Path, device: torch.device, tried: list[str]) -> tuple[Any, str]:
-    """Load a program, a quantized one with the engine that takes it."""
+def _runner(program: Any, description: ModelDescription, path: Path) -> TorchScriptRunner:
+    """Return what checks an answer against a description."""
+    sparse = description.labels == 'coco_category_id'
+    names = description.class_names or tuple(map(str, range(description.classes)))
+    model = TorchScriptModel(
+        description=description,
+        class_names=COCO_CLASS_NAMES if sparse else names,
+        category_ids=None,
+        name=path.stem,
+        weights_path=path,
+        weights_sha256='',
+    )
+    return TorchScriptRunner(model, program)
+
+
+def _load(path: Path, device: torch.device, tried: list[str]) -> tuple[Any, str, str]:
+    """Load a program, a quantized one with an engine that takes it, and say how that is known."""
     program = load_program(path, device)
     if 'quantized::' not in str(program.inlined_graph):
-        return program, ''
+        return program, '', ''
     # Which engine packed the weights stands nowhere; another one may fail, or answer nonsense.
     supported = [e for e in torch.backends.quantized.supported_engines if e in ENGINES]
+    loading = []
     for engine in sorted(supported, key=lambda name: name != 'qnnpack'):
         torch.backends.quantized.engine = engine
         try:
-            program = load_program(path, device)
+            load_program(path, device)
         except CheckpointError as error:
             tried.append(f'quantized engine {engine}: {one_line(error)}')
             continue
         tried.append(f'quantized engine {engine}: loads')
-        return program, engine
-    raise CheckpointError(
-        f'{path}: expected a program for one of {", ".join(supported)}, found none that loads it'
-    )
+        loading.append(engine)
+    if not loading:
+        raise CheckpointError(
+            f'{path}: expected a program for one of {", ".join(supported)}, found none that '
+            'loads it'
+        )
+    torch.backends.quantized.engine = loading[0]
+    others = ', '.join(loading[1:])
+    remark = f'{_ASSUMED}; {others} load it, too' if others else 'no other loads it'
+    return load_program(path, device), loading[0], remark
 
 
 def _family(program: Any) -> _Family:
@@ -194,9 +255,8 @@ def _family(program: Any) -> _Family:
     held: dict[str, Tensor] = dict(
         itertools.chain(program.named_parameters(), program.named_buffers())
     )
-    scores = [t for name, t in held.items() if name.endswith('cls_score.bias')]
-    classes = len(scores[0]) - 1 if scores else 0
-    means = [t for name, t in held.items() if name.endswith('pixel_mean') and t.numel() == 3]
+    scores = [t for name, t in held.items() if name.endswith('cls_score.bias') and t.dim() == 1]
+    classes = max(len(scores[0]) - 1, 0) if scores else 0
     plain = ExportedInput(
         layout='list_of_chw',
         color='rgb',
@@ -206,16 +266,19 @@ def _family(program: Any) -> _Family:
         short_side=800,
         long_side=1333,
     )
-    if means:
-        mean = [round(v, 2) for v in means[0].flatten().tolist()]
-        rgb = mean[0] > mean[2]
-        shown = ', '.join(f'{v:g}' for v in mean)
-        why = f'its pixel_mean is {shown}'
-        color = dataclasses.replace(plain, color='rgb' if rgb else 'bgr')
-        return _Family('detectron2', color, classes, why)
-    if any(name.startswith('backbone.body.') for name in held) and hasattr(program, 'transform'):
+    if any('backbone.body.' in name for name in held):
         inside = dataclasses.replace(plain, scale=1 / 255, short_side=0, long_side=65536)
         return _Family('torchvision', inside, classes, 'its layers have their names')
+    means = [t for name, t in held.items() if name.endswith('pixel_mean') and t.numel() == 3]
+    mean = [round(v, 3) for v in means[0].flatten().tolist()] if means else [0.0]
+    if len(set(mean)) > 1 and all(map(math.isfinite, mean)):
+        inside = dataclasses.replace(
+            plain,
+            color='rgb' if mean[0] > mean[2] else 'bgr',
+            scale=1.0 if max(mean) > 1 else 1 / 255,
+        )
+        shown = ', '.join(f'{v:g}' for v in mean)
+        return _Family('detectron2', inside, classes, f'its pixel_mean is {shown}')
     return _Family('', dataclasses.replace(plain, scale=1 / 255), classes, '')
 
 
@@ -230,27 +293,36 @@ def _find_layout(
         raise CheckpointError(
             f'{path}: expected a program of one argument, the image, found ({declared})'
         )
-    reasons = []
+    reasons: dict[str, list[str]] = {}
     for layout in _LAYOUTS.get(declared, _ALL_LAYOUTS):
         given = dataclasses.replace(family.input, layout=layout)
         try:
             found = [
                 _recognise(
                     call_program(program, _probe(size_hw, given, device), layout, path),
+                    layout,
                     size_hw,
                     path,
                 )
                 for size_hw in _PROBE_HW
             ]
-            if found[0].where != found[1].where:
-                raise CheckpointError(f'{path}: its outputs lie elsewhere on another picture')
+            if (found[0].where, found[0].masks) != (found[1].where, found[1].masks):
+                raise CheckpointError(
+                    f'{path}: its outputs lie elsewhere, or are others, on another picture'
+                )
         except CheckpointError as error:
-            reasons.append(f'{layout}: {one_line(str(error).removeprefix(f"{path}: "), 300)}')
-            tried.append(reasons[-1])
+            reason = one_line(str(error).removeprefix(f'{path}: '), 300)
+            reasons.setdefault(reason, []).append(layout)
+            tried.append(f'{layout}: {reason}')
             continue
         tried.append(f'{layout}: answered on two sizes')
-        return layout, found[0]
-    raise CheckpointError(f'{path}: no way of handing over an image worked: {"; ".join(reasons)}')
+        labels = frozenset.union(*(each.labels for each in found))
+        return layout, dataclasses.replace(found[0], labels=labels)
+    shown = '; '.join(f'{", ".join(layouts)}: {reason}' for reason, layouts in reasons.items())
+    raise CheckpointError(
+        f'{path}: no way of handing over an image worked: {shown}; one that was traced for one '
+        'size, or answers otherwise, is described by hand (README, "TorchScript")'
+    )
 
 
 def _probe(size_hw: tuple[int, int], given: ExportedInput, device: torch.device) -> Tensor:
@@ -262,35 +334,26 @@ def _probe(size_hw: tuple[int, int], given: ExportedInput, device: torch.device)
     return exported_input(Image(pixels.astype(np.uint8), 'rgb'), size_hw, given).to(device)
 
 
-def _recognise(answer: object, image_hw: tuple[int, int], path: Path) -> _Outputs:
+def _recognise(answer: object, layout: Layout, image_hw: tuple[int, int], path: Path) -> _Outputs:
     """Tell boxes, scores, labels and masks apart.
 
     Raises:
         CheckpointError: one of them is not there, or there are several of a kind.
     """
     tensors = dict(_flatten(answer, ()))
+    if layout == 'nchw' and any(t.dim() == 3 and t.shape[::2] == (1, 4) for t in tensors.values()):
+        tensors = {place: t[0] for place, t in tensors.items() if t.dim() and len(t) == 1}
     for select in dict.fromkeys(place[:-1] for place in tensors):
         group = {p[-1]: t for p, t in tensors.items() if p[:-1] == select}
         places = {what: _candidates(what, group, image_hw) for what in _NAMES}
         if not all(places.values()):
             continue
         chosen = {what: _one_of(what, keys, path) for what, keys in places.items()}
-        masks = group[chosen['masks']]
-        size_hw = (masks.shape[-2], masks.shape[-1])
-        low, high = (
-            (float(v) for v in torch.aminmax(masks.float())) if masks.numel() else (0.0, 1.0)
-        )
-        if not -1e-3 <= low <= high <= 1 + 1e-3:
-            raise CheckpointError(
-                f'{path}: expected masks from 0 to 1, found {low:.4g} to {high:.4g} in '
-                f'{chosen["masks"]!r}: export it with the sigmoid of its mask head'
-            )
-        if size_hw != image_hw and size_hw[0] != size_hw[1]:
-            raise CheckpointError(
-                f'{path}: expected square masks, or masks of the input, found {size_hw}'
-            )
+        masks, labels = group[chosen['masks']], group[chosen['labels']]
         return _Outputs(
-            ExportedOutput(select=select, **chosen), 'pasted' if size_hw == image_hw else 'crops'
+            ExportedOutput(select=select, **chosen),
+            'pasted' if masks.shape[-2:] == image_hw else 'crops',
+            frozenset(labels.long().tolist()),
         )
     shown = ', '.join(
         f'{"/".join(map(str, place)) or "answer"} {str(t.dtype).removeprefix("torch.")} '
@@ -308,8 +371,9 @@ def _flatten(
 ) -> Iterator[tuple[tuple[int | str, ...], Tensor]]:
     """Yield every tensor of nested lists, tuples and dictionaries, and where it lies."""
     if isinstance(answer, Tensor):
-        if place:
-            yield place, answer
+        number = plain(answer)
+        if place and number is not None:
+            yield place, number
     elif len(place) < _DEEPEST:
         items: list[tuple[Any, object]] = []
         if isinstance(answer, Mapping):
@@ -338,12 +402,19 @@ def _candidates(
         shape_fits = {
             'boxes': key in named,
             'scores': tensor.dim() == 1 and tensor.is_floating_point(),
-            'labels': tensor.dim() == 1 and not tensor.is_floating_point() and not is_size,
+            'labels': tensor.dim() == 1 and not is_size and _is_whole(key, tensor),
             'masks': tensor.dim() == 3 or (tensor.dim() == 4 and tensor.shape[1] == 1),
         }
         if shape_fits[what]:
             keys.append(key)
     return [k for k in keys if k in _NAMES[what]] or keys
+
+
+def _is_whole(key: int | str, tensor: Tensor) -> bool:
+    """Tell whether numbers can be labels: integers, or what is called labels and has only such."""
+    if not tensor.is_floating_point():
+        return True
+    return key in _NAMES['labels'] and bool((tensor == tensor.round()).all())
 
 
 def _one_of(what: str, keys: Sequence[int | str], path: Path) -> int | str:
@@ -356,33 +427,43 @@ def _one_of(what: str, keys: Sequence[int | str], path: Path) -> int | str:
 
 
 def _by_pictures(
-    program: Any,
+    runner: TorchScriptRunner,
     family: _Family,
     given: ExportedInput,
-    found: _Outputs,
     pictures: Sequence[Image],
-    path: Path,
     device: torch.device,
     tried: list[str],
-) -> tuple[ExportedInput, str]:
-    """Return the input with which the most is found in pictures, and how it is known.
+) -> tuple[ExportedInput, str, str]:
+    """Return an input, and how its scale and its colour order are known.
 
-    What counts is the sum of the scores above one half.
+    It is the one with which the most is found in pictures, by the sum of the scores above one
+    half; where that is not clear, ``given``.
     """
     if not pictures:
-        return given, f'{_ASSUMED}; --image shows it'
+        return given, f'{_ASSUMED}; --image shows it', f'{_ASSUMED}; --image shows it'
     sums = []
     for name, candidate in _inputs(family, given).items():
-        total = sum(
-            _confidence(program, candidate, found, each, path, device) for each in pictures
-        )
+        total = sum(_confidence(runner, candidate, each, device) for each in pictures)
         tried.append(f'{name}: {total:.1f} in scores above one half')
-        sums.append((total, name, candidate))
-    sums.sort(key=lambda entry: -entry[0])
-    (best, _, chosen), (second, other, _) = sums[:2]
-    if best == 0:
-        return given, f'{_ASSUMED}; nothing was found in the pictures either way'
-    return chosen, f'most is found so: {best:.1f}, next {second:.1f} ({other})'
+        sums.append((total, candidate))
+    best, chosen = max(sums, key=lambda entry: entry[0])
+    scales = [total for total, each in sums if _numbers(each) != _numbers(chosen)]
+    swapped = [
+        total
+        for total, each in sums
+        if _numbers(each) == _numbers(chosen) and each.color != chosen.color
+    ]
+    unclear = f'{_ASSUMED}; the pictures do not show it'
+    if best <= _CLEARLY * max(scales):
+        return given, unclear, unclear
+    scale = f'most is found so: {best:.1f}, else {max(scales):.1f}'
+    color = f'most is found so: {best:.1f}, else {max(swapped, default=0.0):.1f}'
+    return chosen, scale, color if best > _CLEARLY * max(swapped, default=0.0) else unclear
+
+
+def _numbers(given: ExportedInput) -> tuple[float, ...]:
+    """Return scale and normalisation, whatever the order of colours."""
+    return (given.scale, *sorted(given.mean), *sorted(given.std))
 
 
 def _inputs(family: _Family, given: ExportedInput) -> dict[str, ExportedInput]:
@@ -408,29 +489,36 @@ def _inputs(family: _Family, given: ExportedInput) -> dict[str, ExportedInput]:
 
 
 def _confidence(
-    program: Any,
-    given: ExportedInput,
-    found: _Outputs,
-    picture: Image,
-    path: Path,
-    device: torch.device,
+    runner: TorchScriptRunner, given: ExportedInput, picture: Image, device: torch.device
 ) -> float:
     size_hw = resized_hw((picture.height, picture.width), given.short_side, given.long_side)
-    x = exported_input(picture, size_hw, given).to(device)
     try:
-        answer: Any = call_program(program, x, given.layout, path)
-    except ProgramError:
+        found = runner.forward(exported_input(picture, size_hw, given).to(device), _CONFIDENT)
+    except CheckpointError:
         return 0.0
-    for step in (*found.where.select, found.where.scores):
-        answer = answer[step]
-    return float(answer[answer > _CONFIDENT].sum())
+    return float(found.scores.sum())
 
 
 def _labels(
-    family: _Family, class_names: tuple[str, ...], labels: Labels | None
+    family: _Family,
+    class_names: tuple[str, ...],
+    labels: Labels | None,
+    seen: frozenset[int],
 ) -> tuple[Labels, int, str]:
-    """Return what a label stands for, the number of classes and how they are known."""
+    """Return what a label stands for, the number of classes and how they are known.
+
+    Args:
+        family: may tell both.
+        class_names: of the user.
+        labels: of the user.
+        seen: labels that the program answered with.
+    """
     if labels == 'coco_category_id':
+        if class_names:
+            raise ConfigError(
+                '--class-names: expected none beside --labels coco_category_id, which has '
+                f"COCO's, found {len(class_names)}"
+            )
         return labels, 0, ''
     classes = family.classes or len(class_names)
     if not classes:
@@ -448,4 +536,13 @@ def _labels(
     if family.name == 'torchvision':
         coco = '; of COCO: coco_category_id' if classes == 90 else ''
         return 'index_from_1', classes, f'0 is the background{coco}'
-    return 'index', classes, 'as Detectron2 counts' if family.name else f'{_ASSUMED}, from 0'
+    if family.name:
+        return 'index', classes, f'as {family.name} counts'
+    if 0 in seen:
+        return 'index', classes, 'it answered 0'
+    if classes in seen:
+        return 'index_from_1', classes, f'it answered {classes}'
+    raise ConfigError(
+        'expected labels that show whether the first class is 0 or 1, found '
+        f'{sorted(seen)[:8] or "none"}: give --labels index or --labels index_from_1'
+    )

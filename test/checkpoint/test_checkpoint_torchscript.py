@@ -56,7 +56,7 @@ class Program(torch.nn.Module):
         if n < 0:
             raise RuntimeError('a negative number')
         output = {
-            'b': torch.ones(n, 4),
+            'b': torch.tensor([1.0, 1.0, 5.0, 6.0]).expand(n, 4),
             's': torch.linspace(0.1, 0.9, n),
             'l': torch.full((n,), int(image[0, 0, 2])),
             'm': torch.ones(n, 1, side, side + int(image[0, 0, 3])),
@@ -213,7 +213,8 @@ def test_program_runs(tmp_path: Path, program: Path, n: int, side: int) -> None:
     boxes, scores, class_ids, masks = runner.forward(image(n, side, label=90))
     assert boxes.shape == (n, 4)
     assert scores.shape == class_ids.shape == (n,)
-    assert masks.shape == (n, side, side)
+    assert len(masks) == n
+    assert masks.shape == (n, side, side) or not n
     assert {t.dtype for t in (boxes, scores, masks)} == {torch.float32}
     # COCO's category 90, the last one, is class 79.
     assert class_ids.tolist() == [79] * n
@@ -234,12 +235,20 @@ def test_labels_may_be_indices(tmp_path: Path, program: Path) -> None:
     ('changes', 'pixels', 'part'),
     [
         ({}, image(-1), 'the program failed: builtins.RuntimeError: a negative number'),
-        ({}, image(1, label=12), 'expects labels as coco_category_id (1 to 90), found [12]'),
-        ({}, image(1, label=91), 'expects labels as coco_category_id (1 to 90), found [91]'),
+        (
+            {},
+            image(1, label=12),
+            'expects labels as coco_category_id (1 to 90), found [12] (int64)',
+        ),
+        (
+            {},
+            image(1, label=91),
+            'expects labels as coco_category_id (1 to 90), found [91] (int64)',
+        ),
         (
             {},
             image(1, skew=1),
-            "expects square masks as 'm' (whole masks are `masks: pasted`), found a tensor of ",
+            "expects square crops as 'm' (whole masks are `masks: pasted`), found a tensor of ",
         ),
         (
             {'output__select': [1, 1]},
@@ -247,10 +256,10 @@ def test_labels_may_be_indices(tmp_path: Path, program: Path) -> None:
             'expects an item 1 by select [1, 1], found a list of 1',
         ),
         ({'output__select': [0, 0]}, image(1), 'expects an item 0 by select'),
-        ({'output__select': []}, image(1), "expects a dictionary with 'b', found a tuple of 2"),
+        ({'output__select': []}, image(1), "expects a dictionary with 's', found a tuple of 2"),
         ({'output__boxes': 'x'}, image(1), "expects a dictionary with 'x', found the keys b, s"),
-        ({'output__boxes': 'm'}, image(1), "expects 'm' of shape (?, 4), found a tensor of shape"),
-        ({'output__scores': 'b'}, image(1), "expects 'b' of shape (1)"),
+        ({'output__boxes': 'm'}, image(1), "expects 'm' of shape (1, 4), found a tensor of shape"),
+        ({'output__scores': 'b'}, image(1), "expects 'b' of shape (?), found a tensor of sh"),
         ({'output__masks': 's'}, image(1), "expects 's' of shape (1, 1, ?, ?) or (1, ?, ?)"),
     ],
 )

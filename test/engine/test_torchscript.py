@@ -274,3 +274,168 @@ def test_settings_of_the_program_stay_unset(tmp_path: Path) -> None:
     for setting in ({'filter.nms_threshold': 0.3}, {'proposals': 100}):
         with pytest.raises(ConfigError, match='an exported model has its own inside'):
             engine.configure(engine.config.replace(setting))
+
+
+PADDING: dict[str, dict[str, Tensor]] = {
+    'no area, label -1': {
+        'boxes': torch.tensor([*BOXES, [0.0, 0.0, 0.0, 0.0]]),
+        'scores': torch.tensor([0.6, 0.9, 0.0]),
+        'labels': torch.tensor([1, 2, -1]),
+    },
+    'score -1, far away': {
+        'boxes': torch.tensor([*BOXES, [0.0, 0.0, 1e6, 1e6]]),
+        'scores': torch.tensor([0.6, 0.9, -1.0]),
+        'labels': torch.tensor([1, 2, 0]),
+    },
+    'no numbers': {
+        'boxes': torch.tensor([*BOXES, [torch.nan] * 4]),
+        'scores': torch.tensor([0.6, 0.9, 0.5]),
+        'labels': torch.tensor([1, 2, 1]),
+        'masks': torch.cat(
+            [torch.full((2, 1, 28, 28), 0.75), torch.full((1, 1, 28, 28), torch.nan)]
+        ),
+    },
+    'labels as fractions': {'labels': torch.tensor([1.0, 2.0])},
+    'halves': {
+        'boxes': torch.tensor(BOXES).half(),
+        'scores': torch.tensor([0.6, 0.9]).half(),
+        'masks': torch.full((2, 1, 28, 28), 0.75).half(),
+    },
+    'a quantized mask': {
+        'masks': torch.quantize_per_tensor(torch.full((2, 1, 28, 28), 0.75), 0.25, 0, torch.quint8)
+    },
+}
+
+
+@pytest.mark.parametrize('case', list(PADDING))
+@pytest.mark.filterwarnings('ignore')
+def test_padding_is_left_out(tmp_path: Path, case: str) -> None:
+    outputs = dict(PADDING[case])
+    if len(outputs.get('boxes', BOXES)) == 3:
+        outputs.setdefault('masks', torch.full((3, 1, 28, 28), 0.75))
+    engine = open_engine(tmp_path, **outputs)
+    (found,) = engine.predict([grey(SIDE, SIDE)])
+    assert found.detections.scores.tolist() == pytest.approx([0.9, 0.6], abs=1e-3)
+    assert found.detections.class_ids.tolist() == [1, 0]
+    assert found.detections.mask_areas.tolist() == [40 * 32, 32 * 32]
+
+
+NOTHING: dict[str, dict[str, Tensor]] = {
+    'flat': {'boxes': torch.zeros(0), 'masks': torch.zeros(0)},
+    'of every class': {'boxes': torch.zeros(0, 4), 'masks': torch.zeros(0, 80, 28, 28)},
+    'oblong': {'boxes': torch.zeros(0, 4), 'masks': torch.zeros(0, 1, 28, 14)},
+}
+
+
+@pytest.mark.parametrize('masks', ['crops', 'pasted'])
+@pytest.mark.parametrize('case', list(NOTHING))
+def test_nothing_has_any_shape(tmp_path: Path, case: str, masks: str) -> None:
+    empty = {'scores': torch.zeros(0), 'labels': torch.zeros(0, dtype=torch.int64)}
+    engine = open_engine(tmp_path, **NOTHING[case], **empty)
+    content = yaml.safe_load((tmp_path / 'model.yaml').read_text()) | {'masks': masks}
+    (tmp_path / 'model.yaml').write_text(yaml.safe_dump(content))
+    engine = Engine(Config(model=str(tmp_path / 'model.yaml'), device='cpu'))
+    engine.warm_up((SIDE, SIDE))
+    (found,) = engine.segment([grey(SIDE, SIDE)])
+    assert len(found.detections) == 0
+    assert not found.label_image.any()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'part'),
+    [
+        (
+            {'scores': torch.tensor([1, 0])},
+            "scores, which are fractions, as 'scores', found [1, 0]",
+        ),
+        ({'labels': torch.tensor([1.7, 2.2])}, 'labels as coco_category_id (1 to 90), found [1.7'),
+        (
+            {'scores': torch.tensor([-0.5, -2.0])},
+            "scores from 0 to 1 as 'scores', found -2 to -0.5",
+        ),
+        ({'scores': torch.tensor([0.5, torch.nan])}, "scores from 0 to 1 as 'scores', found nan"),
+        ({'masks': torch.zeros(2, 1, 0, 0)}, "square crops as 'masks'"),
+        (
+            # Relative boxes are seen beside padding, too.
+            {
+                'boxes': torch.tensor([[0.1, 0.1, 0.5, 0.5], [0.2, 0.2, 0.9, 0.9], [0.0] * 4]),
+                'scores': torch.tensor([0.6, 0.9, 0.0]),
+                'labels': torch.tensor([1, 2, 0]),
+                'masks': torch.full((3, 1, 28, 28), 0.75),
+            },
+            '; they look relative to the image',
+        ),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, str) else '',
+)
+def test_an_answer_of_other_things_is_refused(
+    tmp_path: Path, changes: dict[str, Tensor], part: str
+) -> None:
+    engine = open_engine(tmp_path, **changes)
+    with pytest.raises(CheckpointError) as caught:
+        engine.predict([grey(SIDE, SIDE)])
+    assert part in str(caught.value)
+
+
+def test_what_is_fine_is_not_refused(tmp_path: Path) -> None:
+    """Boxes of objects that are cut off, corners swapped by rounding, one tiny box."""
+    for boxes in (
+        [[-3.0, 0.0, 68.0, 64.0], [20.0, 20.0, 80.0, 52.0]],
+        [[4.0, 8.0, 36.0, 40.0], [20.0, 20.0, 19.9999, 52.0]],
+        [[0.0, 0.0, 0.5, 0.5], [20.0, 20.0, 60.0, 52.0]],
+    ):
+        engine = open_engine(tmp_path, boxes=torch.tensor(boxes))
+        assert len(engine.predict([grey(SIDE, SIDE)])[0].detections) >= 1
+    engine = open_engine(tmp_path, boxes=torch.tensor(BOXES) / 2.5)
+    engine.configure(engine.config.replace({'resolution.short_side': 28}))
+    assert len(engine.predict([grey(28, 28)])[0].detections) == 2
+
+
+class Batched(Answer):
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        assert images.dim() == 4
+        found = self.outputs(images)
+        return (
+            found['boxes'][None],
+            found['labels'][None],
+            found['scores'][None],
+            found['masks'][None],
+        )
+
+
+class Normed(ListOfChw):
+    def __init__(self, **outputs: Any) -> None:
+        super().__init__(**outputs)
+        self.norm = nn.BatchNorm2d(3)
+
+
+class NoForward(nn.Module):
+    @torch.jit.export
+    def infer(self, image: Tensor) -> Tensor:
+        return image
+
+
+def test_answers_may_keep_the_batch(tmp_path: Path) -> None:
+    PROGRAMS['nchw, batched'] = (Batched, [], (0, 2, 1, 3))
+    try:
+        engine = open_engine(tmp_path, 'nchw, batched')
+    finally:
+        del PROGRAMS['nchw, batched']
+    (found,) = engine.predict([grey(SIDE, SIDE)])
+    assert found.detections.scores.tolist() == pytest.approx([0.9, 0.6])
+
+
+def test_norms_in_training_mode_are_said(tmp_path: Path) -> None:
+    open_engine(tmp_path)
+    for program, expected in ((Normed(), 1), (Normed().eval(), 0)):
+        script(program, tmp_path / 'program.pt')
+        said: list[str] = []
+        Engine(Config(model=str(tmp_path / 'model.yaml'), device='cpu'), said.append)
+        assert sum('in training mode' in line for line in said) == expected
+
+
+def test_a_program_without_forward_is_refused(tmp_path: Path) -> None:
+    open_engine(tmp_path)
+    script(NoForward(), tmp_path / 'program.pt')
+    with pytest.raises(CheckpointError, match='a method forward, found none'):
+        Engine(Config(model=str(tmp_path / 'model.yaml'), device='cpu'))
