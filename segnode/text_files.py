@@ -37,3 +37,10 @@ def read_at_most(path: Path, largest: int) -> bytes | None:
     with path.open('rb') as stream:
         data = stream.read(largest + 1)
     return None if len(data) > largest else data
+
+
+def shown(text: object, limit: int = 60) -> str:
+    """Return the end of a text out of a file as a message may have it: printable, on one line."""
+    whole = str(text)
+    end = whole if len(whole) <= limit else f'...{whole[3 - limit :]}'
+    return ''.join(c if c.isprintable() else '?' for c in end)

@@ -18,6 +18,7 @@ import torchvision
 from narrow_checkpoint import ARCHITECTURE, CONFIG, random_state
 
 from segnode.checkpoint import PRESETS, NativeModel, load_model
+from segnode.checkpoint import torchvision as checkpoint
 from segnode.checkpoint.coco_classes import (
     COCO_CATEGORIES,
     COCO_CATEGORY_IDS,
@@ -284,11 +285,15 @@ def test_a_published_file_is_known_by_any_name(
 
 def test_torchvisions_ninety_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preset_name = 'maskrcnn_resnet50_fpn'
-    theirs = torchvision.models.detection.maskrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=91
-    )
+    narrow = {
+        field.name: getattr(ARCHITECTURE, field.name)
+        for field in dataclasses.fields(ARCHITECTURE)
+        if field.name.endswith(('per_group', 'channels', 'fc_dims', 'conv_dims'))
+    }
+    architecture = dataclasses.replace(checkpoint.ARCHITECTURE, **narrow)
+    monkeypatch.setattr(checkpoint, 'ARCHITECTURE', architecture)
     weights = tmp_path / 'model.pth'
-    torch.save(theirs.state_dict(), weights)
+    torch.save(checkpoint.to_torchvision(random_state(architecture)), weights)
     notes: list[str] = []
     own = load_model(Config(model=preset_name, weights=str(weights)), notes.append)
     assert isinstance(own, NativeModel)
