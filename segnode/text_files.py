@@ -34,9 +34,14 @@ def read_at_most(path: Path, largest: int) -> bytes | None:
     Raises:
         OSError: it cannot be read.
     """
+    data = bytearray()
     with path.open('rb') as stream:
-        data = stream.read(largest + 1)
-    return None if len(data) > largest else data
+        # Piece by piece, as a read of so many bytes asks for their memory at once.
+        while piece := stream.read(1 << 20):
+            data += piece
+            if len(data) > largest:
+                return None
+    return bytes(data)
 
 
 def shown(text: object, limit: int = 60) -> str:

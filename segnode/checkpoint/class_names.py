@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import warnings
 from collections import Counter
@@ -155,17 +156,25 @@ def read_names(path: Path, report: Callable[[str], None]) -> list[str]:
 
 def _file_of(names: list[str]) -> Path | None:
     """Return the file that the user's names are, None where they are names."""
-    paths = [Path(name).expanduser() for name in names]
-    like = ['/' in name or '\\' in name or path.suffix.lower() in _FILE_SUFFIXES
-            for name, path in zip(names, paths, strict=True)]  # fmt: skip
-    if len(names) == 1:
-        try:
-            return paths[0] if like[0] or paths[0].is_file() else None
-        except (OSError, ValueError):  # too long for a path, or with a NUL
-            return None
-    for path, looks in zip(paths, like, strict=True):
-        if looks and path.suffix.lower() in _FILE_SUFFIXES:
-            raise ConfigError(f'class_names: expected names or one file, found {path} among names')
+    if len(names) > 1:
+        for name in names:
+            if Path(name).suffix.lower() in _FILE_SUFFIXES:
+                raise ConfigError(
+                    f'class_names: expected names or one file, found {one_line(name)} among names'
+                )
+        return None
+    path = Path(os.path.expanduser(names[0]))  # noqa: PTH111 - a name may begin with ~
+    like_a_path = bool(re.search(r'[/\\]', names[0])) or path.suffix.lower() in _FILE_SUFFIXES
+    try:
+        if path.is_file() or (like_a_path and path.exists()):
+            return path
+    except (OSError, ValueError):  # too long for a path, or with a NUL
+        pass
+    if like_a_path:
+        raise ConfigError(
+            f'class_names: expected class names, found no such file: {one_line(names[0])} '
+            '(one item with a slash or a suffix such as .txt is a file of names)'
+        )
     return None
 
 

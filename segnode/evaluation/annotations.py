@@ -93,11 +93,13 @@ class Annotations:
         except OSError as error:
             raise AnnotationError(f'{path}: cannot be read ({error.strerror})') from None
         if data is None:
-            raise AnnotationError(f'{expected} more than {_LARGEST >> 30} GiB')
+            raise AnnotationError(f'{expected} more than {_LARGEST >> 30} GiB; split the file')
         try:
             dataset = json.loads(decode(data))
         except RecursionError:
             raise AnnotationError(f'{expected} lists within lists without end') from None
+        except MemoryError:
+            raise AnnotationError(f'{expected} more than this machine has memory for') from None
         except ValueError as error:
             found = describe_bytes(data) or f'something else ({shown(first_line(error))})'
             raise AnnotationError(f'{expected} {found}') from None
@@ -141,6 +143,11 @@ class Annotations:
                 )
         for line in findings.lines():
             report(f'{name}: {line}')
+        # So CVAT writes masks that were painted.
+        if instances and all(item['iscrowd'] for item in instances):
+            report(
+                f'{name}: all {len(instances)} annotations are crowds (iscrowd), so none counts'
+            )
         categories = merge_names(names, instances, report, name)
         return cls({image.id: image for image in images.values()}, categories, instances)
 

@@ -75,7 +75,17 @@ def test_a_name_is_a_name(
     models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ('cone', 'traffic light', 'v1.5', 'café', '.hidden'):
+    Path('cones').mkdir()
+    for name in (
+        'cone',
+        'traffic light',
+        'v1.5',
+        'café',
+        '.hidden',
+        '~nobody',
+        'cones',
+        'x' * 300,
+    ):
         assert named(models[1], name) == (name,)
     Path('cone').write_text('ball\n')
     assert named(models[1], 'cone') == ('ball',)
@@ -214,8 +224,10 @@ def test_anchors_do_not_multiply(models: dict[int, Path], tmp_path: Path) -> Non
     assert 'a list with a list in it' in named(models[3], tmp_path / 'n.yaml')
 
 
-def test_a_file_without_end_is_refused(models: dict[int, Path]) -> None:
-    assert 'found' in named(models[3], '/dev/zero')
+def test_a_large_file_is_refused(models: dict[int, Path], tmp_path: Path) -> None:
+    with (tmp_path / 'n.json').open('wb') as stream:
+        stream.truncate(65 << 20)
+    assert 'found a file of more than 64 MiB' in named(models[3], tmp_path / 'n.json')
 
 
 def test_what_is_left_out_of_a_file_is_said(models: dict[int, Path], tmp_path: Path) -> None:
