@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,7 +161,7 @@ class Annotations:
         # As it was named first: a store of data may keep its files under other names.
         for full in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):  # noqa: PTH100
             parts = name_parts(full)
-            named = [(image, name_parts(image.file_name)) for image in self._named(Path(full))]
+            named = [(image, name_parts(image.file_name)) for image in self._named(parts[-1])]
             agreeing = [image for image, tail in named if parts[-len(tail) :] == tail]
             if len(agreeing) > 1:
                 first, second = (f'{shown(i.file_name)} (id {shown(i.id)})' for i in agreeing[:2])
@@ -174,10 +173,10 @@ class Annotations:
                 return agreeing[0]
         return None
 
-    def _named(self, path: Path) -> list[AnnotatedImage]:
-        return self._by_name.get(unicodedata.normalize('NFC', path.name), [])
+    def _named(self, name: str) -> list[AnnotatedImage]:
+        return self._by_name.get(name, [])
 
-    def match(self, paths: Iterable[Path], report: Report) -> dict[Path, AnnotatedImage]:
+    def match(self, paths: Sequence[Path], report: Report) -> dict[Path, AnnotatedImage]:
         """Return the annotated image of every picture that is one.
 
         Args:
@@ -194,7 +193,7 @@ class Annotations:
         for path in dict.fromkeys(paths):
             image = self.find(path)
             if image is None:
-                named = self._named(path)
+                named = self._named(name_parts(path.name)[-1])
                 elsewhere += [f'{path} is not {shown(named[0].file_name)}'] if named else []
                 unknown += [] if named else [path.name]
                 continue

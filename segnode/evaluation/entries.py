@@ -144,7 +144,7 @@ class _Sizes:
     def __init__(self, pictures: Sequence[Path]) -> None:
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for path in dict.fromkeys(pictures):
-            self._by_name[unicodedata.normalize('NFC', path.name)].append(path)
+            self._by_name[name_parts(path.name)[-1]].append(path)
 
     def of(self, file_name: str) -> tuple[int, int] | None:
         """Return the (H, W) of the one picture of a name, None where there is no such."""

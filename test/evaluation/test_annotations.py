@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import math
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -418,6 +419,54 @@ def test_hostile_files_take_neither_time_nor_memory(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout.split('\n')) == (0, ['5', *['one line'] * 2, '5', ''])
 
 
+STRANGE: tuple[Any, ...] = (
+    None, True, 0, -1, 7.0, '7', '', 'x', '\ud800', '..', [], [[]], {}, math.nan, -math.inf, 1e308,
+    10**400, 2**63, [1, 2, 3, 4], [[0, 0], [9, 9], [0, 9]], [[799.9] * 6], b'counts',
+    {'size': [H, W], 'counts': 'abc'}, {'size': [H, W], 'counts': [100, 200, 4500]},
+)  # fmt: skip
+
+
+def damage(node: Any, chance: random.Random) -> None:
+    """Change, double or remove something somewhere in parsed JSON."""
+    place = chance.choice(list(node) if isinstance(node, dict) else range(len(node)))
+    if isinstance(node[place], dict | list) and node[place] and chance.random() < 0.8:
+        damage(node[place], chance)
+    elif chance.random() < 0.2:
+        del node[place]
+    elif chance.random() < 0.1 and isinstance(node, list):
+        node.insert(place, node[place])
+    else:
+        node[place] = copy.deepcopy(chance.choice(STRANGE))
+
+
+def test_damage_anywhere_scores_or_is_one_line() -> None:
+    refused = scored = 0
+    for seed in range(150):
+        chance = random.Random(seed)
+        coco = clean()
+        for _ in range(chance.randrange(1, 6)):
+            damage(coco[chance.choice(['images', 'categories', 'annotations'])] or [0], chance)
+        said: list[str] = []
+        try:
+            truth = Annotations.from_coco(coco, 'truth', said.append)
+        except AnnotationError as error:
+            said.append(str(error))
+            refused += 1
+        else:
+            results = [
+                item | {'image_id': image_id, 'category_id': next(iter(truth.categories.values()))}
+                for item, image_id in zip(detections(), truth.images, strict=False)
+                if truth.images[image_id].image_hw == (H, W)
+            ]
+            for kind in ('bbox', 'segm'):
+                ap = average_precision(truth, results, kind, truth.images).ap
+                assert ap is None or 0 <= ap <= 1
+            scored += 1
+        assert all(line.isprintable() and len(line) < 600 for line in said)
+    assert refused > 10
+    assert scored > 50
+
+
 OTHERS: dict[str, tuple[object, str]] = {
     'nothing': (b'', 'found an empty file'),
     'half a file': (b'{"images": [', 'found something else (Expecting value'),
@@ -493,6 +542,7 @@ def found_in(path: str, *file_names: str) -> object:
         ('/data/b/1.png', ['/data/b/1.png'], 0),
         ('/data/b/1.png', ['/data/a/1.png'], None),
         ('/data/b/../a/1.png', ['a/1.png'], 0),
+        ('/data/b\\1.png', ['b/1.png'], 0),
         ('/data/b/1.PNG', ['1.png'], None),
         ('/data/b/e\u0301.png', ['b/\u00e9.png'], 0),
     ],
