@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from segnode.cli import Parser, check_writable, config_from, say, write_json
+from segnode.cli import Parser, check_writable, config_from, note, say, write_json
 from segnode.errors import ConfigError
 
 _EXAMPLES = """\
@@ -66,7 +66,7 @@ def main(args: Sequence[str]) -> int:
     check_writable(options.json)
 
     # Torch takes seconds to import: after every mistake in the options has been found.
-    from segnode.checkpoint.load import names_of_user
+    from segnode.checkpoint.class_names import class_names
     from segnode.checkpoint.model import Labels
     from segnode.checkpoint.torchscript import description_text, read_description
     from segnode.checkpoint.weights_file import check_file
@@ -79,13 +79,16 @@ def main(args: Sequence[str]) -> int:
             f'--labels: expected one of {", ".join(get_args(Labels))}, found {options.labels}'
         )
     check_file(options.program, 'a TorchScript program')
+    names = config.class_names and class_names(
+        config.class_names, {}, None, note, is_coco=lambda: False
+    )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # What PyTorch thinks of the program's code.
         probed = probe_program(
             options.program,
             weights=_beside(options.program, output),
             pictures=[read_image(path) for path in options.image],
-            class_names=names_of_user(config),
+            class_names=names,
             labels=options.labels,
             device=select_device(config.device),
         )

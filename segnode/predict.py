@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,12 +29,13 @@ from segnode.cli import (
     table,
     write_json,
 )
-from segnode.errors import AnnotationError, ImageError
+from segnode.errors import ImageError
 from segnode.picture_files import find_images
 
 if TYPE_CHECKING:
     from segnode.engine import Engine, Prediction
-    from segnode.evaluation.annotations import Annotations
+    from segnode.evaluation.annotations import Annotations, GroundTruth
+    from segnode.evaluation.entries import Id
     from segnode.image import Image
 
 _EXAMPLES = """\
@@ -58,9 +58,8 @@ class _Run:
     results: list[dict[str, Any]] = field(default_factory=list)
     stages_ms: list[dict[str, float]] = field(default_factory=list)
     image_ms: list[float] = field(default_factory=list)
-    scored_ids: set[int] = field(default_factory=set)
+    scored_ids: set[Id] = field(default_factory=set)
     failed: int = 0
-    not_annotated: list[str] = field(default_factory=list)
 
 
 def main(args: Sequence[str]) -> int:
@@ -86,7 +85,7 @@ def main(args: Sequence[str]) -> int:
     images = find_images(options.images)
     if options.overlay is not None:
         make_folder(options.overlay)
-    annotations = _read_annotations(options)
+    truth = _read_annotations(options.annotations, images)
 
     # Torch takes seconds to import: after every mistake in the options has been found.
     from segnode.checkpoint import NativeModel, load_model
@@ -96,11 +95,11 @@ def main(args: Sequence[str]) -> int:
     if isinstance(model, NativeModel) and 'precision' not in given_settings(options):
         config = config.replace({'precision': 'fp32'})
     engine = Engine(config, report=note, model=model)
-    run = _predict(engine, images, annotations, options.overlay)
+    run = _predict(engine, images, truth, options.overlay)
     _print_tables(engine, run)
     report: Any = run.results
-    if annotations is not None:
-        report = _score(annotations, run)
+    if truth is not None:
+        report = _score(truth.annotations, run)
     if options.json is not None:
         write_json(options.json, report)
     p50 = f'{np.median(run.image_ms):.1f}' if run.image_ms else '-'
@@ -111,44 +110,36 @@ def main(args: Sequence[str]) -> int:
     return 1 if run.failed else 0
 
 
-def _read_annotations(options: argparse.Namespace) -> Annotations | None:
-    if options.annotations is None:
+def _read_annotations(path: Path | None, images: Sequence[Path]) -> GroundTruth | None:
+    if path is None:
         return None
-    from segnode.evaluation.annotations import Annotations
+    from segnode.evaluation.annotations import GroundTruth
 
-    return Annotations.read(options.annotations)
+    return GroundTruth.read(path, images, note)
 
 
 def _predict(
-    engine: Engine, paths: list[Path], annotations: Annotations | None, overlay: Path | None
+    engine: Engine, paths: list[Path], truth: GroundTruth | None, overlay: Path | None
 ) -> _Run:
     from tqdm import tqdm
 
-    from segnode.evaluation.metrics import categories_by_name, coco_results
+    from segnode.evaluation.metrics import coco_results, common_categories
     from segnode.picture_files import read_image
 
     names = engine.class_names
-    categories: Sequence[int | None] = engine.category_ids or range(len(names))
-    if annotations is not None:
-        categories = categories_by_name(names, annotations)
-        unknown = [name for name, i in zip(names, categories, strict=True) if i is None]
-        if len(unknown) == len(names):
-            raise AnnotationError(
-                f'the annotations have none of the classes of {engine.model_name} '
-                f'({", ".join(names[:5])}{", ..." if len(names) > 5 else ""})'
-            )
-        if unknown:
-            note(f'left out, as the annotations do not have them: {", ".join(unknown)}')
+    categories: Sequence[Id | None] = engine.category_ids or range(len(names))
+    if truth is not None:
+        categories = common_categories(names, truth.annotations, truth.image_ids, note)
     run = _Run()
     drawn: set[str] = set()
     for position, path in enumerate(tqdm(paths, unit='image', disable=None, leave=False)):
-        image_id, file_name = position, path.name
+        image_id: Id = position
+        file_name = path.name
         annotated = None
         try:
-            if annotations is not None:
-                annotated = annotations.find(path)
+            if truth is not None:
+                annotated = truth.images.get(path)
                 if annotated is None:
-                    run.not_annotated.append(path.name)
                     continue
                 image_id, file_name = annotated.id, annotated.file_name
                 if image_id in run.scored_ids:
@@ -247,12 +238,7 @@ def _print_tables(engine: Engine, run: _Run) -> None:
 def _score(annotations: Annotations, run: _Run) -> dict[str, Any]:
     from segnode.evaluation.metrics import average_precision
 
-    if run.not_annotated:
-        shown = ', '.join(run.not_annotated[:3]) + (', ...' if len(run.not_annotated) > 3 else '')
-        note(f'left out {len(run.not_annotated)} images without annotations ({shown})')
     images = run.scored_ids
-    if not images:
-        raise AnnotationError('none of the images is annotated: compare the file names')
     if len(images) < len(annotations.images):
         note(f'scored on the {len(images)} images given of {len(annotations.images)} annotated')
     box = average_precision(annotations, run.results, 'bbox', images)

@@ -4,17 +4,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from segnode.checkpoint import detectron2, torchvision
-from segnode.checkpoint.coco_classes import (
-    COCO_CATEGORIES,
-    COCO_CATEGORY_IDS,
-    COCO_CLASS_NAMES,
-)
+from segnode.checkpoint.class_names import category_ids, class_names, is_published_coco
+from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS, COCO_CLASS_NAMES
 from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
 from segnode.checkpoint.download import fetch
 from segnode.checkpoint.model import ModelDescription, NativeModel, TorchScriptModel
@@ -39,9 +35,6 @@ from segnode.errors import CheckpointError, ConfigError
 from segnode.model.architecture import TORCHVISION
 
 DEMO_MODEL: Final = Path(__file__).resolve().parents[1] / 'demo' / 'mask_rcnn_demo.yaml'
-# torchvision numbers its classes by COCO's sparse category ids, 1 to 90.
-SPARSE_IDS: Final = tuple(range(1, 91))
-SPARSE_NAMES: Final = tuple(COCO_CATEGORIES.get(i, 'N/A') for i in SPARSE_IDS)
 
 
 def named_model(name: str) -> Preset | Path:
@@ -114,9 +107,13 @@ def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) 
     else:
         architecture = preset.architecture
         state = detectron2.fit_weights(stored.tensors, architecture, (), path)
-    names = _class_names(config, stored.metadata, architecture.num_classes)
-    if architecture.num_classes == len(SPARSE_NAMES) and not config.class_names:
-        names = SPARSE_NAMES
+    names = class_names(
+        config.class_names,
+        stored.metadata,
+        architecture.num_classes,
+        report,
+        is_coco=lambda: published or is_published_coco(path),
+    )
     return NativeModel(
         architecture=architecture,
         state_dict=state,
@@ -137,7 +134,13 @@ def _load_detectron2(config: Config, path: Path, report: Callable[[str], None]) 
         else _config_weights(path, model)
     )
     stored = read_weights(weights)
-    names = _class_names(config, stored.metadata, model.architecture.num_classes)
+    names = class_names(
+        config.class_names,
+        stored.metadata,
+        model.architecture.num_classes,
+        report,
+        is_coco=lambda: is_published_coco(weights),
+    )
     return NativeModel(
         architecture=model.architecture,
         state_dict=detectron2.fit_weights(
@@ -180,24 +183,23 @@ def _exported_names(
     config: Config, path: Path, description: ModelDescription, report: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Return the names that the user or the description gives, or that the labels imply."""
-    sparse = description.labels == 'coco_category_id'
-    count = (
-        len(COCO_CLASS_NAMES) if sparse else len(description.class_names) or (description.classes)
-    )
-    if config.class_names:
-        return _class_names(config, {}, count or None)
-    if sparse:
-        return COCO_CLASS_NAMES
-    if description.class_names:
+    if description.class_names and not config.class_names:
         return description.class_names
-    if not count:
+    sparse = description.labels == 'coco_category_id'
+    count = len(description.class_names) or description.classes
+    if not (config.class_names or sparse or count):
         raise ConfigError(
             f'{path}: expected the names or the number of the classes that labels: '
             f'{description.labels} counts, found neither; give class_names or classes there, or '
             '--class-names'
         )
-    report(f'{path}: no class names, they are class_0 to class_{count - 1}; --class-names')
-    return tuple(f'class_{index}' for index in range(count))
+    return class_names(
+        config.class_names,
+        {},
+        len(COCO_CLASS_NAMES) if sparse else count or None,
+        report,
+        is_coco=lambda: sparse,
+    )
 
 
 def _weights_path(location: str, config: Config, report: Callable[[str], None]) -> Path:
@@ -226,65 +228,3 @@ def _config_weights(path: Path, model: Detectron2Config) -> Path:
     beside = model.weights_folder / Path(model.weights).expanduser()
     here = Path(model.weights).expanduser()
     return here if here.is_file() and not beside.exists() else beside
-
-
-def _class_names(config: Config, metadata: dict[str, str], count: int | None) -> tuple[str, ...]:
-    """Return the names that the user gave, the file holds, or the number of classes suggests.
-
-    Args:
-        config: gives the user's names or the file of them.
-        metadata: of the weights file.
-        count: number of classes, None where only the names tell.
-    """
-    names = config.class_names
-    source = 'class_names'
-    if len(names) == 1 and Path(names[0]).expanduser().is_file():
-        source = names[0]
-        names = _read_names(Path(names[0]).expanduser())
-    elif not names and 'class_names' in metadata:
-        source = 'class_names in the weights'
-        names = _parse_names(metadata['class_names'])
-    if not names:
-        if count in (None, len(COCO_CLASS_NAMES)):
-            return COCO_CLASS_NAMES
-        return tuple(f'class_{index}' for index in range(count or 0))
-    if count not in (None, len(names)):
-        raise ConfigError(
-            f'{source}: expected {count} names, one for each class, found {len(names)}'
-        )
-    if not all(name.strip() for name in names):
-        raise ConfigError(f'{source}: expected names, found an empty one')
-    return names
-
-
-def names_of_user(config: Config) -> tuple[str, ...]:
-    """Return the names that the user gave, empty where he gave none."""
-    return _class_names(config, {}, None) if config.class_names else ()
-
-
-def _read_names(path: Path) -> tuple[str, ...]:
-    check_file(path, 'class names, one in a line')
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except UnicodeDecodeError:
-        raise ConfigError(
-            f'{path}: expected class names as UTF-8 text, found other bytes'
-        ) from None
-    return tuple(line.strip() for line in lines if line.strip())
-
-
-def _parse_names(text: str) -> tuple[str, ...]:
-    try:
-        names = json.loads(text)
-    except (ValueError, RecursionError):
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CheckpointError('class_names in the weights: expected a JSON list of texts')
-    return tuple(names)
-
-
-def category_ids(names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Return COCO's category ids where the names are COCO's, else None."""
-    if names == SPARSE_NAMES:
-        return SPARSE_IDS
-    return COCO_CATEGORY_IDS if names == COCO_CLASS_NAMES else None

@@ -38,7 +38,7 @@ from segnode.config import Config
 from segnode.demo.processes import Phase, Show, progress, require_ros
 from segnode.demo.scene import DEMO_SEEDS, Scene, coco_annotations
 from segnode.errors import ImageError, SegnodeError
-from segnode.evaluation.annotations import Annotations
+from segnode.evaluation.annotations import Annotations, GroundTruth
 from segnode.evaluation.metrics import (
     AveragePrecision,
     average_precision,
@@ -202,21 +202,22 @@ def photographs(folder: Path, annotations: Path | None, limit: int | None) -> Ma
     """
     from segnode.picture_files import read_image
 
-    truth = None if annotations is None else Annotations.read(annotations)
+    found = find_images([folder])
+    truth = None if annotations is None else GroundTruth.read(annotations, found, note)
     paths = []
-    for path in progress(find_images([folder]), 'read', 'image'):
+    for path in progress(found, 'read', 'image'):
         try:
             image = read_image(path)
-            annotated = truth.find(path) if truth else None
+            annotated = truth.images.get(path) if truth else None
             if annotated is not None:
                 check_size(path, image, annotated.image_hw)
         except ImageError as error:
             note(f'left out: {error}')
         else:
-            paths.append(path.resolve())
+            paths.append(path.absolute())
     if not paths:
         raise ImageError(f'{folder}: expected images, found none that can be read')
-    return Material(paths[:limit], truth)
+    return Material(paths[:limit], truth.annotations if truth else None)
 
 
 def _parameter_files(settings: dict[str, Any], output: Path) -> list[Path]:

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""Ground truth in COCO's instance format.
+"""Ground truth in COCO's instance format, as it comes out of people's tools.
 
-pycocotools trusts what it is given (a polygon with a NaN makes it allocate without end), so every
-value is checked here, before it gets there.
+An entry that cannot be used is left out, counted by its reason and named; what has one meaning
+only, as an id written ``3.0`` or a missing area, is taken as meant and said. The rest scores.
+
+An object whose mask cannot be used keeps its box: it counts for box AP, and in mask AP detections
+inside its box are neither right nor wrong (`segnode.evaluation.metrics`). An object without a
+usable place, image or class is left out, so that a detection on it counts as wrong.
 
 H, W image height and width.
 """
@@ -11,28 +15,34 @@ H, W image height and width.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
+from segnode.errors import AnnotationError, first_line
+from segnode.evaluation.entries import (
+    AnnotatedImage,
+    Findings,
+    Id,
+    Report,
+    checked_instance,
+    few,
+    merge_names,
+    name_parts,
+    usable_categories,
+    usable_images,
+)
+from segnode.evaluation.not_coco import describe_bytes, describe_json
+from segnode.text_files import decode, read_at_most, shown
 
-from segnode.errors import AnnotationError
-
-MAX_SIDE_PX = 32767
-
-Rle = dict[str, Any]
+_LARGEST = 2 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotatedImage:
-    """An image that the annotations know: its id, file name and (H, W)."""
-
-    id: int
-    file_name: str
-    image_hw: tuple[int, int]
+def _silent(_: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,209 +50,206 @@ class Annotations:
     """Checked instance annotations.
 
     Attributes:
-        images: by image id.
-        categories: category id by name.
+        images: by image id, an integer or a text as in the file.
+        categories: category id by name; of several categories of one name the first that has
+            objects, and all their objects are of it.
         instances: COCO annotation dicts, numbered from 1 (pycocotools takes an id of 0 for
-            "unmatched"), their segmentation as run lengths.
-        has_masks: every instance has a segmentation, so masks can be scored.
+            "unmatched"), their segmentation as run lengths; without one where only the box is
+            usable.
     """
 
-    images: dict[int, AnnotatedImage]
-    categories: dict[str, int]
+    images: dict[Id, AnnotatedImage]
+    categories: dict[str, Id]
     instances: list[dict[str, Any]]
-    has_masks: bool
+    _by_name: dict[str, list[AnnotatedImage]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        by_name: dict[str, list[AnnotatedImage]] = defaultdict(list)
+        for image in self.images.values():
+            by_name[name_parts(image.file_name)[-1]].append(image)
+        object.__setattr__(self, '_by_name', dict(by_name))
 
     @classmethod
-    def read(cls, path: Path) -> Annotations:
+    def read(
+        cls, path: Path, report: Report = _silent, pictures: Sequence[Path] = ()
+    ) -> Annotations:
         """Read ``instances_*.json``.
 
+        Args:
+            path: the file.
+            report: is told in a line a kind what was left out, and what was taken as meant.
+            pictures: files that give their size to images that are annotated without one.
+
         Raises:
-            AnnotationError: the file is missing, no JSON, or not in COCO's instance format.
+            AnnotationError: the file is missing, no JSON, not in COCO's instance format, or none
+                of its images, categories or annotations can be used.
         """
+        expected = f"{path}: expected JSON in COCO's instance format, found"
         try:
-            dataset = json.loads(path.read_text(encoding='utf-8'))
+            if path.is_char_device() or path.is_block_device():
+                raise AnnotationError(f'{expected} a device')
+            data = read_at_most(path, _LARGEST)
         except OSError as error:
             raise AnnotationError(f'{path}: cannot be read ({error.strerror})') from None
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise AnnotationError(
-                f'{path}: expected JSON, found something else ({error})'
-            ) from None
-        return cls.from_coco(dataset, name=str(path))
+        if data is None:
+            raise AnnotationError(f'{expected} more than {_LARGEST >> 30} GiB; split the file')
+        try:
+            dataset = json.loads(decode(data))
+        except RecursionError:
+            raise AnnotationError(f'{expected} lists within lists without end') from None
+        except MemoryError:
+            raise AnnotationError(f'{expected} more than this machine has memory for') from None
+        except ValueError as error:
+            found = describe_bytes(data) or f'something else ({shown(first_line(error))})'
+            raise AnnotationError(f'{expected} {found}') from None
+        return cls.from_coco(dataset, str(path), report, pictures)
 
     @classmethod
-    def from_coco(cls, dataset: object, name: str = 'annotations') -> Annotations:
-        """Check a parsed dataset; ``name`` stands at the head of error messages.
+    def from_coco(
+        cls,
+        dataset: object,
+        name: str = 'annotations',
+        report: Report = _silent,
+        pictures: Sequence[Path] = (),
+    ) -> Annotations:
+        """Check a parsed dataset; ``name`` stands at the head of messages.
 
         Raises:
-            AnnotationError: it is not in COCO's instance format.
+            AnnotationError: as `read`.
         """
-        if not isinstance(dataset, dict):
-            raise AnnotationError(f'{name}: expected a COCO object, found {_short(dataset)}')
-        entries: dict[str, list[Mapping[str, Any]]] = {}
-        for key in ('images', 'categories', 'annotations'):
-            items = dataset.get(key)
-            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        if not isinstance(dataset, dict) or not all(
+            isinstance(dataset.get(key), list) for key in ('images', 'categories', 'annotations')
+        ):
+            raise AnnotationError(
+                f"{name}: expected an object in COCO's instance format, found "
+                f'{describe_json(dataset)}'
+            )
+        findings = Findings()
+        images = usable_images(dataset['images'], pictures, findings)
+        names = usable_categories(dataset['categories'], findings)
+        instances: list[dict[str, Any]] = []
+        for index, item in enumerate(dataset['annotations']):
+            place = f'annotations[{index}]'
+            instance = checked_instance(item, place, images, names, findings)
+            if instance is not None:
+                instances.append(instance | {'id': len(instances) + 1})
+        kept = {'images': images, 'categories': names, 'annotations': instances}
+        for key, usable in kept.items():
+            if dataset[key] and not usable:
+                why = '; '.join(findings.lines()[:3])
                 raise AnnotationError(
-                    f'{name}: expected a list of objects under {key!r}, found {_short(items)}'
+                    f'{name}: none of the {len(dataset[key])} {key} can be used; {why}'
                 )
-            entries[key] = items
-        where = ''
-        try:
-            images: dict[int, AnnotatedImage] = {}
-            for index, item in enumerate(entries['images']):
-                where = f'images[{index}]'
-                hw = (_integer(item, 'height'), _integer(item, 'width'))
-                if not all(1 <= side <= MAX_SIDE_PX for side in hw):
-                    raise ValueError(f'height and width are {hw[0]} and {hw[1]}')
-                image_id = _integer(item, 'id')
-                if image_id in images:
-                    raise ValueError(f'image id {image_id} stands there twice')
-                images[image_id] = AnnotatedImage(image_id, _text(item, 'file_name'), hw)
-            categories: dict[str, int] = {}
-            for index, item in enumerate(entries['categories']):
-                where = f'categories[{index}]'
-                if _text(item, 'name') in categories:
-                    raise ValueError(f'category {item["name"]!r} stands there twice')
-                categories[item['name']] = _integer(item, 'id')
-            instances: list[dict[str, Any]] = []
-            for index, item in enumerate(entries['annotations']):
-                where = f'annotations[{index}]'
-                instances.append(_instance(item, index + 1, images, set(categories.values())))
-        except ValueError as error:
-            raise AnnotationError(f'{name}: {where}: {error}') from None
-        has_masks = all('segmentation' in item for item in instances)
-        return cls(images, categories, instances, has_masks)
+        for line in findings.lines():
+            report(f'{name}: {line}')
+        # So CVAT writes masks that were painted.
+        if instances and all(item['iscrowd'] for item in instances):
+            report(
+                f'{name}: all {len(instances)} annotations are crowds (iscrowd), so none counts'
+            )
+        categories = merge_names(names, instances, report, name)
+        return cls({image.id: image for image in images.values()}, categories, instances)
 
     def find(self, path: Path) -> AnnotatedImage | None:
-        """Return the image that a file is, by its name, or None where none has that name.
+        """Return the image that a file is, or None where none is.
+
+        The names agree, and as many of the folders as the annotated file name has.
 
         Raises:
-            AnnotationError: several images have it.
+            AnnotationError: several images are it.
         """
-        named = [i for i in self.images.values() if Path(i.file_name).name == path.name]
-        if len(named) > 1:
-            tails = [(i, Path(i.file_name).parts) for i in named]
-            named = [i for i, parts in tails if path.parts[-len(parts) :] == parts]
-        if len(named) > 1:
-            raise AnnotationError(
-                f'{path}: {len(named)} annotated images have this name; give them unique names'
+        # As it was named first: a store of data may keep its files under other names.
+        for full in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):  # noqa: PTH100
+            parts = name_parts(full)
+            named = [(image, name_parts(image.file_name)) for image in self._named(parts[-1])]
+            agreeing = [image for image, tail in named if parts[-len(tail) :] == tail]
+            if len(agreeing) > 1:
+                first, second = (f'{shown(i.file_name)} (id {shown(i.id)})' for i in agreeing[:2])
+                raise AnnotationError(
+                    f'{path}: expected one annotated image of this name, found {len(agreeing)} '
+                    f'annotated images, such as {first} and {second}; give them unique names'
+                )
+            if agreeing:
+                return agreeing[0]
+        return None
+
+    def _named(self, name: str) -> list[AnnotatedImage]:
+        return self._by_name.get(name, [])
+
+    def match(self, paths: Sequence[Path], report: Report) -> dict[Path, AnnotatedImage]:
+        """Return the annotated image of every picture that is one.
+
+        Args:
+            paths: files, any of which may be given several times.
+            report: is told of the pictures that are none, and of those known by name alone.
+
+        Raises:
+            AnnotationError: none is annotated, a picture is several annotated images, or several
+                pictures are one.
+        """
+        found: dict[Path, AnnotatedImage] = {}
+        taken: dict[Id, Path] = {}
+        elsewhere, unknown = [], []
+        for path in dict.fromkeys(paths):
+            image = self.find(path)
+            if image is None:
+                named = self._named(name_parts(path.name)[-1])
+                elsewhere += [f'{path} is not {shown(named[0].file_name)}'] if named else []
+                unknown += [] if named else [path.name]
+                continue
+            other = taken.setdefault(image.id, path)
+            if os.path.realpath(other) != os.path.realpath(path):
+                raise AnnotationError(
+                    f'{other} and {path}: both may be the annotated {shown(image.file_name)}; '
+                    'give one of them, or annotations whose file names have folders'
+                )
+            found[path] = image
+        if unknown:
+            report(f'left out {len(unknown)} images without annotations ({few(unknown)})')
+        if elsewhere:
+            report(
+                f'left out {len(elsewhere)} images whose name is annotated, but in another folder '
+                f'({few(elsewhere)})'
             )
-        return named[0] if named else None
+        if not found:
+            known = next((shown(image.file_name) for image in self.images.values()), 'none')
+            given = next((str(path) for path in paths), 'none')
+            raise AnnotationError(
+                'none of the images is annotated: compare the file names '
+                f'({given} is given, {known} is annotated)'
+            )
+        by_name = sum(len(name_parts(image.file_name)) == 1 for image in found.values())
+        if by_name:
+            report(
+                f'{by_name} images were found in the annotations by their name alone, '
+                'as no folder stands there'
+            )
+        return found
 
 
-def _instance(
-    item: Mapping[str, Any],
-    number: int,
-    images: Mapping[int, AnnotatedImage],
-    categories: set[int],
-) -> dict[str, Any]:
-    image_id, category_id = _integer(item, 'image_id'), _integer(item, 'category_id')
-    if image_id not in images:
-        raise ValueError(f'image_id {image_id} is not among the images')
-    if category_id not in categories:
-        raise ValueError(f'category_id {category_id} is not among the categories')
-    instance: dict[str, Any] = {
-        'id': number,
-        'image_id': image_id,
-        'category_id': category_id,
-        'bbox': _numbers(item.get('bbox'), 'bbox', 4),
-        'iscrowd': int(bool(item.get('iscrowd', 0))),
-    }
-    if item.get('segmentation'):
-        rle = _rle(item['segmentation'], images[image_id].image_hw)
-        instance['segmentation'] = rle
-        instance['area'] = float(coco_mask.area(rle))
-    else:
-        instance['area'] = instance['bbox'][2] * instance['bbox'][3]
-    if 'area' in item:
-        instance['area'] = _numbers([item['area']], 'area', 1)[0]
-    return instance
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """Annotations, and which picture is which of their images.
 
-
-def _rle(segmentation: object, image_hw: tuple[int, int]) -> Rle:
-    """Return polygons or run lengths of any form as pycocotools' compressed run lengths."""
-    height, width = image_hw
-    if isinstance(segmentation, list):
-        polygons = []
-        for polygon in segmentation:
-            points = _numbers(polygon, 'a polygon of segmentation')
-            if len(points) < 6 or len(points) % 2:
-                raise ValueError(f'a polygon of segmentation has {len(points)} numbers')
-            if max(map(abs, points)) > 10 * max(image_hw):
-                raise ValueError('a polygon of segmentation lies far outside its image')
-            polygons.append(points)
-        rle: Rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-        return rle
-    if not isinstance(segmentation, dict) or segmentation.get('size') != [height, width]:
-        found = segmentation.get('size') if isinstance(segmentation, dict) else segmentation
-        raise ValueError(
-            f'expected polygons or run lengths of size [{height}, {width}] under segmentation, '
-            f'found {_short(found)}'
-        )
-    counts = segmentation.get('counts')
-    runs = run_lengths(counts) if isinstance(counts, str) else counts
-    if (
-        not isinstance(runs, list)
-        or not all(type(run) is int and run >= 0 for run in runs)
-        or sum(runs) != height * width
-    ):
-        raise ValueError(f'the run lengths do not add up to {height} x {width} pixels')
-    packed: Rle = coco_mask.frPyObjects({'size': [height, width], 'counts': runs}, height, width)
-    return packed
-
-
-def run_lengths(text: str) -> list[int]:
-    """Return the run lengths that COCO's compressed text stands for (cocoapi, maskApi.c).
-
-    Six bits a character from '0' on: five of value, one for "more follows"; signed, and from
-    the fourth number on relative to the last but one.
-
-    Raises:
-        ValueError: the text is no such encoding.
+    Attributes:
+        annotations: the ground truth.
+        images: the annotated image of every picture that is one.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64:
-            raise ValueError(f'the run lengths hold the character {character!r}')
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:
-            continue
-        if code & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError('the run lengths end in the middle of a number')
-    return runs
 
+    annotations: Annotations
+    images: dict[Path, AnnotatedImage]
 
-def _integer(item: Mapping[str, Any], key: str) -> int:
-    value = item.get(key)
-    if type(value) is not int:
-        raise ValueError(f'expected an integer under {key!r}, found {_short(value)}')
-    return value
+    @classmethod
+    def read(cls, path: Path, pictures: Sequence[Path], report: Report) -> GroundTruth:
+        """Read annotations of pictures.
 
+        Raises:
+            AnnotationError: as `Annotations.read` and `Annotations.match`.
+        """
+        annotations = Annotations.read(path, report, pictures)
+        return cls(annotations, annotations.match(pictures, report))
 
-def _text(item: Mapping[str, Any], key: str) -> str:
-    value = item.get(key)
-    if not isinstance(value, str) or not value:
-        raise ValueError(f'expected a text under {key!r}, found {_short(value)}')
-    return value
-
-
-def _numbers(value: object, what: str, count: int | None = None) -> list[float]:
-    if (
-        not isinstance(value, Sequence)
-        or not all(type(v) in (int, float) and math.isfinite(v) for v in value)
-        or len(value) != (len(value) if count is None else count)
-    ):
-        raise ValueError(f'expected {count or "finite"} numbers for {what}, found {_short(value)}')
-    return [float(v) for v in value]
-
-
-def _short(value: object) -> str:
-    text = 'nothing' if value is None else repr(value)
-    return text if len(text) <= 60 else f'{text[:57]}...'
+    @property
+    def image_ids(self) -> set[Id]:
+        """Return the ids of the images that pictures are given of."""
+        return {image.id for image in self.images.values()}

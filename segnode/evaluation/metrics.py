@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segnode.evaluation.annotations import Annotations, Rle
+from segnode.errors import AnnotationError
+from segnode.evaluation.annotations import Annotations
+from segnode.evaluation.entries import AnnotatedImage, Id, few
+from segnode.evaluation.segmentation import Rle
+from segnode.text_files import shown
 
 if TYPE_CHECKING:
     from segnode.engine import Detections
@@ -37,10 +42,10 @@ def coco_results(
     detections: Detections,
     rles: Iterable[Rle],
     *,
-    image_id: int,
+    image_id: Id,
     file_name: str,
     class_names: Sequence[str],
-    category_ids: Sequence[int | None],
+    category_ids: Sequence[Id | None],
 ) -> list[dict[str, Any]]:
     """Return one image's detections as entries of a COCO results list, in their order.
 
@@ -93,18 +98,71 @@ def label_image_rles(label_image: npt.NDArray[np.uint16], count: int) -> list[Rl
     ]
 
 
-def categories_by_name(class_names: Sequence[str], annotations: Annotations) -> list[int | None]:
+def categories_by_name(class_names: Sequence[str], annotations: Annotations) -> list[Id | None]:
     """Return the annotations' category id of every class, None for a class they do not have."""
     return [annotations.categories.get(name) for name in class_names]
+
+
+def common_categories(
+    class_names: Sequence[str],
+    annotations: Annotations,
+    image_ids: Iterable[Id],
+    report: Callable[[str], None],
+) -> list[Id | None]:
+    """Return the annotations' category id of every class of a model, as `categories_by_name`.
+
+    Args:
+        class_names: of the model.
+        annotations: ground truth.
+        image_ids: the images that count.
+        report: is told of the classes that only one side has.
+
+    Raises:
+        AnnotationError: no class is common to both.
+    """
+    categories = categories_by_name(class_names, annotations)
+    unknown = [name for name, i in zip(class_names, categories, strict=True) if i is None]
+    if len(unknown) == len(class_names):
+        raise AnnotationError(
+            f'the annotations have none of the classes of the model ({few(unknown, 5)}); '
+            f'they have {few(list(annotations.categories), 5)}'
+        )
+    if unknown:
+        report(f'left out, as the annotations do not have them: {", ".join(map(shown, unknown))}')
+    wanted, names = set(image_ids), {i: name for name, i in annotations.categories.items()}
+    objects = Counter(
+        names[item['category_id']]
+        for item in annotations.instances
+        if item['image_id'] in wanted and not item['iscrowd']
+    )
+    missed = [
+        f'{name} ({count} objects)'
+        for name, count in objects.most_common()
+        if name not in set(class_names)
+    ]
+    if missed:
+        report(
+            f'annotated, but no class of the model, so that all count as missed: {few(missed, 10)}'
+        )
+    alike = {name.casefold().replace('_', ' '): name for name in annotations.categories}
+    for name in unknown:
+        other = alike.get(name.casefold().replace('_', ' '))
+        if other is not None:
+            report(f'the class {name} is not the annotated {shown(other)}; names have to be equal')
+    return categories
 
 
 def average_precision(
     annotations: Annotations,
     results: Sequence[Mapping[str, Any]],
     iou_type: Literal['bbox', 'segm'],
-    image_ids: Iterable[int],
+    image_ids: Iterable[Id],
 ) -> AveragePrecision:
     """Score COCO results against annotations with pycocotools.
+
+    An annotated object without a mask stands in mask AP as its box, as a crowd does: it is
+    neither found nor missed, and detections of its class inside the box are neither right nor
+    wrong.
 
     Args:
         annotations: ground truth; crowds are ignored as COCO does.
@@ -112,32 +170,51 @@ def average_precision(
         iou_type: boxes or masks.
         image_ids: the images that count; one without results counts as all missed.
     """
-    images = sorted(set(image_ids))
-    wanted = set(images)
-    if iou_type == 'segm' and not annotations.has_masks:
-        return AveragePrecision(None, None)
-    key = 'bbox' if iou_type == 'bbox' else 'segmentation'
-    entries = [
-        {
+    # pycocotools sorts ids; numbers in their order replace texts.
+    images = {i: number for number, i in enumerate(sorted(set(image_ids), key=_order), start=1)}
+    categories = {i: number for number, i in enumerate(annotations.categories.values(), start=1)}
+
+    def numbered(item: Mapping[str, Any], number: int, **more: Any) -> dict[str, Any]:
+        return {
             'id': number,
-            'image_id': result['image_id'],
-            'category_id': result['category_id'],
-            'score': result['score'],
-            'iscrowd': 0,
-            'area': float(
+            'image_id': images[item['image_id']],
+            'category_id': categories[item['category_id']],
+            **more,
+        }
+
+    key = 'bbox' if iou_type == 'bbox' else 'segmentation'
+    truth: list[dict[str, Any]] = []
+    for item in annotations.instances:
+        if item['image_id'] not in images:
+            continue
+        shape, iscrowd = item.get(key), item['iscrowd']
+        if shape is None:
+            shape, iscrowd = _box_mask(item['bbox'], annotations.images[item['image_id']]), 1
+        truth.append(
+            numbered(item, len(truth) + 1, area=item['area'], iscrowd=iscrowd, **{key: shape})
+        )
+    entries = [
+        numbered(
+            result,
+            number,
+            score=result['score'],
+            iscrowd=0,
+            area=float(
                 result['bbox'][2] * result['bbox'][3]
                 if iou_type == 'bbox'
                 else coco_mask.area(result['segmentation'])
             ),
-            key: result[key],
-        }
+            **{key: result[key]},
+        )
         for number, result in enumerate(results, start=1)
-        if result['image_id'] in wanted
+        if result['image_id'] in images
     ]
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _coco(annotations, [dict(item) for item in annotations.instances])
-        evaluation = COCOeval(truth, _coco(annotations, entries), iou_type)
-        evaluation.params.imgIds = images
+        sizes = {n: annotations.images[i].image_hw for i, n in images.items()}
+        coco_truth, coco_entries = (
+            _coco(sizes, categories.values(), items) for items in (truth, entries)
+        )
+        evaluation = COCOeval(coco_truth, coco_entries, iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -145,14 +222,27 @@ def average_precision(
     return AveragePrecision(ap, ap50)
 
 
-def _coco(annotations: Annotations, instances: list[dict[str, Any]]) -> COCO:
+def _order(image_id: Id) -> tuple[bool, Id]:
+    return isinstance(image_id, str), image_id
+
+
+def _box_mask(box: Sequence[float], image: AnnotatedImage) -> Rle:
+    """Return the part of a box that lies in its image as run lengths."""
+    left, top, width, height = box
+    corners = [left, top, left + width, top, left + width, top + height, left, top + height]
+    rle: Rle = coco_mask.merge(coco_mask.frPyObjects([corners], *image.image_hw))
+    return rle
+
+
+def _coco(
+    sizes: Mapping[int, tuple[int, int]],
+    categories: Iterable[int],
+    instances: list[dict[str, Any]],
+) -> COCO:
     coco = COCO()
     coco.dataset = {
-        'images': [
-            {'id': image.id, 'height': image.image_hw[0], 'width': image.image_hw[1]}
-            for image in annotations.images.values()
-        ],
-        'categories': [{'id': i, 'name': name} for name, i in annotations.categories.items()],
+        'images': [{'id': i, 'height': hw[0], 'width': hw[1]} for i, hw in sizes.items()],
+        'categories': [{'id': number} for number in categories],
         'annotations': instances,
     }
     coco.createIndex()

@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from segnode.checkpoint import PRESETS, NativeModel, load_model
+from segnode.checkpoint.class_names import SPARSE_NAMES, category_ids
 from segnode.checkpoint.download import Checksum
 from segnode.checkpoint.torchvision import ARCHITECTURE, fit_weights
 from segnode.config import Config
@@ -136,13 +137,11 @@ def test_loaded_by_preset_name(
 
 
 def test_coco_classes_are_torchvisions(tmp_path: Path) -> None:
-    from segnode.checkpoint import load
-
     categories = torchvision.models.detection.MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta[
         'categories'
     ]
-    assert list(load.SPARSE_NAMES) == categories[1:]
-    assert load.category_ids(load.SPARSE_NAMES) == tuple(range(1, 91))
+    assert list(SPARSE_NAMES) == categories[1:]
+    assert category_ids(SPARSE_NAMES) == tuple(range(1, 91))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The entries of a COCO dataset, each checked for itself; what cannot be used is written down.
+
+H, W image height and width.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from segnode.errors import ImageError
+from segnode.evaluation.segmentation import Rle, integer, number, packed_mask, polygons
+from segnode.text_files import shown
+
+MAX_SIDE_PX = 32767
+_LARGEST_AREA = 1e10  # pixels, of COCOeval
+_SAME_PLACE_IOU = 0.5
+
+Id = int | str
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """An image that the annotations know: its id, file name and (H, W)."""
+
+    id: Id
+    file_name: str
+    image_hw: tuple[int, int]
+
+
+def name_parts(file_name: str) -> tuple[str, ...]:
+    """Return the parts of an annotated file name, as far as it can be told from its end.
+
+    Backslashes divide as well; what stands before ``..`` is unknown.
+    """
+    text = unicodedata.normalize('NFC', file_name).replace('\\', '/')
+    parts = [part for part in text.split('/') if part not in ('', '.')]
+    if '..' in parts:
+        parts = parts[len(parts) - parts[::-1].index('..') :]
+    return tuple(parts) or ('',)
+
+
+class Findings:
+    """What was left out or taken as meant, by kind."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, place: str) -> None:
+        """Write down an entry; a ``{}`` in its kind stands for how many are of it."""
+        self._places[kind].append(place)
+
+    def lines(self) -> list[str]:
+        """Return a line a kind, which names the first few."""
+        return [
+            f'{kind.format(len(places))} ({few(places)})' for kind, places in self._places.items()
+        ]
+
+
+def few(items: Sequence[str], count: int = 3) -> str:
+    """Return the first of some texts as a list for a message."""
+    return ', '.join(shown(item, 120) for item in items[:count]) + (
+        ', ...' if len(items) > count else ''
+    )
+
+
+def _identity(item: Mapping[str, Any], key: str) -> Id | None:
+    """Return an id as the user has it, None where there is none."""
+    value = item.get(key)
+    if isinstance(value, str):
+        return value.strip() or None
+    try:
+        return integer(value)
+    except ValueError:
+        return None
+
+
+def usable_images(
+    items: list[Any], pictures: Sequence[Path], findings: Findings
+) -> dict[str, AnnotatedImage]:
+    """Return the usable images by the text of their id: tools write 7, "7" and 7.0 for one."""
+    sizes = _Sizes(pictures)
+    images: dict[str, AnnotatedImage] = {}
+    twice: set[str] = set()
+    for index, item in enumerate(items):
+        place = f'images[{index}]'
+        image_id = _identity(item, 'id') if isinstance(item, dict) else None
+        if image_id is None:
+            findings.add('left out {} images without an id', place)
+            continue
+        file_name = item.get('file_name')
+        if not isinstance(file_name, str) or name_parts(file_name)[-1] == '':
+            findings.add('left out {} images without a file name', place)
+            continue
+        place = f'{place}, {shown(file_name)}'
+        hw = _size(item)
+        if hw is None:
+            hw = sizes.of(file_name)
+            if hw is None:
+                findings.add(
+                    'left out {} images without a usable height and width, whose picture '
+                    'is not given either',
+                    place,
+                )
+                continue
+            findings.add('took the size of {} images from their pictures', place)
+        image = AnnotatedImage(image_id, file_name, hw)
+        before = images.setdefault(str(image_id), image)
+        if before is image:
+            continue
+        if (before.file_name, before.image_hw) == (file_name, hw):
+            findings.add('left out {} images that stand there twice', place)
+        else:
+            twice.add(str(image_id))
+            findings.add('left out {} images whose id another image has as well, and that', place)
+    for key in twice:
+        other = images.pop(key)
+        findings.add('left out {} images whose id another image has as well, and that',
+                     shown(other.file_name))  # fmt: skip
+    return images
+
+
+def _size(item: Mapping[str, Any]) -> tuple[int, int] | None:
+    try:
+        height, width = integer(item.get('height')), integer(item.get('width'))
+    except ValueError:
+        return None
+    return (height, width) if all(1 <= s <= MAX_SIDE_PX for s in (height, width)) else None
+
+
+class _Sizes:
+    """Sizes of pictures, read when they are asked for."""
+
+    def __init__(self, pictures: Sequence[Path]) -> None:
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for path in dict.fromkeys(pictures):
+            self._by_name[name_parts(path.name)[-1]].append(path)
+
+    def of(self, file_name: str) -> tuple[int, int] | None:
+        """Return the (H, W) of the one picture of a name, None where there is no such."""
+        from segnode.picture_files import read_image
+
+        tail = name_parts(file_name)
+        agreeing = [
+            path
+            for path in self._by_name.get(tail[-1], [])
+            if name_parts(os.path.abspath(path))[-len(tail) :] == tail  # noqa: PTH100
+        ]
+        if len(agreeing) != 1:
+            return None
+        try:
+            image = read_image(agreeing[0])
+        except ImageError:
+            return None
+        return image.height, image.width
+
+
+@dataclass(slots=True)
+class Category:
+    """A category: its id as the user has it, and its name."""
+
+    id: Id
+    name: str
+
+
+def usable_categories(items: list[Any], findings: Findings) -> dict[str, Category]:
+    """Return the usable categories by the text of their id."""
+    categories: dict[str, Category] = {}
+    twice: set[str] = set()
+    for index, item in enumerate(items):
+        place = f'categories[{index}]'
+        category_id = _identity(item, 'id') if isinstance(item, dict) else None
+        name = item.get('name') if isinstance(item, dict) else None
+        if category_id is None or not isinstance(name, str) or not name.strip():
+            findings.add('left out {} categories without an id or a name', place)
+            continue
+        category = Category(category_id, name.strip())
+        if categories.setdefault(str(category_id), category).name != category.name:
+            twice.add(str(category_id))
+    for key in twice:
+        category = categories.pop(key)
+        findings.add(
+            'left out {} category ids that several names have', f'id {shown(category.id)}'
+        )
+    return categories
+
+
+def merge_names(
+    categories: Mapping[str, Category],
+    instances: list[dict[str, Any]],
+    report: Report,
+    head: str,
+) -> dict[str, Id]:
+    """Return category ids by name, and give the objects of equal names one id."""
+    used = {str(instance['category_id']) for instance in instances}
+    merged: dict[str, Id] = {}
+    several: list[str] = []
+    # Roboflow writes a category for the group of all, which no object has.
+    for category in sorted(categories.values(), key=lambda c: str(c.id) not in used):
+        if category.name in merged:
+            several.append(category.name)
+        else:
+            merged[category.name] = category.id
+    names = {str(category.id): category.name for category in categories.values()}
+    for instance in instances:
+        instance['category_id'] = merged[names[str(instance['category_id'])]]
+    if several:
+        report(
+            f'{head}: {len(several)} categories have the name of another one; all their objects '
+            f'are taken as one class ({few(several)})'
+        )
+    order = [category.name for category in categories.values()]
+    return {name: merged[name] for name in dict.fromkeys(order)}
+
+
+def checked_instance(
+    item: object,
+    place: str,
+    images: Mapping[str, AnnotatedImage],
+    categories: Mapping[str, Category],
+    findings: Findings,
+) -> dict[str, Any] | None:
+    """Return a checked annotation, None where it has to be left out."""
+    if not isinstance(item, dict):
+        findings.add('left out {} annotations that are no objects', place)
+        return None
+    image_id, category_id = _identity(item, 'image_id'), _identity(item, 'category_id')
+    image = None if image_id is None else images.get(str(image_id))
+    if image is None:
+        findings.add('left out {} annotations on images that are not there', place)
+        return None
+    category = None if category_id is None else categories.get(str(category_id))
+    if category is None:
+        findings.add('left out {} annotations of categories that are not there', place)
+        return None
+    iscrowd = _flag(item.get('iscrowd'))
+    if iscrowd is None:
+        findings.add('left out {} annotations whose iscrowd is neither 0 nor 1', place)
+        return None
+    instance: dict[str, Any] = {
+        'image_id': image.id,
+        'category_id': category.id,
+        'iscrowd': iscrowd,
+    }
+    segmentation = item.get('segmentation')
+    box = _box(item.get('bbox'), image.image_hw)
+    try:
+        rle = packed_mask(segmentation, image.image_hw)
+    except ValueError as error:
+        if box is None:
+            findings.add('left out {} annotations without a usable box or mask', place)
+            return None
+        findings.add(f'kept only the box of {{}} annotations, as {error}', place)
+        instance |= {'bbox': box, 'area': box[2] * box[3]}
+    else:
+        if box is None:
+            findings.add('took the box of {} annotations from their masks', place)
+            box = _bounds(segmentation, rle, image.image_hw)
+        elif coco_mask.iou([box], [coco_mask.toBbox(rle)], [0])[0, 0] < _SAME_PLACE_IOU:
+            findings.add(
+                'the boxes of {} annotations do not lie around their masks; expected left, top, '
+                'width and height, kept as they are',
+                place,
+            )
+        instance |= {'bbox': box, 'area': float(coco_mask.area(rle)), 'segmentation': rle}
+    area = _area(item.get('area'))
+    if area is None:
+        what = 'masks' if 'segmentation' in instance else 'boxes'
+        findings.add(f'took the area of {{}} annotations from their {what}', place)
+    else:
+        instance['area'] = area
+    return instance
+
+
+def _flag(value: object) -> int | None:
+    """Return 0 or 1 however it is written; an absent one is 0."""
+    if value is None or value == '':
+        return 0
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str) and value.strip().lower() in ('true', 'false'):
+        return int(value.strip().lower() == 'true')
+    try:
+        found = integer(value)
+    except ValueError:
+        return None
+    return found if found in (0, 1) else None
+
+
+def _box(value: object, image_hw: tuple[int, int]) -> list[float] | None:
+    """Return a box with an area, as left, top, width and height in pixels."""
+    if not isinstance(value, list | tuple) or len(value) != 4:
+        return None
+    try:
+        box = [number(side) for side in value]
+    except ValueError:
+        return None
+    farthest = 10 * max(image_hw)
+    return box if min(box[2:]) > 0 and max(map(abs, box)) <= farthest else None
+
+
+def _bounds(segmentation: object, rle: Rle, image_hw: tuple[int, int]) -> list[float]:
+    """Return the box around a mask: around its polygons' corners within the image, or pixels."""
+    if isinstance(segmentation, list):
+        points = [value for ring in polygons(segmentation, image_hw) for value in ring]
+        x, y = (
+            sorted(min(max(value, 0.0), side) for value in axis)
+            for axis, side in zip((points[0::2], points[1::2]), image_hw[::-1], strict=True)
+        )
+        if x[0] < x[-1] and y[0] < y[-1]:
+            return [x[0], y[0], x[-1] - x[0], y[-1] - y[0]]
+    return [float(side) for side in coco_mask.toBbox(rle)]
+
+
+def _area(value: object) -> float | None:
+    """Return an area within COCO's range of all areas; what is outside is passed over there."""
+    try:
+        area = number(value)
+    except ValueError:
+        return None
+    return area if 0 < area < _LARGEST_AREA else None
