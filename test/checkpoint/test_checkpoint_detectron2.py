@@ -130,6 +130,19 @@ def merged(keys: dict[str, Any]) -> dict[str, Any]:
             dataclasses.replace(BASE, num_classes=1203, score_threshold=1e-4, max_instances=300),
         ),
         (
+            'Misc/mask_rcnn_R_50_FPN_3x_gn',
+            dataclasses.replace(
+                BASE,
+                stride_in_1x1=False,
+                box_conv_dims=(256,) * 4,
+                box_fc_dims=(1024,),
+                backbone_norm='GN',
+                fpn_norm='GN',
+                box_norm='GN',
+                mask_norm='GN',
+            ),
+        ),
+        (
             'Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic',
             dataclasses.replace(BASE, box_cls_agnostic=True, mask_cls_agnostic=True),
         ),
@@ -169,7 +182,7 @@ def test_zoo_config(detectron2: ModuleType, name: str, expected: Architecture) -
             "MODEL.ROI_HEADS.NAME: expected 'StandardROIHeads'",
         ),
         ('Misc/mask_rcnn_R_50_FPN_3x_dconv_c3-c5', 'MODEL.RESNETS.DEFORM_ON_PER_STAGE'),
-        ('Misc/mask_rcnn_R_50_FPN_3x_gn', 'MODEL.RESNETS.NORM'),
+        ('Misc/panoptic_fpn_R_101_dconv_cascade_gn_3x', 'MODEL.META_ARCHITECTURE'),
         ('Misc/semantic_R_50_FPN_1x', 'MODEL.META_ARCHITECTURE'),
     ],
 )
@@ -197,14 +210,17 @@ def random_architecture(seed: int) -> Architecture:
             resolution=rng.choice((5, 6, 9)), sampling_ratio=rng.randint(1, 4), aligned=False
         )
 
-    fpn_channels = rng.choice((8, 24))
+    norms = ('GN',) * 3 if rng.random() < 0.5 else ('', '', '')
+    fpn_channels = 32 if norms[0] else rng.choice((8, 24))
     return Architecture(
         depth=rng.choice((101, 152) if deep else (18, 34)),
         num_groups=2 if deep else 1,
-        width_per_group=rng.choice((4, 8)),
-        stem_out_channels=rng.choice((8, 16)),
+        width_per_group=16 if norms[0] else rng.choice((4, 8)),
+        stem_out_channels=32 if norms[0] else rng.choice((8, 16)),
         res2_out_channels=32 if deep else 64,
         stride_in_1x1=False,
+        backbone_norm='GN' if norms[0] else 'BN',
+        fpn_norm=norms[0],
         fpn_channels=fpn_channels,
         fpn_fuse='avg',
         anchor_sizes=level_numbers(500.0),
@@ -217,12 +233,14 @@ def random_architecture(seed: int) -> Architecture:
         rpn_nms_threshold=rng.choice((0.0, 0.65, 1.0)),
         rpn_min_size=rng.choice((1.0, 2.5)),
         box_pooler=pooler(),
-        box_conv_dims=(rng.choice((16, 32)),) * rng.randint(1, 3),
+        box_conv_dims=(32 if norms[1] else rng.choice((16, 32)),) * rng.randint(1, 3),
+        box_norm=norms[1],
         box_fc_dims=(rng.choice((16, 32)),) * rng.choice((0, 1, 3)),
         box_cls_agnostic=True,
         box_bbox_weights=numbers(4),
         mask_pooler=pooler(),
-        mask_conv_dims=(rng.choice((16, 32)),) * rng.choice((0, 1, 3)),
+        mask_conv_dims=(32 if norms[2] else rng.choice((16, 32)),) * rng.choice((0, 1, 3)),
+        mask_norm=norms[2],
         mask_cls_agnostic=True,
         num_classes=rng.choice((1, 3)),
         score_threshold=rng.choice((0.0, 0.3, 1.0)),
@@ -460,8 +478,9 @@ def test_key_is_honoured(tmp_path: Path, key: str, value: Any, field: str, expec
         ('MODEL.ROI_MASK_HEAD.NUM_CONV', 10**9, 'expected an integer from 0 to 64'),
         ('INPUT.FORMAT', 'L', "'BGR', 'RGB'"),
         ('INPUT.MIN_SIZE_TEST', [800], 'expected an integer'),
-        ('TEST.AUG.ENABLED', True, 'expected False'),
-        ('TEST.DETECTIONS_PER_IMAGE', -1, 'expected an integer from 1'),
+        ('TEST.AUG.ENABLED', 1, 'expected one of True, False'),
+        ('TEST.DETECTIONS_PER_IMAGE', 0, 'expected an integer from 1 to 65535, or -1 for all'),
+        ('TEST.DETECTIONS_PER_IMAGE', 65536, 'expected an integer from 1 to 65535'),
         ('MODEL.WEIGHTS', 3, 'expected a text'),
         ('MODEL.RESNETS', 50, 'expected keys under it, found 50'),
         ('MODEL.RPN.NMS_TRESH', 0.5, 'did you mean MODEL.RPN.NMS_THRESH?'),

@@ -143,6 +143,37 @@ def test_full_networks_on_rendered_pictures(
     assert_parity(architecture, rendered(7, image_hw))
 
 
+GROUP_NORMS: dict[str, Any] = {
+    'backbone_norm': 'GN',
+    'fpn_norm': 'GN',
+    'box_norm': 'GN',
+    'mask_norm': 'GN',
+}
+GN = dataclasses.replace(
+    NARROW,
+    width_per_group=32,
+    box_conv_dims=(64, 64),
+    box_fc_dims=(256,),
+    stride_in_1x1=False,
+    **GROUP_NORMS,
+)
+
+
+@pytest.mark.parametrize('where', [*GROUP_NORMS, 'everywhere'])
+def test_group_norm(detectron2: ModuleType, where: str) -> None:
+    norms = GROUP_NORMS if where == 'everywhere' else {where: 'GN'}
+    none = {'backbone_norm': 'BN', 'fpn_norm': '', 'box_norm': '', 'mask_norm': ''}
+    architecture = dataclasses.replace(GN, **{**none, **norms})
+    assert_parity(architecture, rendered(3, (300, 400)))
+
+
+def test_group_norm_on_a_whole_network(detectron2: ModuleType) -> None:
+    architecture = dataclasses.replace(
+        R50, box_conv_dims=(256,), box_fc_dims=(1024,), **GROUP_NORMS
+    )
+    assert_parity(architecture, rendered(7, (320, 427)))
+
+
 def test_full_network_on_a_photograph(detectron2: ModuleType, shared: Path) -> None:
     assert_parity(R50, photograph(shared, 5))
 
