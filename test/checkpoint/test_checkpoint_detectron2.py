@@ -649,3 +649,164 @@ def test_class_names(tmp_path: Path) -> None:
     names.write_bytes(b'\xff\xfe\x00')
     with pytest.raises(SegnodeError, match=r'names\.txt: expected class names as UTF-8'):
         load_model(Config(model=config, class_names=(str(names),)))
+
+
+def test_test_time_augmentation_is_ignored_as_by_the_default_predictor(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    path = write(tmp_path, {'TEST.AUG.ENABLED': True, 'TEST.AUG.MIN_SIZES': [400, 500]})
+    notes: list[str] = []
+    try:
+        model = load_model(Config(model=str(path)), notes.append)
+    except SegnodeError as error:
+        pytest.fail(f'refused: {error}')
+    assert isinstance(model, NativeModel)
+    assert model.architecture == ARCHITECTURE
+    (note,) = notes
+    assert note.startswith(f'{path}: TEST.AUG.ENABLED: ignored')
+
+
+@pytest.mark.parametrize(('given', 'kept'), [(300, 300), (65_535, 65_535), (-1, 65_535)])
+def test_as_many_detections_as_a_label_image_can_tell(
+    tmp_path: Path, given: int, kept: int
+) -> None:
+    path = write(tmp_path, {'TEST.DETECTIONS_PER_IMAGE': given})
+    try:
+        found = read_config(path)
+    except SegnodeError as error:
+        pytest.fail(f'refused: {error}')
+    assert found.architecture.max_instances == kept
+
+
+LAZY = """
+from detectron2.config import LazyCall as L
+from ..common.models.mask_rcnn_fpn import model
+import os; os.system('touch {canary}')
+model.backbone.bottom_up.freeze_at = 0
+"""
+MMDETECTION = """
+_base_ = './mask_rcnn_r50_fpn_1x_coco.py'
+model = dict(backbone=dict(depth=101))
+import os; os.system('touch {canary}')
+"""
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'part'),
+    [
+        ('mask_rcnn.py', LAZY, 'found a LazyConfig of Detectron2, and Python is never run'),
+        ('mask_rcnn.py', MMDETECTION, 'found a config of MMDetection, and Python is never run'),
+        ('model.py', 'print(1)', 'found a Python program, and Python is never run'),
+        (
+            'config.yaml',
+            'model:\n  _target_: detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN\n',
+            'found a LazyConfig (_target_)',
+        ),
+        (
+            'config.yaml',
+            'dataloader: {}\noptimizer:\n  _target_: torch.optim.SGD\nmodel: {a: 1}\n',
+            'found a LazyConfig (_target_)',
+        ),
+    ],
+)
+def test_config_that_would_have_to_be_run_is_named(
+    tmp_path: Path, name: str, text: str, part: str
+) -> None:
+    canary = tmp_path / 'canary'
+    (tmp_path / name).write_text(text.replace('{canary}', str(canary)))
+    with pytest.raises(SegnodeError) as caught:
+        load_model(Config(model=str(tmp_path / name)))
+    message = str(caught.value)
+    assert part in message
+    assert 'TorchScript' in message
+    assert len(message) < 500
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ('key', 'part'),
+    [
+        ('MODEL.POINT_HEAD.NUM_CLASSES', 'one of PointRend'),
+        ('MODEL.ROI_MASK_HEAD.POINT_HEAD_ON', 'one of PointRend'),
+        ('MODEL.TENSOR_MASK.NUM_CLASSES', 'one of TensorMask'),
+        ('MODEL.PANOPTIC_DEEPLAB.STUFF_AREA', 'one of Panoptic-DeepLab'),
+        ('MODEL.RESNETS.STEM_TYPE', 'one of DeepLab'),
+        ('MODEL.ROI_DENSEPOSE_HEAD.NAME', 'one of DensePose'),
+        ('MODEL.TRIDENT.NUM_BRANCH', 'one of TridentNet'),
+        ('MODEL.VIT.DEPTH', 'one of ViTDet'),
+        ('MODEL.MVIT.DEPTH', 'one of MViT'),
+        ('MODEL.SWIN.EMBED_DIM', 'one of a Swin Transformer'),
+        ('MODEL.SWINT.EMBED_DIM', 'one of a Swin Transformer'),
+        ('MODEL.CENTERNET.NUM_CLASSES', 'one of CenterNet'),
+        ('MODEL.FCOS.NUM_CLASSES', 'one of FCOS (AdelaiDet)'),
+        ('MODEL.BLENDMASK.ATTN_SIZE', 'one of BlendMask (AdelaiDet)'),
+        ('MODEL.CONDINST.MAX_PROPOSALS', 'one of CondInst (AdelaiDet)'),
+        ('MODEL.MASK_FORMER.NHEADS', 'one of MaskFormer or Mask2Former'),
+        ('INPUT.POINT_SUP', 'set MODEL.ROI_MASK_HEAD.NAME to MaskRCNNConvUpsampleHead'),
+    ],
+)
+def test_key_of_another_project_is_named(tmp_path: Path, key: str, part: str) -> None:
+    message = refusal(write(tmp_path, {key: 1}))
+    assert part in message
+    assert 'did you mean' not in message
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'part'),
+    [
+        ('MODEL.PROPOSAL_GENERATOR.NAME', 'RRPN', ': rotated boxes'),
+        ('MODEL.ROI_HEADS.NAME', 'CascadeROIHeads', ': a Cascade R-CNN'),
+        ('MODEL.ROI_MASK_HEAD.NAME', 'PointRendMaskHead', ': PointRend'),
+        ('MODEL.META_ARCHITECTURE', 'CondInst', ': CondInst (AdelaiDet)'),
+        ('MODEL.BACKBONE.NAME', 'build_trident_resnet_backbone', ': TridentNet'),
+        ('MODEL.ROI_MASK_HEAD.NAME', 'MaskRCNNConvUpsamplePointSupHead', ': PointSup, which runs'),
+    ],
+)
+def test_value_of_another_project_is_named(
+    tmp_path: Path, key: str, value: str, part: str
+) -> None:
+    assert part in refusal(write(tmp_path, {key: value}))
+
+
+@pytest.mark.parametrize(
+    ('key', 'meant'),
+    [
+        ('MODEL.RESNET.DEPTH', 'MODEL.RESNETS'),
+        ('MODEL.RESNETS.DEPHT', 'MODEL.RESNETS.DEPTH'),
+        ('MODEL.ROI_HEADS.SCORE_TRESH_TEST', 'MODEL.ROI_HEADS.SCORE_THRESH_TEST'),
+        ('model.WEIGHTS', 'MODEL'),
+        ('TEST.DETECTION_PER_IMAGE', 'TEST.DETECTIONS_PER_IMAGE'),
+        ('MODEL.ROI_BOX_HEAD.DROPOUT', ''),
+        ('MODEL.ATTENTION', ''),
+        ('MODEL.MASK_LOSS', ''),
+        ('MODEL.RPN.NUM_LAYERS', ''),
+        ('MYPROJECT', ''),
+    ],
+)
+def test_only_a_misspelt_key_gets_a_guess(tmp_path: Path, key: str, meant: str) -> None:
+    message = refusal(write(tmp_path, {key: 1}))
+    expected = f'did you mean {meant}?' if meant else 'found an unknown one'
+    assert message.endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'part'),
+    [
+        ({'MODEL.RESNETS.NORM': 'GN'}, "expected a norm for 8 channels ('GN' takes multiples"),
+        ({'MODEL.FPN.NORM': 'GN'}, 'MODEL.FPN.NORM: expected a norm for 8 channels'),
+        ({'MODEL.ROI_MASK_HEAD.NORM': 'GN'}, 'MODEL.ROI_MASK_HEAD.NORM: expected a norm for 8'),
+        ({'MODEL.ROI_BOX_HEAD.NORM': 'LN'}, "MODEL.ROI_BOX_HEAD.NORM: expected one of ''"),
+        ({'MODEL.RESNETS.NORM': ''}, "MODEL.RESNETS.NORM: expected one of 'FrozenBN'"),
+    ],
+)
+def test_norm_that_cannot_be_is_refused(
+    tmp_path: Path, changes: dict[str, Any], part: str
+) -> None:
+    assert part in refusal(write(tmp_path, changes))
+
+
+@pytest.mark.parametrize('eps', [-1.0, 0.0, 1e-3])
+def test_epsilon_of_the_norms(tmp_path: Path, eps: float) -> None:
+    config = write_checkpoint(tmp_path)
+    model = load_model(Config(model=str(config), norm_eps=eps))
+    assert isinstance(model, NativeModel)
+    assert model.architecture.norm_eps == (1e-5 if eps < 0 else eps)

@@ -135,6 +135,44 @@ def test_loaded_by_preset_name(
     assert published.licence == preset.licence
 
 
+def test_epsilon_of_a_fine_tuned_model_is_a_guess_and_said(
+    theirs: nn.Module, tmp_path: Path
+) -> None:
+    """Frozen batch norms, as a fine-tuned model has them, count no batches."""
+    frozen = {k: v for k, v in theirs.state_dict().items() if not k.endswith('batches_tracked')}
+    torch.save(frozen, tmp_path / 'frozen.pth')
+    torch.save(theirs.state_dict(), tmp_path / 'trained.pth')
+    notes: list[str] = []
+
+    def eps(name: str, **settings: float) -> float:
+        config = Config(model=NAME, weights=str(tmp_path / name), **settings)  # type: ignore[arg-type]
+        model = load_model(config, notes.append)
+        assert isinstance(model, NativeModel)
+        return model.architecture.norm_eps
+
+    assert eps('trained.pth') == 1e-5
+    assert notes == []
+    assert eps('frozen.pth') == 1e-5
+    assert ['set norm_eps to 0 (--norm-eps 0)' in note for note in notes] == [True]
+    assert eps('frozen.pth', norm_eps=0.0) == 0.0
+    assert len(notes) == 1
+
+
+@torch.no_grad()
+def test_epsilon_of_zero_answers_as_torchvisions(theirs: nn.Module) -> None:
+    """A fine-tuned model keeps the epsilon that torchvision overwrites in its published one."""
+    state = theirs.state_dict()
+    state['backbone.body.bn1.running_var'] = torch.full((64,), 1e-5)
+    architecture, ours = fit_weights(state, PATH, published=False, norm_eps=0.0)
+    bn = nn.BatchNorm2d(64, eps=0.0).eval()
+    names = ('weight', 'bias', 'running_mean', 'running_var')
+    bn.load_state_dict({name: state[f'backbone.body.bn1.{name}'] for name in names}, strict=False)
+    images = torch.randn(1, 3, 64, 64)
+    expected = theirs.backbone.body.maxpool(bn(theirs.backbone.body.conv1(images)).relu())
+    found = build_mask_rcnn(architecture, ours).backbone.bottom_up.stem(images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-2)
+
+
 def test_coco_classes_are_torchvisions(tmp_path: Path) -> None:
     from segnode.checkpoint import load
 

@@ -159,19 +159,11 @@ GN = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize('where', [*GROUP_NORMS, 'everywhere'])
-def test_group_norm(detectron2: ModuleType, where: str) -> None:
-    norms = GROUP_NORMS if where == 'everywhere' else {where: 'GN'}
-    none = {'backbone_norm': 'BN', 'fpn_norm': '', 'box_norm': '', 'mask_norm': ''}
-    architecture = dataclasses.replace(GN, **{**none, **norms})
+@pytest.mark.parametrize('backbone_norm', ['GN', 'BN'])
+def test_group_norms(detectron2: ModuleType, backbone_norm: str) -> None:
+    """Detectron2's own config with GN has it everywhere; some have it in the heads alone."""
+    architecture = dataclasses.replace(GN, backbone_norm=backbone_norm)
     assert_parity(architecture, rendered(3, (300, 400)))
-
-
-def test_group_norm_on_a_whole_network(detectron2: ModuleType) -> None:
-    architecture = dataclasses.replace(
-        R50, box_conv_dims=(256,), box_fc_dims=(1024,), **GROUP_NORMS
-    )
-    assert_parity(architecture, rendered(7, (320, 427)))
 
 
 def test_full_network_on_a_photograph(detectron2: ModuleType, shared: Path) -> None:
