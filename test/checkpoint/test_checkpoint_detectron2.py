@@ -130,19 +130,6 @@ def merged(keys: dict[str, Any]) -> dict[str, Any]:
             dataclasses.replace(BASE, num_classes=1203, score_threshold=1e-4, max_instances=300),
         ),
         (
-            'Misc/mask_rcnn_R_50_FPN_3x_gn',
-            dataclasses.replace(
-                BASE,
-                stride_in_1x1=False,
-                box_conv_dims=(256,) * 4,
-                box_fc_dims=(1024,),
-                backbone_norm='GN',
-                fpn_norm='GN',
-                box_norm='GN',
-                mask_norm='GN',
-            ),
-        ),
-        (
             'Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic',
             dataclasses.replace(BASE, box_cls_agnostic=True, mask_cls_agnostic=True),
         ),
@@ -164,6 +151,37 @@ def test_zoo_config(detectron2: ModuleType, name: str, expected: Architecture) -
         theirs = build_model(cfg).state_dict()
     shapes = {k: v.shape for k, v in theirs.items() if not k.endswith('num_batches_tracked')}
     assert expected_state_dict(expected) == shapes
+
+
+@pytest.mark.parametrize('name', ['3x_gn', '3x_syncbn'])
+def test_zoo_config_with_norms(detectron2: ModuleType, name: str) -> None:
+    from detectron2.config import get_cfg
+
+    from segnode.benchmark.detectron2 import detectron2_config
+
+    path = zoo_folder(detectron2) / 'Misc' / f'mask_rcnn_R_50_FPN_{name}.yaml'
+    try:
+        found = read_config(path)
+    except SegnodeError as error:
+        pytest.fail(f'refused: {error}')
+    cfg = get_cfg()
+    cfg.merge_from_file(str(path))
+    groups = name == '3x_gn'
+    assert len(found.normed) == (0 if groups else 3)
+    assert found.architecture.backbone_norm == ('GN' if groups else 'BN')
+    if groups:
+        assert values_of(cfg) == merged(config_keys(found.architecture))
+        cfg = detectron2_config(found.architecture, torch.device('meta'))
+        shapes = shapes_of_detectron2(cfg)
+        assert expected_state_dict(found.architecture) == shapes
+
+
+def shapes_of_detectron2(cfg: Any) -> dict[str, torch.Size]:
+    from detectron2.modeling import build_model
+
+    with torch.device('meta'):
+        state = build_model(cfg).state_dict()
+    return {k: v.shape for k, v in state.items() if not k.endswith('num_batches_tracked')}
 
 
 @pytest.mark.parametrize(

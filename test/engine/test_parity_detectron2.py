@@ -143,29 +143,6 @@ def test_full_networks_on_rendered_pictures(
     assert_parity(architecture, rendered(7, image_hw))
 
 
-GROUP_NORMS: dict[str, Any] = {
-    'backbone_norm': 'GN',
-    'fpn_norm': 'GN',
-    'box_norm': 'GN',
-    'mask_norm': 'GN',
-}
-GN = dataclasses.replace(
-    NARROW,
-    width_per_group=32,
-    box_conv_dims=(64, 64),
-    box_fc_dims=(256,),
-    stride_in_1x1=False,
-    **GROUP_NORMS,
-)
-
-
-@pytest.mark.parametrize('backbone_norm', ['GN', 'BN'])
-def test_group_norms(detectron2: ModuleType, backbone_norm: str) -> None:
-    """Detectron2's own config with GN has it everywhere; some have it in the heads alone."""
-    architecture = dataclasses.replace(GN, backbone_norm=backbone_norm)
-    assert_parity(architecture, rendered(3, (300, 400)))
-
-
 def test_full_network_on_a_photograph(detectron2: ModuleType, shared: Path) -> None:
     assert_parity(R50, photograph(shared, 5))
 
