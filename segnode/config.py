@@ -12,11 +12,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from typing_extensions import Self
 
 from segnode.errors import ConfigError
+
+# Values of a pixel of a 16-bit label image, without the background's.
+MOST_INSTANCES: Final = 65_535
 
 
 def setting(
@@ -206,7 +209,7 @@ class Filter(Settings):
         0,
         'Most instances in a frame, by score; 0 takes the model config',
         minimum=0,
-        maximum=1000,
+        maximum=MOST_INSTANCES,
         runtime=True,
     )
     min_mask_area: int = setting(
@@ -269,6 +272,13 @@ class Config(Settings):
         'Number format of the network; coordinates and scores stay in fp32',
         choices=('auto', 'fp16', 'bf16', 'fp32'),
     )
+    norm_eps: float = setting(
+        -1.0,
+        "Epsilon of the network's norms, which no checkpoint tells; -1 takes 0 for torchvision's "
+        'published weights, else 1e-5',
+        minimum=-1.0,
+        maximum=1.0,
+    )
     memory_limit_mb: int = setting(
         0,
         'Most device memory that this process may take, on a GPU; 0 is off',
@@ -298,6 +308,8 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
+        if -1 < self.norm_eps < 0:
+            raise ConfigError(f'norm_eps: expected -1 or 0 to 1, found {self.norm_eps!r}')
         if -1 < self.mask_threshold <= 0:
             raise ConfigError(
                 f'mask_threshold: expected -1 or more than 0, found {self.mask_threshold!r}'

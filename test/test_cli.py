@@ -121,10 +121,10 @@ def test_wrong_use_is_one_line_and_code_2(
 
 
 def test_wrong_use_from_a_shell() -> None:
-    answer = run('predict', 'a.jpg', '--max-instances', '1001')
+    answer = run('predict', 'a.jpg', '--max-instances', '65536')
     assert answer.returncode == 2
     assert 'filter.max_instances' in one_line(answer.stderr)
-    assert '1001' in answer.stderr
+    assert '65536' in answer.stderr
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,8 @@ def _require_torchvision(a: Architecture) -> None:
     wanted = {
         'a ResNet-18, -34, -50, -101 or -152': a.depth in {**_BASIC_DEPTHS, **_BOTTLENECK_DEPTHS},
         'ResNet widths of 64': a.stem_out_channels == 64 and a.res2_out_channels == 64 * expansion,
+        'batch norms, in the ResNet alone': (a.backbone_norm, a.fpn_norm, a.box_norm, a.mask_norm)
+        == ('BN', '', '', ''),
         'maps that are summed': a.fpn_fuse == 'sum',
         'an RPN with one convolution': a.rpn_conv_dims in ((-1,), (a.fpn_channels,)),
         'RPN weights of 1': a.rpn_bbox_weights == (1.0, 1.0, 1.0, 1.0),

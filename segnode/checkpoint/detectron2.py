@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -11,12 +12,16 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from segnode.checkpoint.detectron2_config import BATCH_NORM_EPS
 from segnode.checkpoint.state_dict import fit_state_dict
 from segnode.model.architecture import Architecture
 from segnode.model.mask_rcnn import expected_state_dict
 
 _NORM_TENSORS: Final = ('weight', 'bias', 'running_mean', 'running_var')
+
+
+def with_norm_eps(architecture: Architecture, norm_eps: float) -> Architecture:
+    """Return an architecture with the epsilon that a user set; -1 leaves its own."""
+    return architecture if norm_eps < 0 else dataclasses.replace(architecture, norm_eps=norm_eps)
 
 
 def fit_weights(
@@ -50,7 +55,7 @@ def fit_weights(
         gamma, beta, mean, variance = (
             state.pop(f'{layer}.norm.{name}').double() for name in _NORM_TENSORS
         )
-        scale = gamma * torch.rsqrt(variance + BATCH_NORM_EPS)
+        scale = gamma * torch.rsqrt(variance + architecture.norm_eps)
         weight = state[f'{layer}.weight'].double() * scale[:, None, None, None]
         state[f'{layer}.weight'] = weight.float()
         state[f'{layer}.bias'] = (beta - mean * scale).float()

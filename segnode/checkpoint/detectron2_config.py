@@ -13,16 +13,19 @@ import ast
 import copy
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from segnode.checkpoint.message import one_line
+from segnode.checkpoint.other_configs import check_library, describe_key, describe_value
 from segnode.checkpoint.yaml_file import read_yaml
+from segnode.config import MOST_INSTANCES
 from segnode.errors import CheckpointError, ConfigError
 from segnode.model.architecture import DETECTRON2, Architecture, Pooler
 from segnode.model.backbone import BLOCKS_PER_STAGE
+from segnode.model.conv import GROUPS
 
 # Every key that changes the answer, with Detectron2's default.
 DEFAULTS: Final[dict[str, Any]] = {
@@ -114,7 +117,6 @@ _REQUIRED: Final[dict[str, Any]] = {
     'MODEL.ROI_BOX_HEAD.NAME': 'FastRCNNConvFCHead',
     'MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE': False,
     'MODEL.ROI_MASK_HEAD.NAME': 'MaskRCNNConvUpsampleHead',
-    'TEST.AUG.ENABLED': False,
 }
 
 # Keys, and sections where they end in a dot, that a Mask R-CNN's answer does not depend on.
@@ -176,8 +178,8 @@ IGNORED: Final = (
     'VIS_PERIOD',
 )
 
-# Of the batch norms in every Detectron2 model; no key tells it.
-BATCH_NORM_EPS: Final = 1e-5
+# Of the norms in every Detectron2 model; no key tells it.
+NORM_EPS: Final = 1e-5
 
 _LEVELS: Final = 5
 _LONGEST_CHAIN: Final = 32
@@ -208,8 +210,13 @@ class Detectron2Config:
     normed: tuple[str, ...]
 
 
-def read_config(path: Path) -> Detectron2Config:
+def read_config(path: Path, report: Callable[[str], None] = lambda _: None) -> Detectron2Config:
     """Read a Detectron2 config, its ``_BASE_`` chain first.
+
+    Args:
+        path: the config.
+        report: is told of a key that asks for what is not done, as Detectron2's own predictor
+            does not do it.
 
     Raises:
         CheckpointError: a file is missing, no YAML, asks for code to be run, or is its own base.
@@ -219,13 +226,16 @@ def read_config(path: Path) -> Detectron2Config:
     keys.choice('VERSION', DEFAULTS['VERSION'])
     for key, required in _REQUIRED.items():
         keys.require(key, required)
+    if keys.flag('TEST.AUG.ENABLED'):
+        report(
+            f'{keys.source("TEST.AUG.ENABLED")}: TEST.AUG.ENABLED: ignored, as by '
+            "Detectron2's DefaultPredictor; every image is looked at once"
+        )
     return Detectron2Config(
         architecture=_architecture(keys),
         weights=keys.text('MODEL.WEIGHTS'),
         weights_folder=keys.source('MODEL.WEIGHTS').parent,
-        normed=tuple(
-            prefix for key, prefix in _NORMED.items() if keys.choice(key, '', *_BATCH_NORMS)
-        ),
+        normed=tuple(prefix for key, prefix in _NORMED.items() if keys.value(key) in _BATCH_NORMS),
     )
 
 
@@ -259,6 +269,7 @@ def _merge(path: Path, chain: tuple[Path, ...]) -> dict[str, tuple[Any, Path]]:
             f'{path}: expected another config as _BASE_, found one that is its own base'
         )
     content = read_yaml(path, 'a Detectron2 config')
+    check_library(content, path)
     base = content.pop('_BASE_', [])
     bases = [base] if isinstance(base, str) else base
     if not isinstance(bases, list) or not all(isinstance(name, str) for name in bases):
@@ -287,18 +298,38 @@ def _flatten(
                 raise ConfigError(f'{path}: {key}: expected keys under it, found {value!r:.60}')
             _flatten(value, f'{key}.', path, merged)
         else:
+            found = describe_key(key) or _like(key)
             raise ConfigError(
-                f'{path}: {one_line(key)}: expected a key of Detectron2, found {_like(key)}'
+                f'{path}: {one_line(key)}: expected a key of Detectron2, found {found}'
             )
 
 
 _KNOWN: Final = (*DEFAULTS, *IGNORED)
+_PREFIXES: Final = tuple(
+    dict.fromkeys(
+        '.'.join(parts[:length])
+        for parts in (known.rstrip('.').split('.') for known in _KNOWN)
+        for length in range(1, len(parts) + 1)
+    )
+)
+# Of letters that two names share before one can be the other misspelt.
+_ALIKE: Final = 0.8
 
 
 def _like(key: str) -> str:
-    names = [known.rstrip('.') for known in _KNOWN]
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
-    return f'one that is not known here; did you mean {near[0]}?' if near else 'an unknown one'
+    near = max(_PREFIXES, key=lambda known: _likeness(key, known))
+    if _likeness(key, near) < _ALIKE:
+        return 'an unknown one'
+    return f'one that is not known here; did you mean {near}?'
+
+
+def _likeness(key: str, known: str) -> float:
+    """Return how alike the least alike parts of two dotted names are, 0 to 1."""
+    parts, theirs = key.upper().split('.'), known.split('.')
+    if len(parts) != len(theirs):
+        return 0.0
+    pairs = zip(parts, theirs, strict=True)
+    return min(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
 
 def _literal(value: Any) -> Any:
@@ -337,7 +368,9 @@ class _Keys:
     def require(self, key: str, required: Any) -> None:
         value = self.value(key)
         if value != required or type(value) is not type(required):
-            raise self.error(key, f'{required!r} (Mask R-CNN with ResNet and FPN)')
+            error = self.error(key, f'{required!r} (Mask R-CNN with ResNet and FPN)')
+            meaning = describe_value(value)
+            raise ConfigError(f'{error}: {meaning}') if meaning else error
 
     def text(self, key: str) -> str:
         value = self.value(key)
@@ -407,9 +440,41 @@ def _pooler(keys: _Keys, head: str) -> Pooler:
     )
 
 
+def _group_norm(keys: _Keys, section: str, *channels: int) -> Literal['', 'GN']:
+    """Return the norm of a section's convolutions; batch norms are folded into them."""
+    key = f'{section}.NORM'
+    if keys.choice(key, '', *_BATCH_NORMS, 'GN') != 'GN':
+        return ''
+    if odd := [count for count in channels if count % GROUPS]:
+        raise keys.error(key, f"a norm for {odd[0]} channels ('GN' takes multiples of {GROUPS})")
+    return 'GN'
+
+
+def _backbone_norm(keys: _Keys) -> Literal['BN', 'GN']:
+    """Return the norm of the ResNet, without which it would have no biases either."""
+    keys.choice('MODEL.RESNETS.NORM', *_BATCH_NORMS, 'GN')
+    section = 'MODEL.RESNETS'
+    widths = [
+        keys.value(f'{section}.STEM_OUT_CHANNELS'),
+        keys.value(f'{section}.RES2_OUT_CHANNELS'),
+    ]
+    if keys.value(f'{section}.DEPTH') >= 50:
+        groups = keys.value(f'{section}.NUM_GROUPS')
+        widths.append(groups * keys.value(f'{section}.WIDTH_PER_GROUP'))
+    return _group_norm(keys, section, *widths) or 'BN'
+
+
+def _most_instances(keys: _Keys) -> int:
+    """Return how many detections are kept; a negative number keeps all that can be labelled."""
+    key = 'TEST.DETECTIONS_PER_IMAGE'
+    value = keys.value(key)
+    if type(value) is not int or value == 0 or value > MOST_INSTANCES:
+        raise keys.error(key, f'an integer from 1 to {MOST_INSTANCES}, or -1 for all')
+    return value if value > 0 else MOST_INSTANCES
+
+
 def _architecture(keys: _Keys) -> Architecture:
     """Translate the keys, all of them checked."""
-    keys.choice('MODEL.RESNETS.NORM', *_BATCH_NORMS)
     depth = keys.choice('MODEL.RESNETS.DEPTH', *BLOCKS_PER_STAGE)
     if depth < 50:
         keys.choice('MODEL.RESNETS.RES2_OUT_CHANNELS', 64)  # as Detectron2 demands
@@ -444,8 +509,10 @@ def _architecture(keys: _Keys) -> Architecture:
         stem_out_channels=keys.integer('MODEL.RESNETS.STEM_OUT_CHANNELS', 1, 4096),
         res2_out_channels=keys.integer('MODEL.RESNETS.RES2_OUT_CHANNELS', 1, 4096),
         stride_in_1x1=keys.flag('MODEL.RESNETS.STRIDE_IN_1X1'),
-        norm_eps=BATCH_NORM_EPS,
+        backbone_norm=_backbone_norm(keys),
+        norm_eps=NORM_EPS,
         fpn_channels=fpn_channels,
+        fpn_norm=_group_norm(keys, 'MODEL.FPN', fpn_channels),
         fpn_fuse=keys.choice('MODEL.FPN.FUSE_TYPE', 'sum', 'avg'),
         anchor_sizes=keys.levels('MODEL.ANCHOR_GENERATOR.SIZES'),
         anchor_ratios=keys.levels('MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS'),
@@ -458,16 +525,18 @@ def _architecture(keys: _Keys) -> Architecture:
         rpn_min_size=keys.number('MODEL.PROPOSAL_GENERATOR.MIN_SIZE', 0, 1e6),
         box_pooler=_pooler(keys, box),
         box_conv_dims=(keys.integer(f'{box}.CONV_DIM', 1, 65536),) * box_convs,
+        box_norm=_group_norm(keys, box, *[keys.value(f'{box}.CONV_DIM')] * box_convs),
         box_fc_dims=(keys.integer(f'{box}.FC_DIM', 1, 65536),) * box_fcs,
         box_cls_agnostic=keys.flag(f'{box}.CLS_AGNOSTIC_BBOX_REG'),
         box_bbox_weights=(box_weights[0], box_weights[1], box_weights[2], box_weights[3]),
         mask_pooler=_pooler(keys, mask),
         mask_conv_dims=(mask_dim,) * mask_convs,
+        mask_norm=_group_norm(keys, mask, *[mask_dim] * mask_convs),
         mask_cls_agnostic=keys.flag(f'{mask}.CLS_AGNOSTIC_MASK'),
         num_classes=keys.integer('MODEL.ROI_HEADS.NUM_CLASSES', 1, 65_535),
         score_threshold=keys.number('MODEL.ROI_HEADS.SCORE_THRESH_TEST', 0, 1),
         nms_threshold=keys.number('MODEL.ROI_HEADS.NMS_THRESH_TEST', 0, 1),
-        max_instances=keys.integer('TEST.DETECTIONS_PER_IMAGE', 1, 1000),
+        max_instances=_most_instances(keys),
         color=keys.choice('INPUT.FORMAT', 'BGR', 'RGB'),
         pixel_mean=(mean[0], mean[1], mean[2]),
         pixel_std=(std[0], std[1], std[2]),
@@ -487,11 +556,13 @@ def _values_of(architecture: Architecture) -> dict[str, Any]:
         'MODEL.PIXEL_STD': list(a.pixel_std),
         'MODEL.RESNETS.DEPTH': a.depth,
         'MODEL.RESNETS.NUM_GROUPS': a.num_groups,
+        'MODEL.RESNETS.NORM': 'GN' if a.backbone_norm == 'GN' else 'FrozenBN',
         'MODEL.RESNETS.WIDTH_PER_GROUP': a.width_per_group,
         'MODEL.RESNETS.STRIDE_IN_1X1': a.stride_in_1x1,
         'MODEL.RESNETS.RES2_OUT_CHANNELS': a.res2_out_channels,
         'MODEL.RESNETS.STEM_OUT_CHANNELS': a.stem_out_channels,
         'MODEL.FPN.OUT_CHANNELS': a.fpn_channels,
+        'MODEL.FPN.NORM': a.fpn_norm,
         'MODEL.FPN.FUSE_TYPE': a.fpn_fuse,
         'MODEL.PROPOSAL_GENERATOR.MIN_SIZE': min_size,
         'MODEL.ANCHOR_GENERATOR.SIZES': _level_lists(a.anchor_sizes),
@@ -508,10 +579,12 @@ def _values_of(architecture: Architecture) -> dict[str, Any]:
         f'{box}.BBOX_REG_WEIGHTS': list(a.box_bbox_weights),
         f'{box}.NUM_FC': len(a.box_fc_dims),
         f'{box}.NUM_CONV': len(a.box_conv_dims),
+        f'{box}.NORM': a.box_norm,
         f'{box}.CLS_AGNOSTIC_BBOX_REG': a.box_cls_agnostic,
         f'{mask}.NUM_CONV': len(a.mask_conv_dims),
         # Without convolutions it is the deconvolution's, which keeps the FPN's.
         f'{mask}.CONV_DIM': a.mask_conv_dims[0] if a.mask_conv_dims else a.fpn_channels,
+        f'{mask}.NORM': a.mask_norm,
         f'{mask}.CLS_AGNOSTIC_MASK': a.mask_cls_agnostic,
         'INPUT.FORMAT': a.color,
         'INPUT.MIN_SIZE_TEST': a.short_side,

@@ -14,6 +14,7 @@ from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS, COCO_CLASS_NAMES
 from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
 from segnode.checkpoint.download import fetch
 from segnode.checkpoint.model import ModelDescription, NativeModel, TorchScriptModel
+from segnode.checkpoint.other_configs import check_language
 from segnode.checkpoint.presets import (
     PRESETS,
     Preset,
@@ -83,6 +84,7 @@ def load_model(
             f'{path}: expected a model config (YAML), found weights; '
             'name their config as the model and this file with --weights'
         )
+    check_language(path)
     if 'backend' in read_yaml(path, 'a model config'):
         _check_backend(config, 'torchscript')
         return _describe_exported(config, path, report)
@@ -101,11 +103,13 @@ def _check_backend(config: Config, backend: str) -> None:
 def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) -> NativeModel:
     path = _weights_path(config.weights or preset.url, config, report)
     published = digest(path, preset.checksum.algorithm).startswith(preset.checksum.prefix)
-    stored = read_weights(path)
+    stored = read_weights(path, report)
     if preset.architecture.semantics == TORCHVISION:
-        architecture, state = torchvision.fit_weights(stored.tensors, path, published=published)
+        architecture, state = torchvision.fit_weights(
+            stored.tensors, path, published=published, norm_eps=config.norm_eps, report=report
+        )
     else:
-        architecture = preset.architecture
+        architecture = detectron2.with_norm_eps(preset.architecture, config.norm_eps)
         state = detectron2.fit_weights(stored.tensors, architecture, (), path)
     names = class_names(
         config.class_names,
@@ -127,25 +131,24 @@ def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) 
 
 
 def _load_detectron2(config: Config, path: Path, report: Callable[[str], None]) -> NativeModel:
-    model = read_config(path)
+    model = read_config(path, report)
+    architecture = detectron2.with_norm_eps(model.architecture, config.norm_eps)
     weights = (
         _weights_path(config.weights, config, report)
         if config.weights
         else _config_weights(path, model)
     )
-    stored = read_weights(weights)
+    stored = read_weights(weights, report)
     names = class_names(
         config.class_names,
         stored.metadata,
-        model.architecture.num_classes,
+        architecture.num_classes,
         report,
         is_coco=lambda: is_published_coco(weights),
     )
     return NativeModel(
-        architecture=model.architecture,
-        state_dict=detectron2.fit_weights(
-            stored.tensors, model.architecture, model.normed, weights
-        ),
+        architecture=architecture,
+        state_dict=detectron2.fit_weights(stored.tensors, architecture, model.normed, weights),
         class_names=names,
         category_ids=category_ids(names),
         name=path.stem,

@@ -4,34 +4,74 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from segnode.checkpoint.message import one_line
+from segnode.checkpoint.other_configs import REMEDY
 from segnode.errors import CheckpointError
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-# Which names give an architecture away; the first rule whose prefix is found decides.
-_SIGNS = (
-    ('blobs', 'a Detectron1 checkpoint'),
-    ('backbone.fpn.inner_blocks.0.1.', "torchvision's maskrcnn_resnet50_fpn_v2"),
-    ('backbone.body.', 'a torchvision checkpoint (--model maskrcnn_resnet50_fpn takes one)'),
-    ('head.cls_', 'a RetinaNet'),
-    ('head.classification_head.', 'a RetinaNet'),
-    ('sem_seg_head.', 'a panoptic or semantic segmentation model'),
-    ('roi_heads.keypoint_head.', 'a Keypoint R-CNN'),
-    ('roi_heads.box_head.0.', 'a Cascade R-CNN'),
-    ('roi_heads.box_predictor.0.', 'a Cascade R-CNN'),
-    ('roi_heads.res5.', 'a C4 model (no FPN)'),
-    ('roi_heads.mask_point_head.', 'a PointRend model'),
-    ('roi_heads.mask_coarse_head.', 'a PointRend model'),
-    ('backbone.bottom_up.', 'a Detectron2 checkpoint (--model takes its config)'),
+# Which names give an architecture away, by the first rule that one matches.
+_SIGNS: Final = tuple(
+    (re.compile(pattern), architecture)
+    for pattern, architecture in (
+        (r'blobs', 'a Detectron1 checkpoint'),
+        (
+            r'backbone\.fpn\.inner_blocks\.0\.1\.|roi_heads\.mask_head\.0\.1\.',
+            "torchvision's maskrcnn_resnet50_fpn_v2",
+        ),
+        (
+            r'roi_heads\.(mask_point_head|mask_coarse_head|mask_head\.(point|coarse)_head)\.',
+            'a PointRend model',
+        ),
+        (r'roi_heads\.keypoint_(head|predictor)\.', 'a Keypoint R-CNN'),
+        (r'roi_heads\.(densepose_|decoder\.)', 'a DensePose model'),
+        (r'roi_heads\.box_(head|predictor)\.0\.(fc|conv|cls|bbox)\w*\.', 'a Cascade R-CNN'),
+        (r'roi_heads\.res5\.', 'a C4 model (no FPN)'),
+        (r'roi_head\.bbox_head\.0\.', 'a Cascade R-CNN of MMDetection'),
+        (r'neck\.lateral_convs\.|rpn_head\.rpn_|roi_head\.', 'an MMDetection checkpoint'),
+        (r'bbox_head\.', 'a one-stage detector of MMDetection'),
+        (r'head\.(mask_pred|mask_subnet)', 'a TensorMask model'),
+        (r'head\.classification_head\.module_list\.', "torchvision's SSD"),
+        (r'head\.regression_head\.bbox_ctrness\.', "torchvision's FCOS"),
+        (r'head\.(cls_|classification_head\.)', 'a RetinaNet'),
+        (r'proposal_generator\.fcos_head\.|controller\.|basis_module\.', 'an AdelaiDet model'),
+        (r'proposal_generator\.centernet_head\.', 'a CenterNet2 model'),
+        (r'ins_embed_head\.', 'a Panoptic-DeepLab model'),
+        (r'sem_seg_head\.(pixel_decoder|predictor)\.', 'a MaskFormer or Mask2Former'),
+        (r'sem_seg_head\.', 'a panoptic or semantic segmentation model'),
+        (r'(detr\.)?(transformer\.|class_embed\.|query_embed\.|bbox_attention\.)', 'a DETR'),
+        (
+            r'(backbone\.)?(bottom_up\.)?(net\.)?patch_embed\.',
+            'a model with a transformer backbone',
+        ),
+        (r'\d+\.(conv|bn|cv\d|m|dfl|proto)\.', 'a YOLO'),
+        (r'image_encoder\.|mask_decoder\.', 'a Segment Anything model'),
+        (r'.*\.conv2(_|\.conv_)offset\.', 'a model with deformable convolutions'),
+        (
+            r'backbone\.body\.',
+            'a torchvision checkpoint (--model maskrcnn_resnet50_fpn takes one)',
+        ),
+        (r'backbone\.bottom_up\.', 'a Detectron2 checkpoint (--model takes its config)'),
+    )
 )
-_HEADS = ('proposal_generator.', 'rpn.', 'roi_heads.', 'head.', 'sem_seg_head.')
-_BACKBONES = ('stem.', 'res2.', 'conv1.', 'layer1.', 'backbone.', 'bottom_up.')
+_HEADS: Final = (
+    *('proposal_generator.', 'rpn.', 'roi_heads.', 'head.', 'sem_seg_head.'),
+    *('neck.', 'rpn_head.', 'roi_head.', 'bbox_head.', 'mask_head.', 'ins_embed_head.'),
+    *('transformer.', 'class_embed.', 'query_embed.', 'detr.'),
+)
+_BACKBONES: Final = ('stem.', 'res2.', 'conv1.', 'layer1.', 'backbone.', 'bottom_up.')
+_EXPECTED: Final = 'a Mask R-CNN with FPN as the model says'
+_BACKBONE: Final = (
+    'a backbone alone, without RPN and RoI heads: weights to train from; '
+    'name those of the trained model'
+)
 
 
 def is_surplus(name: str) -> bool:
@@ -67,19 +107,23 @@ def _mismatch(
     names: Sequence[str], missing: Sequence[str], surplus: Sequence[str], expected: Iterable[str]
 ) -> str:
     """Say in what the names differ from the expected ones."""
-    found = ''
-    for prefix, architecture in _SIGNS:
-        if not any(name.startswith(prefix) for name in expected) and any(
-            name.startswith(prefix) for name in names
-        ):
-            found = found or architecture
+    expected = list(expected)
+    found = next(
+        (
+            architecture
+            for sign, architecture in _SIGNS
+            if any(map(sign.match, names)) and not any(map(sign.match, expected))
+        ),
+        '',
+    )
     if not any(name.startswith(_HEADS) for name in names):
         if any(name.startswith(_BACKBONES) for name in names):
-            found = 'a backbone alone, without RPN and RoI heads: weights to train from'
-    elif not any('.mask_' in name for name in names):
-        found = found or 'a detector without masks, such as Faster R-CNN'
+            return f'{_EXPECTED}, found {_BACKBONE}'
+    elif not found and not any('.mask_' in name for name in names):
+        found = 'a detector without masks, such as Faster R-CNN'
     if found:
-        return f'a Mask R-CNN with FPN as the model says, found {found}'
+        remedy = '' if '--model' in found else f'; {REMEDY}'
+        return f'{_EXPECTED}, found {found}{remedy}'
     parts = []
     if missing:
         parts.append(f'{len(missing)} missing, such as {missing[0]}')

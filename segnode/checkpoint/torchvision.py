@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -78,10 +78,17 @@ _BACKGROUND_ROWS: Final = {
     'roi_heads.mask_head.predictor': 1,
 }
 _MOST_CLASSES: Final = 65_535
+# Of the batch norms of all but the published weights.
+UNPUBLISHED_EPS: Final = 1e-5
 
 
 def fit_weights(
-    tensors: Mapping[str, Tensor], path: Path, *, published: bool
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    *,
+    published: bool,
+    norm_eps: float = -1.0,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Architecture, dict[str, Tensor]]:
     """Return the architecture and the state dict of ``MaskRCNN(architecture)``.
 
@@ -91,6 +98,9 @@ def fit_weights(
         path: the file, for the message.
         published: True for torchvision's own COCO weights, whose batch norms have an epsilon of
             0 (``overwrite_eps`` in torchvision), False for all others: 1e-5.
+        norm_eps: another epsilon, -1 for none.
+        report: is told where the epsilon is a guess: batch norms that are frozen, which a model
+            has that was fine-tuned, keep the epsilon of what it was fine-tuned from.
 
     Raises:
         CheckpointError: the tensors are not those of a ``maskrcnn_resnet50_fpn``.
@@ -100,9 +110,17 @@ def fit_weights(
     classes = ARCHITECTURE.num_classes
     if logits is not None:
         classes = min(max(logits.numel() - 1, 1), _MOST_CLASSES)
-    architecture = dataclasses.replace(
-        ARCHITECTURE, num_classes=classes, norm_eps=0.0 if published else 1e-5
-    )
+    if norm_eps < 0:
+        norm_eps = 0.0 if published else UNPUBLISHED_EPS
+        # Batch norms that are trained count, and have this epsilon in torchvision.
+        trained = any(name.endswith('.num_batches_tracked') for name in tensors)
+        if not published and not trained:
+            report(
+                f'{path}: frozen batch norms taken with an epsilon of {norm_eps:g}; a model that '
+                "was fine-tuned from torchvision's COCO weights has 0: set norm_eps to 0 "
+                '(--norm-eps 0)'
+            )
+    architecture = dataclasses.replace(ARCHITECTURE, num_classes=classes, norm_eps=norm_eps)
     expected = expected_state_dict(architecture)
     theirs = {
         _rename(name, _NAMES): (shape[0] + _background(name), *shape[1:])

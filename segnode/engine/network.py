@@ -29,6 +29,8 @@ from segnode.model.steps import Mark, Steps
 
 # Input with which a layer's range is checked: pixels of every brightness and both extremes.
 PROBE_HW = (128, 160)
+# RoIs of a mask head at a time: one of 256 channels takes 2 MB for each.
+MOST_ROIS = 400
 
 
 class Exact(NamedTuple):
@@ -163,8 +165,12 @@ class NativeNetwork:
             values[image_index, slot]
             for values in (found.detections.boxes, found.detections.class_ids)
         )
-        probabilities = self.model.masks(found.features, boxes, image_index, class_ids, steps)
-        return Exact(found, image_index, probabilities)
+        rois = zip(*(x.split(MOST_ROIS) for x in (boxes, image_index, class_ids)), strict=True)
+        probabilities = [
+            self.model.masks(found.features, some, images, classes, steps)
+            for some, images, classes in rois
+        ]
+        return Exact(found, image_index, torch.cat(probabilities))
 
     def _poolable(self, features: list[Tensor]) -> list[Tensor]:
         """Return the pooled maps as RoIAlign takes them, converted once for both heads."""

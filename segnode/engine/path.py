@@ -10,7 +10,7 @@ Shapes: N images, D detections, M side of a mask, H and W of the image.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -27,7 +27,7 @@ from segnode.engine.timing import is_asynchronous
 from segnode.image import Image
 from segnode.kernels.operators import Operators
 
-# Instances that a mask head is run for; padded to 100 it costs more than the backbone.
+# Instances that a mask head is run for at once; padded to 100 it costs more than the backbone.
 CAPACITIES = (8, 16, 32, 64, 100)
 
 
@@ -55,17 +55,28 @@ class StaticPath:
         chosen = self._detect()
         # Fewer than asked for where there are fewer candidates.
         slots = chosen.keep.shape[1]
+        self._most = most = min(slots, CAPACITIES[-1])
+
+        def captured(
+            label: Callable[[int, Chosen], Masks], capacity: int
+        ) -> CapturedSequence[Masks]:
+            return CapturedSequence(partial(label, capacity), (chosen,), program.marks, capture)
+
         self._label = {
-            capacity: CapturedSequence(
-                partial(program.label, capacity), (chosen,), program.marks, capture
-            )
-            for capacity in [c for c in CAPACITIES if c < slots] + [slots]
+            capacity: captured(program.label, capacity)
+            for capacity in [c for c in CAPACITIES if c < most] + [most]
         }
+        self._label_next: CapturedSequence[Masks] | None = None
+        if slots > most:
+            program.restart()
+            self._label_next = captured(program.label_next, most)
 
         if capture is None and is_asynchronous(network.device):
             # What cannot run here must show now, as in a capture's warm-up.
             for sequence in self._label.values():
                 sequence(chosen)
+            if self._label_next is not None:
+                self._label_next(chosen)
 
         def on_host(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, pin_memory=program.frames.is_cuda)
@@ -73,30 +84,31 @@ class StaticPath:
         self._host_frames = on_host(tuple(program.frames.shape), torch.uint8)
         self._host_packet = on_host(tuple(chosen.packet.shape), torch.float32)
         self._host_labels = on_host((key.images, *key.image_hw), torch.uint16)
-        self._host_areas = on_host((key.images * slots,), torch.int64)
+        self._host_areas = on_host((-(-slots // most), key.images * most), torch.int64)
 
     def segment(self, images: Sequence[Image], settings: InferenceSettings) -> list[Labelled]:
         """Run N images to their label images; two stops: the packet's and the answer's."""
         chosen, kept = self._find(images, settings)
-        masks = self._mask(chosen, kept)
-        areas = self._host_areas
-        if masks is not None:
-            self._host_labels.copy_(masks.labels, non_blocking=True)
+        parts = [torch.zeros((len(images), 0), dtype=torch.int64)]
+        labels: Tensor | None = None
+        for masks, host in zip(self._mask(chosen, kept), self._host_areas, strict=False):
             # As one stretch: a copy between other layouts blocks.
-            areas = areas[: masks.areas.numel()].view_as(masks.areas)
-            areas.copy_(masks.areas, non_blocking=True)
+            areas = host[: masks.areas.numel()].view_as(masks.areas)
+            parts.append(areas.copy_(masks.areas, non_blocking=True))
+            labels = masks.labels
+        if labels is not None:
+            self._host_labels.copy_(labels, non_blocking=True)
         self.marks.mark('download')
         self._synchronise()
-        areas = areas.view(len(images), -1)
-        return [self._labelled(n, count, areas[n]) for n, count in enumerate(kept)]
+        each = torch.cat(parts, 1)
+        return [self._labelled(n, count, each[n]) for n, count in enumerate(kept)]
 
     def run(self, images: Sequence[Image], settings: InferenceSettings) -> list[Instances]:
         """Run N images to their mask probabilities."""
         chosen, kept = self._find(images, settings)
-        masks = self._mask(chosen, kept)
-        probabilities = torch.zeros((len(images), 0, self._mask_side, self._mask_side))
-        if masks is not None:
-            probabilities = masks.probabilities.cpu()
+        parts = [torch.zeros((len(images), 0, self._mask_side, self._mask_side))]
+        parts += [masks.probabilities.cpu() for masks in self._mask(chosen, kept)]
+        probabilities = torch.cat(parts, 1)
         self.marks.mark('download')
         self._synchronise()
         return [
@@ -129,11 +141,20 @@ class StaticPath:
         self.marks.mark('packet')
         return chosen, [int(count) for count in self._host_packet[:, 0].tolist()]
 
-    def _mask(self, chosen: Chosen, kept: list[int]) -> Masks | None:
-        """Launch ``label`` in the smallest capacity that holds all; None where none was kept."""
-        if not any(kept):
-            return None
-        return self._label[next(c for c in self._label if c >= max(kept))](chosen)
+    def _mask(self, chosen: Chosen, kept: list[int]) -> Iterator[Masks]:
+        """Launch ``label`` in the smallest capacity that holds all, else as often as it takes.
+
+        Each launch may overwrite what the one before gave; the last one's label images hold all.
+        """
+        wanted = max(kept)
+        if wanted > self._most:
+            assert self._label_next is not None
+            self._program.restart()
+            for _ in range(0, wanted, self._most):
+                yield self._label_next(chosen)
+            self.marks.mark('paste')
+        elif wanted:
+            yield self._label[next(c for c in self._label if c >= wanted)](chosen)
 
     def _synchronise(self) -> None:
         device = self._program.frames.device

@@ -4,7 +4,8 @@
 
 A frame runs two sequences. ``detect`` goes from the frames on the device to one small packet;
 ``label`` runs the mask head for as many detections as the packet asks for and paints the label
-images.
+images. Where they are more than a mask head is run for at once, ``label_next`` takes ``label``'s
+place, again and again.
 
 Shapes: N images, D detections, K capacity of the mask head, M side of a mask, H and W of the
 image.
@@ -12,7 +13,7 @@ image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,8 +30,11 @@ from segnode.model.box_head import Limits
 from segnode.model.mask_rcnn import FrameSizes, index_images
 from segnode.model.steps import Steps
 
-# Candidates that reach the box head's NMS: exact up to this many, and ``overflow`` says when not.
+# Candidates that reach the box head's NMS: ten for each detection that may be kept, not fewer than
+# these nor more than NMS can hold at once. Exact up to so many, and ``overflow`` says when not.
 CANDIDATES = 1000
+CANDIDATES_EACH = 10
+MOST_CANDIDATES = 2**14
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class DeviceLimits:
         self.limits = Limits(
             proposals=key.proposals,
             capacity=key.capacity,
-            candidates=CANDIDATES,
+            candidates=min(max(CANDIDATES, CANDIDATES_EACH * key.capacity), MOST_CANDIDATES),
             score_threshold=scalar(torch.float32),
             nms_threshold=scalar(torch.float32),
             allowed=torch.ones(classes, dtype=torch.bool, device=network.device),
@@ -177,6 +181,10 @@ class Program:
         feature_hw = architecture.feature_hw(self._plan.padded_hw)
         self._anchors = make_anchors(architecture, feature_hw, device)
         pooled = len(architecture.pooled_strides)
+        # How far label_next has come: the next detection, those that stay, and what is painted.
+        self._next = torch.zeros((), dtype=torch.int64, device=device)
+        self._taken = torch.zeros((key.images, 1, 1), dtype=torch.int32, device=device)
+        self._painted: Tensor | None = None
         self._steps = Steps(
             parts=network.model.parts(self.marks.mark),
             nms=operators.nms,
@@ -211,27 +219,82 @@ class Program:
 
     def label(self, capacity: int, chosen: Chosen) -> Masks:
         """Launch everything from the first ``capacity`` detections to the label images."""
-        architecture, n = self._network.architecture, self.key.images
+        masks = self._masks(
+            Chosen(
+                chosen.features,
+                chosen.network_boxes[:, :capacity],
+                chosen.boxes[:, :capacity].contiguous(),
+                chosen.class_ids[:, :capacity],
+                chosen.keep[:, :capacity].contiguous(),
+                chosen.packet,
+            ),
+            self._steps,
+        )
+        self.marks.mark('paste')
+        return masks
+
+    def restart(self) -> None:
+        """Have ``label_next`` begin with the first detection and empty label images.
+
+        The first call makes their buffer.
+        """
+        if self._painted is None:
+            shape = (self.key.images, *self.key.image_hw)
+            self._painted = torch.zeros(shape, dtype=torch.int32, device=self.frames.device)
+        self._next.zero_()
+        self._taken.zero_()
+        self._painted.zero_()
+
+    def label_next(self, capacity: int, chosen: Chosen) -> Masks:
+        """Launch everything from the next ``capacity`` detections to the label images so far.
+
+        It marks no stage: mask head and paste take turns. ``restart`` comes before the first.
+        """
+        assert self._painted is not None
+        slots = chosen.keep.shape[1]
+        slot = self._next + torch.arange(capacity, device=self.frames.device)
+        index = slot.clamp(max=slots - 1)
+        masks = self._masks(
+            Chosen(
+                chosen.features,
+                chosen.network_boxes.index_select(1, index),
+                chosen.boxes.index_select(1, index),
+                chosen.class_ids.index_select(1, index),
+                chosen.keep.index_select(1, index) & (slot < slots),
+                chosen.packet,
+            ),
+            replace(self._steps, mark=lambda _: None),
+        )
+        # PyTorch can store uint16 but hardly compute with it.
+        labels = masks.labels.view(torch.int16).int()
+        labels = torch.where(labels > 0, labels + self._taken, 0)
+        torch.where(self._painted > 0, self._painted, labels, out=self._painted)
+        self._taken += (masks.areas >= 0).sum(1)[:, None, None]
+        self._next += capacity
+        labels = self._painted.to(torch.int16).view(torch.uint16)
+        return Masks(masks.probabilities, labels, masks.areas)
+
+    def _masks(self, chosen: Chosen, steps: Steps) -> Masks:
+        """Run the mask head for all that is chosen, and paint it."""
+        n, count = chosen.keep.shape
         limits = self.limits.limits
         probabilities = self._network.model.masks(
             chosen.features,
-            chosen.network_boxes[:, :capacity].reshape(-1, 4),
-            index_images(n, capacity, chosen.keep.device),
-            chosen.class_ids[:, :capacity].reshape(-1),
-            self._steps,
-        ).unflatten(0, (n, capacity))
+            chosen.network_boxes.reshape(-1, 4),
+            index_images(n, count, chosen.keep.device),
+            chosen.class_ids.reshape(-1),
+            steps,
+        ).unflatten(0, (n, count))
         assert isinstance(limits.mask_threshold, Tensor)
         assert isinstance(limits.min_mask_area, Tensor)
         labels, areas, stay = self._operators.paste_labels(
             probabilities,
-            chosen.boxes[:, :capacity].contiguous(),
-            chosen.keep[:, :capacity].contiguous(),
+            chosen.boxes,
+            chosen.keep,
             self.key.image_hw,
             threshold=limits.mask_threshold,
             min_area=limits.min_mask_area,
             max_area=self.limits.max_area,
-            paste=architecture.semantics.paste,
+            paste=self._network.architecture.semantics.paste,
         )
-        masks = Masks(probabilities, labels, torch.where(stay, areas, -1))
-        self.marks.mark('paste')
-        return masks
+        return Masks(probabilities, labels, torch.where(stay, areas, -1))

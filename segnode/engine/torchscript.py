@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segnode.checkpoint.model import ExportedInput, TorchScriptModel
+from segnode.config import MOST_INSTANCES
 from segnode.engine.answers import Counts, Instances, Labelled
 from segnode.engine.pasting import label_images
 from segnode.engine.settings import InferenceSettings
@@ -59,7 +60,7 @@ class TorchScriptBackend:
             long_side=given.long_side,
             score_threshold=0.0,
             nms_threshold=1.0,
-            max_instances=1000,
+            max_instances=MOST_INSTANCES,
             proposals=1000,
         )
 

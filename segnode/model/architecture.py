@@ -9,6 +9,8 @@ from typing import Final, Literal, TypeAlias
 
 # A rule is named after the library that made it.
 Rule: TypeAlias = Literal['detectron2', 'torchvision']
+# What follows a convolution: nothing, a batch norm, a group norm.
+Norm: TypeAlias = Literal['', 'BN', 'GN']
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +100,12 @@ class Architecture:
         stem_out_channels: channels after the stem [RESNETS.STEM_OUT_CHANNELS].
         res2_out_channels: channels after res2, doubled every stage [RESNETS.RES2_OUT_CHANNELS].
         stride_in_1x1: the stride sits in the 1x1, not the 3x3 [RESNETS.STRIDE_IN_1X1].
-        norm_eps: epsilon of the batch norms; 0 for torchvision's published COCO weights,
+        backbone_norm: behind every convolution of the ResNet [RESNETS.NORM].
+        norm_eps: epsilon of the norms; 0 for torchvision's published COCO weights,
             1e-5 otherwise.
         fpn_channels: channels of p2 to p6 [FPN.OUT_CHANNELS].
+        fpn_norm: behind its convolutions; batch norms there and in the heads are folded on loading
+            and count as none [FPN.NORM].
         fpn_fuse: how lateral and top-down maps join [FPN.FUSE_TYPE].
         strides: of the maps that the RPN sees, the finest first.
         anchor_sizes: side in pixels of the anchors of p2 to p6 [ANCHOR_GENERATOR.SIZES].
@@ -114,12 +119,14 @@ class Architecture:
         rpn_min_size: shortest side of a proposal, network pixels [PROPOSAL_GENERATOR.MIN_SIZE].
         box_pooler: RoIAlign [ROI_BOX_HEAD.POOLER_*].
         box_conv_dims: channels of the box head's 3x3 convolutions [ROI_BOX_HEAD.NUM_CONV].
+        box_norm: behind each of them [ROI_BOX_HEAD.NORM].
         box_fc_dims: width of each hidden layer [ROI_BOX_HEAD.NUM_FC, FC_DIM].
         box_cls_agnostic: one box for all classes [ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG].
         box_bbox_weights: scale of the box deltas [ROI_BOX_HEAD.BBOX_REG_WEIGHTS].
         mask_pooler: RoIAlign [ROI_MASK_HEAD.POOLER_*].
         mask_conv_dims: channels of the mask head's convolutions; the last one is the
             deconvolution's too [ROI_MASK_HEAD.NUM_CONV, CONV_DIM].
+        mask_norm: behind each of them [ROI_MASK_HEAD.NORM].
         mask_cls_agnostic: one mask for all classes [ROI_MASK_HEAD.CLS_AGNOSTIC_MASK].
         num_classes: foreground classes [ROI_HEADS.NUM_CLASSES].
         score_threshold: default [ROI_HEADS.SCORE_THRESH_TEST].
@@ -139,8 +146,10 @@ class Architecture:
     stem_out_channels: int = 64
     res2_out_channels: int = 256
     stride_in_1x1: bool = True
+    backbone_norm: Literal['BN', 'GN'] = 'BN'
     norm_eps: float = 1e-5
     fpn_channels: int = 256
+    fpn_norm: Literal['', 'GN'] = ''
     fpn_fuse: Literal['sum', 'avg'] = 'sum'
     strides: tuple[int, ...] = (4, 8, 16, 32, 64)
     anchor_sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
@@ -154,11 +163,13 @@ class Architecture:
     rpn_min_size: float = 0.0
     box_pooler: Pooler = Pooler(resolution=7)
     box_conv_dims: tuple[int, ...] = ()
+    box_norm: Literal['', 'GN'] = ''
     box_fc_dims: tuple[int, ...] = (1024, 1024)
     box_cls_agnostic: bool = False
     box_bbox_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     mask_pooler: Pooler = Pooler(resolution=14)
     mask_conv_dims: tuple[int, ...] = (256, 256, 256, 256)
+    mask_norm: Literal['', 'GN'] = ''
     mask_cls_agnostic: bool = False
     num_classes: int = 80
     score_threshold: float = 0.05

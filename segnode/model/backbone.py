@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnode.model.architecture import Architecture
+from segnode.model.architecture import Architecture, Norm
 from segnode.model.conv import Conv
 
 BLOCKS_PER_STAGE = {
@@ -25,15 +25,15 @@ BLOCKS_PER_STAGE = {
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (ResNet-18 and -34)."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.shortcut = (
-            Conv(in_channels, out_channels, 1, stride=stride, norm=True)
+            Conv(in_channels, out_channels, 1, stride=stride, norm=norm)
             if in_channels != out_channels
             else None
         )
-        self.conv1 = Conv(in_channels, out_channels, 3, stride=stride, norm=True, relu=True)
-        self.conv2 = Conv(out_channels, out_channels, 3, norm=True, relu=True)
+        self.conv1 = Conv(in_channels, out_channels, 3, stride=stride, norm=norm, relu=True)
+        self.conv2 = Conv(out_channels, out_channels, 3, norm=norm, relu=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
@@ -54,14 +54,15 @@ class BottleneckBlock(nn.Module):
         architecture: Architecture,
     ) -> None:
         super().__init__()
+        norm = architecture.backbone_norm
         stride_1x1, stride_3x3 = (stride, 1) if architecture.stride_in_1x1 else (1, stride)
         self.shortcut = (
-            Conv(in_channels, out_channels, 1, stride=stride, norm=True)
+            Conv(in_channels, out_channels, 1, stride=stride, norm=norm)
             if in_channels != out_channels
             else None
         )
         self.conv1 = Conv(
-            in_channels, bottleneck_channels, 1, stride=stride_1x1, norm=True, relu=True
+            in_channels, bottleneck_channels, 1, stride=stride_1x1, norm=norm, relu=True
         )
         self.conv2 = Conv(
             bottleneck_channels,
@@ -69,10 +70,10 @@ class BottleneckBlock(nn.Module):
             3,
             stride=stride_3x3,
             groups=architecture.num_groups,
-            norm=True,
+            norm=norm,
             relu=True,
         )
-        self.conv3 = Conv(bottleneck_channels, out_channels, 1, norm=True, relu=True)
+        self.conv3 = Conv(bottleneck_channels, out_channels, 1, norm=norm, relu=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
@@ -84,9 +85,9 @@ class BottleneckBlock(nn.Module):
 class Stem(nn.Module):
     """7x7 convolution and max pooling: stride 4."""
 
-    def __init__(self, out_channels: int) -> None:
+    def __init__(self, out_channels: int, norm: Norm) -> None:
         super().__init__()
-        self.conv1 = Conv(3, out_channels, 7, stride=2, norm=True, relu=True)
+        self.conv1 = Conv(3, out_channels, 7, stride=2, norm=norm, relu=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 3, H, W) to (N, C, H / 4, W / 4)."""
@@ -98,7 +99,7 @@ class ResNet(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.stem = Stem(architecture.stem_out_channels)
+        self.stem = Stem(architecture.stem_out_channels, architecture.backbone_norm)
         in_channels = architecture.stem_out_channels
         out_channels = architecture.res2_out_channels
         bottleneck = architecture.num_groups * architecture.width_per_group
@@ -108,7 +109,7 @@ class ResNet(nn.Module):
             for block in range(blocks):
                 stride = 2 if index > 0 and block == 0 else 1
                 stage.append(
-                    BasicBlock(in_channels, out_channels, stride)
+                    BasicBlock(in_channels, out_channels, stride, architecture.backbone_norm)
                     if architecture.depth < 50
                     else BottleneckBlock(
                         in_channels, bottleneck, out_channels, stride, architecture

@@ -78,7 +78,8 @@ class BoxHead(nn.Module):
         self.convs: list[str] = []
         self.fcs: list[str] = []
         for index, dim in enumerate(architecture.box_conv_dims, start=1):
-            self.add_module(f'conv{index}', Conv(channels, dim, 3, relu=True))
+            conv = Conv(channels, dim, 3, norm=architecture.box_norm, relu=True)
+            self.add_module(f'conv{index}', conv)
             self.convs.append(f'conv{index}')
             channels = dim
         self.pooled_side = architecture.box_pooler.resolution

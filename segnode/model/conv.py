@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""A convolution with what follows it: batch norm, residual, ReLU.
+"""A convolution with what follows it: norm, residual, ReLU.
 
 Shapes: N images, C channels, H and W of the map at hand.
 """
@@ -8,18 +8,26 @@ Shapes: N images, C channels, H and W of the map at hand.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segnode.model.architecture import Norm
+
+# Groups of a group norm (Detectron2's ``get_norm``).
+GROUPS: Final = 32
 
 # One call for convolution, bias, residual and ReLU: see fusion.py.
 FusedConv: TypeAlias = Callable[['Conv', Tensor, Tensor | None], Tensor]
 
 
 class Conv(nn.Conv2d):
-    """Convolution, then batch norm (``norm``), a residual and ReLU where asked for."""
+    """Convolution, then ``norm``, a residual and ReLU where asked for.
+
+    A batch norm can be folded into the convolution; a group norm depends on what it is given.
+    """
 
     def __init__(
         self,
@@ -29,7 +37,7 @@ class Conv(nn.Conv2d):
         *,
         stride: int = 1,
         groups: int = 1,
-        norm: bool = False,
+        norm: Norm = '',
         relu: bool = False,
     ) -> None:
         super().__init__(
@@ -41,7 +49,11 @@ class Conv(nn.Conv2d):
             groups=groups,
             bias=not norm,
         )
-        self.norm = nn.BatchNorm2d(out_channels) if norm else None
+        self.norm: nn.BatchNorm2d | nn.GroupNorm | None = None
+        if norm == 'BN':
+            self.norm = nn.BatchNorm2d(out_channels)
+        elif norm == 'GN':
+            self.norm = nn.GroupNorm(GROUPS, out_channels)
         self.relu = relu
         self.fused: FusedConv | None = None
 
@@ -53,7 +65,10 @@ class Conv(nn.Conv2d):
         if self.fused is not None:
             return self.fused(self, x, residual)
         x = super().forward(x)
-        if self.norm is not None:
+        if isinstance(self.norm, nn.GroupNorm):
+            # Sums over whole groups of a map, whatever the format of the convolutions.
+            x = self.norm(x.float()).to(x.dtype)
+        elif self.norm is not None:
             x = self.norm(x)
         if residual is not None:
             x = x + residual
@@ -62,9 +77,9 @@ class Conv(nn.Conv2d):
     @torch.no_grad()
     def fold_norm(self) -> None:
         """Move the batch norm's running statistics into weight and bias, and drop it."""
-        if self.norm is None:
-            return
         norm = self.norm
+        if not isinstance(norm, nn.BatchNorm2d):
+            return
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

@@ -19,12 +19,10 @@ class FPN(nn.Module):
         super().__init__()
         self.bottom_up = ResNet(architecture)
         self.average = architecture.fpn_fuse == 'avg'
+        out_channels, norm = architecture.fpn_channels, architecture.fpn_norm
         for level, channels in enumerate(self.bottom_up.out_channels, start=2):
-            self.add_module(f'fpn_lateral{level}', Conv(channels, architecture.fpn_channels, 1))
-            self.add_module(
-                f'fpn_output{level}',
-                Conv(architecture.fpn_channels, architecture.fpn_channels, 3),
-            )
+            self.add_module(f'fpn_lateral{level}', Conv(channels, out_channels, 1, norm=norm))
+            self.add_module(f'fpn_output{level}', Conv(out_channels, out_channels, 3, norm=norm))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map (N, 3, H, W) to [p2, p3, p4, p5, p6], each (N, C, H / 2^l, W / 2^l)."""

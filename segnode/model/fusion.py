@@ -71,7 +71,7 @@ def _ints(geometry: Iterable[int | str]) -> list[int]:
 
 
 def fuse_convolutions(model: nn.Module) -> str:
-    """Give every folded convolution of a model its fused form.
+    """Give every convolution of a model, but those before a group norm, its fused form.
 
     Args:
         model: on its device, in its dtypes, batch norms folded.
@@ -79,7 +79,7 @@ def fuse_convolutions(model: nn.Module) -> str:
     Returns:
         ``onednn``, ``cudnn`` or ``none``.
     """
-    convs = [module for module in model.modules() if isinstance(module, Conv)]
+    convs = [m for m in model.modules() if isinstance(m, Conv) and m.norm is None]
     cuda = convs[0].weight.is_cuda
     for conv in convs:
         # The formats and geometries of one network differ, and so may what is supported.

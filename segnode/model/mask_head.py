@@ -23,7 +23,8 @@ class MaskHead(nn.Module):
         channels = architecture.fpn_channels
         self.convs: list[str] = []
         for index, dim in enumerate(architecture.mask_conv_dims, start=1):
-            self.add_module(f'mask_fcn{index}', Conv(channels, dim, 3, relu=True))
+            conv = Conv(channels, dim, 3, norm=architecture.mask_norm, relu=True)
+            self.add_module(f'mask_fcn{index}', conv)
             self.convs.append(f'mask_fcn{index}')
             channels = dim
         self.deconv = nn.ConvTranspose2d(channels, channels, 2, stride=2)

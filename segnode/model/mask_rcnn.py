@@ -80,7 +80,7 @@ class MaskRCNN(nn.Module):
         self.proposal_generator = ProposalGenerator(architecture)
         self.roi_heads = RoIHeads(architecture)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
                 module.eps = architecture.norm_eps
 
     def detect(

@@ -153,6 +153,37 @@ def test_zoo_config(detectron2: ModuleType, name: str, expected: Architecture) -
     assert expected_state_dict(expected) == shapes
 
 
+@pytest.mark.parametrize('name', ['3x_gn', '3x_syncbn'])
+def test_zoo_config_with_norms(detectron2: ModuleType, name: str) -> None:
+    from detectron2.config import get_cfg
+
+    from segnode.benchmark.detectron2 import detectron2_config
+
+    path = zoo_folder(detectron2) / 'Misc' / f'mask_rcnn_R_50_FPN_{name}.yaml'
+    try:
+        found = read_config(path)
+    except SegnodeError as error:
+        pytest.fail(f'refused: {error}')
+    cfg = get_cfg()
+    cfg.merge_from_file(str(path))
+    groups = name == '3x_gn'
+    assert len(found.normed) == (0 if groups else 3)
+    assert found.architecture.backbone_norm == ('GN' if groups else 'BN')
+    if groups:
+        assert values_of(cfg) == merged(config_keys(found.architecture))
+        cfg = detectron2_config(found.architecture, torch.device('meta'))
+        shapes = shapes_of_detectron2(cfg)
+        assert expected_state_dict(found.architecture) == shapes
+
+
+def shapes_of_detectron2(cfg: Any) -> dict[str, torch.Size]:
+    from detectron2.modeling import build_model
+
+    with torch.device('meta'):
+        state = build_model(cfg).state_dict()
+    return {k: v.shape for k, v in state.items() if not k.endswith('num_batches_tracked')}
+
+
 @pytest.mark.parametrize(
     ('name', 'key'),
     [
@@ -169,7 +200,7 @@ def test_zoo_config(detectron2: ModuleType, name: str, expected: Architecture) -
             "MODEL.ROI_HEADS.NAME: expected 'StandardROIHeads'",
         ),
         ('Misc/mask_rcnn_R_50_FPN_3x_dconv_c3-c5', 'MODEL.RESNETS.DEFORM_ON_PER_STAGE'),
-        ('Misc/mask_rcnn_R_50_FPN_3x_gn', 'MODEL.RESNETS.NORM'),
+        ('Misc/panoptic_fpn_R_101_dconv_cascade_gn_3x', 'MODEL.META_ARCHITECTURE'),
         ('Misc/semantic_R_50_FPN_1x', 'MODEL.META_ARCHITECTURE'),
     ],
 )
@@ -197,14 +228,17 @@ def random_architecture(seed: int) -> Architecture:
             resolution=rng.choice((5, 6, 9)), sampling_ratio=rng.randint(1, 4), aligned=False
         )
 
-    fpn_channels = rng.choice((8, 24))
+    norms = ('GN',) * 3 if rng.random() < 0.5 else ('', '', '')
+    fpn_channels = 32 if norms[0] else rng.choice((8, 24))
     return Architecture(
         depth=rng.choice((101, 152) if deep else (18, 34)),
         num_groups=2 if deep else 1,
-        width_per_group=rng.choice((4, 8)),
-        stem_out_channels=rng.choice((8, 16)),
+        width_per_group=16 if norms[0] else rng.choice((4, 8)),
+        stem_out_channels=32 if norms[0] else rng.choice((8, 16)),
         res2_out_channels=32 if deep else 64,
         stride_in_1x1=False,
+        backbone_norm='GN' if norms[0] else 'BN',
+        fpn_norm=norms[0],
         fpn_channels=fpn_channels,
         fpn_fuse='avg',
         anchor_sizes=level_numbers(500.0),
@@ -217,12 +251,14 @@ def random_architecture(seed: int) -> Architecture:
         rpn_nms_threshold=rng.choice((0.0, 0.65, 1.0)),
         rpn_min_size=rng.choice((1.0, 2.5)),
         box_pooler=pooler(),
-        box_conv_dims=(rng.choice((16, 32)),) * rng.randint(1, 3),
+        box_conv_dims=(32 if norms[1] else rng.choice((16, 32)),) * rng.randint(1, 3),
+        box_norm=norms[1],
         box_fc_dims=(rng.choice((16, 32)),) * rng.choice((0, 1, 3)),
         box_cls_agnostic=True,
         box_bbox_weights=numbers(4),
         mask_pooler=pooler(),
-        mask_conv_dims=(rng.choice((16, 32)),) * rng.choice((0, 1, 3)),
+        mask_conv_dims=(32 if norms[2] else rng.choice((16, 32)),) * rng.choice((0, 1, 3)),
+        mask_norm=norms[2],
         mask_cls_agnostic=True,
         num_classes=rng.choice((1, 3)),
         score_threshold=rng.choice((0.0, 0.3, 1.0)),
@@ -460,8 +496,9 @@ def test_key_is_honoured(tmp_path: Path, key: str, value: Any, field: str, expec
         ('MODEL.ROI_MASK_HEAD.NUM_CONV', 10**9, 'expected an integer from 0 to 64'),
         ('INPUT.FORMAT', 'L', "'BGR', 'RGB'"),
         ('INPUT.MIN_SIZE_TEST', [800], 'expected an integer'),
-        ('TEST.AUG.ENABLED', True, 'expected False'),
-        ('TEST.DETECTIONS_PER_IMAGE', -1, 'expected an integer from 1'),
+        ('TEST.AUG.ENABLED', 1, 'expected one of True, False'),
+        ('TEST.DETECTIONS_PER_IMAGE', 0, 'expected an integer from 1 to 65535, or -1 for all'),
+        ('TEST.DETECTIONS_PER_IMAGE', 65536, 'expected an integer from 1 to 65535'),
         ('MODEL.WEIGHTS', 3, 'expected a text'),
         ('MODEL.RESNETS', 50, 'expected keys under it, found 50'),
         ('MODEL.RPN.NMS_TRESH', 0.5, 'did you mean MODEL.RPN.NMS_THRESH?'),
@@ -630,3 +667,164 @@ def test_class_names(tmp_path: Path) -> None:
     names.write_bytes(b'\xff\xfe\x00')
     with pytest.raises(SegnodeError, match=r'names\.txt: expected class names as UTF-8'):
         load_model(Config(model=config, class_names=(str(names),)))
+
+
+def test_test_time_augmentation_is_ignored_as_by_the_default_predictor(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    path = write(tmp_path, {'TEST.AUG.ENABLED': True, 'TEST.AUG.MIN_SIZES': [400, 500]})
+    notes: list[str] = []
+    try:
+        model = load_model(Config(model=str(path)), notes.append)
+    except SegnodeError as error:
+        pytest.fail(f'refused: {error}')
+    assert isinstance(model, NativeModel)
+    assert model.architecture == ARCHITECTURE
+    (note,) = notes
+    assert note.startswith(f'{path}: TEST.AUG.ENABLED: ignored')
+
+
+@pytest.mark.parametrize(('given', 'kept'), [(300, 300), (65_535, 65_535), (-1, 65_535)])
+def test_as_many_detections_as_a_label_image_can_tell(
+    tmp_path: Path, given: int, kept: int
+) -> None:
+    path = write(tmp_path, {'TEST.DETECTIONS_PER_IMAGE': given})
+    try:
+        found = read_config(path)
+    except SegnodeError as error:
+        pytest.fail(f'refused: {error}')
+    assert found.architecture.max_instances == kept
+
+
+LAZY = """
+from detectron2.config import LazyCall as L
+from ..common.models.mask_rcnn_fpn import model
+import os; os.system('touch {canary}')
+model.backbone.bottom_up.freeze_at = 0
+"""
+MMDETECTION = """
+_base_ = './mask_rcnn_r50_fpn_1x_coco.py'
+model = dict(backbone=dict(depth=101))
+import os; os.system('touch {canary}')
+"""
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'part'),
+    [
+        ('mask_rcnn.py', LAZY, 'found a LazyConfig of Detectron2, and Python is never run'),
+        ('mask_rcnn.py', MMDETECTION, 'found a config of MMDetection, and Python is never run'),
+        ('model.py', 'print(1)', 'found a Python program, and Python is never run'),
+        (
+            'config.yaml',
+            'model:\n  _target_: detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN\n',
+            'found a LazyConfig (_target_)',
+        ),
+        (
+            'config.yaml',
+            'dataloader: {}\noptimizer:\n  _target_: torch.optim.SGD\nmodel: {a: 1}\n',
+            'found a LazyConfig (_target_)',
+        ),
+    ],
+)
+def test_config_that_would_have_to_be_run_is_named(
+    tmp_path: Path, name: str, text: str, part: str
+) -> None:
+    canary = tmp_path / 'canary'
+    (tmp_path / name).write_text(text.replace('{canary}', str(canary)))
+    with pytest.raises(SegnodeError) as caught:
+        load_model(Config(model=str(tmp_path / name)))
+    message = str(caught.value)
+    assert part in message
+    assert 'TorchScript' in message
+    assert len(message) < 500
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ('key', 'part'),
+    [
+        ('MODEL.POINT_HEAD.NUM_CLASSES', 'one of PointRend'),
+        ('MODEL.ROI_MASK_HEAD.POINT_HEAD_ON', 'one of PointRend'),
+        ('MODEL.TENSOR_MASK.NUM_CLASSES', 'one of TensorMask'),
+        ('MODEL.PANOPTIC_DEEPLAB.STUFF_AREA', 'one of Panoptic-DeepLab'),
+        ('MODEL.RESNETS.STEM_TYPE', 'one of DeepLab'),
+        ('MODEL.ROI_DENSEPOSE_HEAD.NAME', 'one of DensePose'),
+        ('MODEL.TRIDENT.NUM_BRANCH', 'one of TridentNet'),
+        ('MODEL.VIT.DEPTH', 'one of ViTDet'),
+        ('MODEL.MVIT.DEPTH', 'one of MViT'),
+        ('MODEL.SWIN.EMBED_DIM', 'one of a Swin Transformer'),
+        ('MODEL.SWINT.EMBED_DIM', 'one of a Swin Transformer'),
+        ('MODEL.CENTERNET.NUM_CLASSES', 'one of CenterNet'),
+        ('MODEL.FCOS.NUM_CLASSES', 'one of FCOS (AdelaiDet)'),
+        ('MODEL.BLENDMASK.ATTN_SIZE', 'one of BlendMask (AdelaiDet)'),
+        ('MODEL.CONDINST.MAX_PROPOSALS', 'one of CondInst (AdelaiDet)'),
+        ('MODEL.MASK_FORMER.NHEADS', 'one of MaskFormer or Mask2Former'),
+        ('INPUT.POINT_SUP', 'set MODEL.ROI_MASK_HEAD.NAME to MaskRCNNConvUpsampleHead'),
+    ],
+)
+def test_key_of_another_project_is_named(tmp_path: Path, key: str, part: str) -> None:
+    message = refusal(write(tmp_path, {key: 1}))
+    assert part in message
+    assert 'did you mean' not in message
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'part'),
+    [
+        ('MODEL.PROPOSAL_GENERATOR.NAME', 'RRPN', ': rotated boxes'),
+        ('MODEL.ROI_HEADS.NAME', 'CascadeROIHeads', ': a Cascade R-CNN'),
+        ('MODEL.ROI_MASK_HEAD.NAME', 'PointRendMaskHead', ': PointRend'),
+        ('MODEL.META_ARCHITECTURE', 'CondInst', ': CondInst (AdelaiDet)'),
+        ('MODEL.BACKBONE.NAME', 'build_trident_resnet_backbone', ': TridentNet'),
+        ('MODEL.ROI_MASK_HEAD.NAME', 'MaskRCNNConvUpsamplePointSupHead', ': PointSup, which runs'),
+    ],
+)
+def test_value_of_another_project_is_named(
+    tmp_path: Path, key: str, value: str, part: str
+) -> None:
+    assert part in refusal(write(tmp_path, {key: value}))
+
+
+@pytest.mark.parametrize(
+    ('key', 'meant'),
+    [
+        ('MODEL.RESNET.DEPTH', 'MODEL.RESNETS'),
+        ('MODEL.RESNETS.DEPHT', 'MODEL.RESNETS.DEPTH'),
+        ('MODEL.ROI_HEADS.SCORE_TRESH_TEST', 'MODEL.ROI_HEADS.SCORE_THRESH_TEST'),
+        ('model.WEIGHTS', 'MODEL'),
+        ('TEST.DETECTION_PER_IMAGE', 'TEST.DETECTIONS_PER_IMAGE'),
+        ('MODEL.ROI_BOX_HEAD.DROPOUT', ''),
+        ('MODEL.ATTENTION', ''),
+        ('MODEL.MASK_LOSS', ''),
+        ('MODEL.RPN.NUM_LAYERS', ''),
+        ('MYPROJECT', ''),
+    ],
+)
+def test_only_a_misspelt_key_gets_a_guess(tmp_path: Path, key: str, meant: str) -> None:
+    message = refusal(write(tmp_path, {key: 1}))
+    expected = f'did you mean {meant}?' if meant else 'found an unknown one'
+    assert message.endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'part'),
+    [
+        ({'MODEL.RESNETS.NORM': 'GN'}, "expected a norm for 8 channels ('GN' takes multiples"),
+        ({'MODEL.FPN.NORM': 'GN'}, 'MODEL.FPN.NORM: expected a norm for 8 channels'),
+        ({'MODEL.ROI_MASK_HEAD.NORM': 'GN'}, 'MODEL.ROI_MASK_HEAD.NORM: expected a norm for 8'),
+        ({'MODEL.ROI_BOX_HEAD.NORM': 'LN'}, "MODEL.ROI_BOX_HEAD.NORM: expected one of ''"),
+        ({'MODEL.RESNETS.NORM': ''}, "MODEL.RESNETS.NORM: expected one of 'FrozenBN'"),
+    ],
+)
+def test_norm_that_cannot_be_is_refused(
+    tmp_path: Path, changes: dict[str, Any], part: str
+) -> None:
+    assert part in refusal(write(tmp_path, changes))
+
+
+@pytest.mark.parametrize('eps', [-1.0, 0.0, 1e-3])
+def test_epsilon_of_the_norms(tmp_path: Path, eps: float) -> None:
+    config = write_checkpoint(tmp_path)
+    model = load_model(Config(model=str(config), norm_eps=eps))
+    assert isinstance(model, NativeModel)
+    assert model.architecture.norm_eps == (1e-5 if eps < 0 else eps)

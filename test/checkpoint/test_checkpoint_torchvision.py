@@ -120,8 +120,10 @@ def test_loaded_by_preset_name(
     path = tmp_path / 'tuned.pth'
     torch.save({'model': theirs.state_dict(), 'epoch': 3}, path)
     names = ('cone', 'ball', 'box')
-    model = load_model(Config(model=NAME, weights=str(path), class_names=names))
+    notes: list[str] = []
+    model = load_model(Config(model=NAME, weights=str(path), class_names=names), notes.append)
     assert isinstance(model, NativeModel)
+    assert notes == [], 'batch norms that were trained have the usual epsilon'
     assert (model.class_names, model.category_ids, model.licence) == (names, None, '')
     assert (model.name, model.architecture.norm_eps) == (NAME, 1e-5)
     # The published file's batch norms have an epsilon of 0; it is known by its checksum.
@@ -134,6 +136,39 @@ def test_loaded_by_preset_name(
     assert published.architecture.norm_eps == 0.0
     assert published.class_names == ('class_0', 'class_1', 'class_2')
     assert published.licence == preset.licence
+
+
+def test_epsilon_of_a_fine_tuned_model_is_a_guess_and_said(
+    theirs: nn.Module, tmp_path: Path
+) -> None:
+    """Frozen batch norms, as a fine-tuned model has them, count no batches."""
+    frozen = {k: v for k, v in theirs.state_dict().items() if not k.endswith('batches_tracked')}
+    path = tmp_path / 'frozen.pth'
+    torch.save(frozen, path)
+    notes: list[str] = []
+    model = load_model(Config(model=NAME, weights=str(path)), notes.append)
+    assert isinstance(model, NativeModel)
+    assert model.architecture.norm_eps == 1e-5
+    assert ['set norm_eps to 0 (--norm-eps 0)' in note for note in notes] == [True]
+    model = load_model(Config(model=NAME, weights=str(path), norm_eps=0.0), notes.append)
+    assert isinstance(model, NativeModel)
+    assert model.architecture.norm_eps == 0.0
+    assert len(notes) == 1
+
+
+@torch.no_grad()
+def test_epsilon_of_zero_answers_as_torchvisions(theirs: nn.Module) -> None:
+    """A fine-tuned model keeps the epsilon that torchvision overwrites in its published one."""
+    state = theirs.state_dict()
+    state['backbone.body.bn1.running_var'] = torch.full((64,), 1e-5)
+    architecture, ours = fit_weights(state, PATH, published=False, norm_eps=0.0)
+    bn = nn.BatchNorm2d(64, eps=0.0).eval()
+    names = ('weight', 'bias', 'running_mean', 'running_var')
+    bn.load_state_dict({name: state[f'backbone.body.bn1.{name}'] for name in names}, strict=False)
+    images = torch.randn(1, 3, 64, 64)
+    expected = theirs.backbone.body.maxpool(bn(theirs.backbone.body.conv1(images)).relu())
+    found = build_mask_rcnn(architecture, ours).backbone.bottom_up.stem(images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-2)
 
 
 def test_coco_classes_are_torchvisions(tmp_path: Path) -> None:

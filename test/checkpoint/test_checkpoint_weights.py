@@ -172,7 +172,7 @@ def bad_states() -> dict[str, tuple[object, str]]:
         'infinity': ({**STATE, FIRST: STATE[FIRST] / 0}, 'found NaN or infinity'),
         'overflow': ({**STATE, FIRST: STATE[FIRST].double() * 1e300}, 'found NaN or infinity'),
         'integers': ({**STATE, FIRST: STATE[FIRST].int()}, 'expected a dense float tensor'),
-        'sparse': ({**STATE, FIRST: STATE[FIRST].to_sparse()}, 'expected a dense float tensor'),
+        'sparse': ({**STATE, FIRST: STATE[FIRST].to_sparse()}, 'expected dense tensors'),
         'variance': (
             {k: -v if k.endswith('running_var') else v for k, v in STATE.items()},
             'found a negative number',
@@ -195,8 +195,7 @@ def bad_states() -> dict[str, tuple[object, str]]:
         'list': ([STATE[FIRST]], 'expected tensors by name, found list'),
         'number': ({'epoch': 3}, "found int under 'epoch'"),
         'key': ({3: STATE[FIRST]}, 'expected tensors by name'),
-        'arguments': ({'model': STATE, 'args': argparse.Namespace()}, 'found argparse.Namespace'),
-        'arrays': ({'model': ARRAYS}, 'which is never run'),
+        'object': ({'model': {**STATE, FIRST: Path()}}, 'found pathlib.'),
     }
 
 

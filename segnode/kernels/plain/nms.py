@@ -17,6 +17,8 @@ from torchvision.ops import nms as torchvision_nms
 # What ``nms_static`` holds for a box that stays; a box that is dropped has infinity. Both it and
 # its reciprocal are float32, and the reciprocal divided by it is beyond that: infinity.
 STAYS = 2.0**-100
+# Boxes whose overlaps with all behind them ``nms_static`` holds at a time.
+ROWS = 1024
 
 
 def nms(
@@ -89,33 +91,39 @@ def nms_static(
     """As ``nms``, one box after the other: one shape, no host stop.
 
     It is the plain twin of the device kernel. Whatever the number of sets, it launches a kernel a
-    box and some 20 that find the overlaps. Fewer would not do: whether a box stays can hang on
-    every box before it, and without a host stop nobody can tell that all is settled earlier.
+    box, and some 20 for every ``ROWS`` of them that find the overlaps. Fewer would not do: whether
+    a box stays can hang on every box before it, and without a host stop nobody can tell that all
+    is settled earlier.
     A ``threshold`` on the device, () float32, should come from ``largest_float32``.
     """
     if not isinstance(threshold, Tensor):
         threshold = largest_float32(threshold)
-    overlaps = _overlaps(boxes, threshold, groups).float()
     # An overlap is 1 or 0, times 1 / STAYS. Divided by a box that stays it is infinite or 0, and
     # divided by one that is dropped it is 0: added, it drops a box, or changes nothing. Logic on
     # bool would take two kernels a box.
     state = torch.full(valid.shape, math.inf, device=valid.device).masked_fill_(valid, STAYS)
     each = state[..., None].unbind(-2)
-    for i, (box, row) in enumerate(zip(each, overlaps.unbind(-2), strict=True)):
-        state[..., i + 1 :].addcdiv_(row[..., i + 1 :], box, value=1 / STAYS)
+    for start in range(0, valid.shape[-1], ROWS):
+        overlaps = _overlaps(
+            boxes[..., start:, :], threshold, None if groups is None else groups[..., start:]
+        ).float()
+        for i, row in enumerate(overlaps.unbind(-2), start):
+            state[..., i + 1 :].addcdiv_(row[..., i + 1 - start :], each[i], value=1 / STAYS)
     return state < math.inf
 
 
 def _overlaps(boxes: Tensor, threshold: float | Tensor, groups: Tensor | None) -> Tensor:
-    """Return (..., K, K) bool, which boxes of one group overlap by more than ``threshold``."""
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    area = (x1 - x0) * (y1 - y0)
-    width = torch.minimum(x1[..., :, None], x1[..., None, :])
-    width = (width - torch.maximum(x0[..., :, None], x0[..., None, :])).clamp(min=0)
-    height = torch.minimum(y1[..., :, None], y1[..., None, :])
-    height = (height - torch.maximum(y0[..., :, None], y0[..., None, :])).clamp(min=0)
+    """Return which of the first R boxes overlap which of all K: (..., R, K) bool, R <= ``ROWS``.
+
+    They do where they are of one group and their IoU exceeds the threshold.
+    """
+    x0, y0, x1, y1 = boxes[..., None, :, :].unbind(-1)
+    left, top, right, bottom = boxes[..., :ROWS, None, :].unbind(-1)
+    width = (torch.minimum(right, x1) - torch.maximum(left, x0)).clamp(min=0)
+    height = (torch.minimum(bottom, y1) - torch.maximum(top, y0)).clamp(min=0)
     intersection = width * height
-    overlaps = intersection / (area[..., :, None] + area[..., None, :] - intersection) > threshold
+    area, own = (x1 - x0) * (y1 - y0), (right - left) * (bottom - top)
+    overlaps = intersection / (own + area - intersection) > threshold
     if groups is not None:
-        overlaps &= groups[..., :, None] == groups[..., None, :]
+        overlaps &= groups[..., :ROWS, None] == groups[..., None, :]
     return overlaps

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Where in a file its weights are, and what training put around their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from segnode.checkpoint.message import one_line
+from segnode.checkpoint.unpickler import NotBuilt, StoredArray, StoredTensor
+from segnode.errors import CheckpointError
+
+# What trainers file a state dict under; where there are several, the first of these is taken.
+WRAPPERS: Final = (
+    *('model', 'state_dict', 'model_state_dict', 'model_state', 'weights', 'params'),
+    *('module', 'net', 'network'),
+    *('model_ema', 'ema', 'ema_model', 'ema_state_dict', 'state_dict_ema', 'ema_state'),
+    *('student', 'teacher'),
+)
+_DEEPEST: Final = 8
+# Of wrapping a module, or one inside of it: torch.compile, FSDP, activation checkpointing.
+_WRAPPING: Final = frozenset(
+    {'_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module', '_forward_module'}
+)
+# First parts of names that are a network's own, so that a part of one is known as such.
+_ROOTS: Final = frozenset(
+    {
+        *('backbone', 'bottom_up', 'stem', 'body', 'fpn', 'neck', 'features', 'fc'),
+        *('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4', 'res2', 'res3', 'res4', 'res5'),
+        *('proposal_generator', 'rpn', 'rpn_head', 'roi_heads', 'roi_head', 'head', 'bbox_head'),
+        *('mask_head', 'sem_seg_head', 'transformer'),
+    }
+)
+# Counts what AveragedModel of torch.optim.swa_utils averaged.
+_COUNTER: Final = 'n_averaged'
+_STORED: Final = (Tensor, StoredTensor, StoredArray)
+_REMEDY: Final = "save the weights alone: torch.save({'model': model.state_dict()}, FILE)"
+
+
+def find_tensors(content: object, path: Path, report: Callable[[str], None]) -> dict[str, Tensor]:
+    """Return the tensors of a file by the names that they have in their network.
+
+    Only they are read. What stands beside them is ignored.
+
+    Args:
+        content: of the file.
+        path: the file, for messages.
+        report: is told where they were, unless at the top or under ``model``, what was taken off
+            their names, and that the file holds others, too.
+
+    Raises:
+        CheckpointError: there are none, or not every name has a tensor.
+    """
+    found, keys = _unwrapped(content, path, report)
+    if len(found) > 1:
+        found.pop(_COUNTER, None)
+    tensors = {name: _tensor(stored, name, path) for name, stored in found.items()}
+    named, without = _plain_names(tensors, path)
+    if without or keys not in ([], ['model']):
+        under = f'under {".".join(keys)}' if keys else 'at the top'
+        left = f'; their names without {one_line(without)}' if without else ''
+        report(f'{path}: weights found {under}{left}')
+    return named
+
+
+def _unwrapped(
+    content: object, path: Path, report: Callable[[str], None]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what the innermost wrapper holds, and the wrappers."""
+    keys: list[str] = []
+    while isinstance(content, Mapping) and len(keys) < _DEEPEST:
+        inner = [k for k, v in content.items() if isinstance(v, Mapping) and v]
+        known = [key for key in WRAPPERS if key in inner]
+        whole = [key for key in WRAPPERS if isinstance(content.get(key), NotBuilt)]
+        if not known:
+            if whole:
+                raise _not_built(content[whole[0]], whole[0], path)
+            if any(isinstance(value, _STORED) for value in content.values()):
+                break
+            known = [key for key in inner if _holds_tensors(content[key])]
+            if len(known) != 1:
+                break
+        if others := [*known[1:], *whole]:
+            report(
+                f'{path}: holds {", ".join(others)} beside {known[0]}, which was taken; '
+                'to run another, save it alone'
+            )
+        keys.append(one_line(known[0]))
+        content = content[known[0]]
+    if isinstance(content, NotBuilt):
+        raise _not_built(content, '', path)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f'{path}: expected tensors by name, found {type(content).__name__}')
+    return dict(content), keys
+
+
+def _holds_tensors(content: Mapping[Any, object]) -> bool:
+    return all(isinstance(name, str) for name in content) and all(
+        isinstance(value, _STORED) for value in content.values()
+    )
+
+
+def _tensor(stored: object, name: object, path: Path) -> Tensor:
+    if isinstance(stored, StoredTensor | StoredArray):
+        stored = stored.read()
+    if isinstance(stored, NotBuilt):
+        raise _not_built(stored, str(name), path)
+    if not isinstance(name, str) or not isinstance(stored, Tensor):
+        raise CheckpointError(
+            f'{path}: expected tensors by name, at the top or under "model" or the like, '
+            f'found {type(stored).__name__} under {str(name)[:60]!r}'
+        )
+    return stored
+
+
+def _not_built(found: NotBuilt, name: str, path: Path) -> CheckpointError:
+    """Refuse an object where tensors are needed."""
+    where = f' under {name[:60]!r}' if name else ''
+    what = one_line(found.name)
+    if what.startswith(('ultralytics.', 'models.yolo', 'yolov5.')):
+        return CheckpointError(
+            f'{path}: expected the weights of a Mask R-CNN, found a YOLO of Ultralytics{where} '
+            f'({what}), which segnode does not run'
+        )
+    return CheckpointError(
+        f'{path}: expected dense tensors, found {what}{where}, which is never built or run; '
+        f'{_REMEDY}'
+    )
+
+
+def _plain_names(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return tensors without what wrapping put into their names, and what that was."""
+    without: list[str] = []
+    named = dict(tensors)
+    parts = {part for name in named for part in name.split('.')}
+    for wrapping in sorted(parts & _WRAPPING):
+        named = {
+            '.'.join(part for part in name.split('.') if part != wrapping): tensor
+            for name, tensor in named.items()
+        }
+        without.append(f'{wrapping}.')
+    while True:
+        firsts = {name.partition('.')[0] for name in named}
+        if len(firsts) != 1 or firsts & _ROOTS or not all('.' in name for name in named):
+            break
+        (first,) = firsts
+        named = {name.partition('.')[2]: tensor for name, tensor in named.items()}
+        without.append(f'{first}.')
+    if len(named) != len(tensors):
+        raise CheckpointError(f'{path}: expected tensors by name, found two of one name')
+    return named, ' and '.join(without)
