@@ -674,7 +674,8 @@ def test_test_time_augmentation_is_ignored_as_by_the_default_predictor(tmp_path:
     path = write(tmp_path, {'TEST.AUG.ENABLED': True, 'TEST.AUG.MIN_SIZES': [400, 500]})
     notes: list[str] = []
     try:
-        model = load_model(Config(model=str(path)), notes.append)
+        names = ('cone', 'ball', 'box')
+        model = load_model(Config(model=str(path), class_names=names), notes.append)
     except SegnodeError as error:
         pytest.fail(f'refused: {error}')
     assert isinstance(model, NativeModel)

@@ -63,7 +63,11 @@ def load(folder: Path, weights: str = 'weights') -> tuple[NativeModel, list[str]
     """Return the model of a weights file, and what loading reported."""
     notes: list[str] = []
     (folder / 'config.yaml').write_text(CONFIG)
-    config = Config(model=str(folder / 'config.yaml'), weights=str(folder / weights))
+    config = Config(
+        model=str(folder / 'config.yaml'),
+        weights=str(folder / weights),
+        class_names=('cone', 'ball', 'box'),
+    )
     try:
         model = load_model(config, notes.append)
     except SegnodeError as error:

@@ -82,7 +82,7 @@ def test_a_few_dozen_detections_with_scores_apart(name: str) -> None:
     assert scores[0] - scores[-1] > 0.2
     assert np.median(scores) < 0.95
     assert len(found.class_ids.unique()) >= min(architecture.num_classes, 3)
-    covered = (found.probabilities > 0.5).float().mean()
+    covered = (found.masks > 0.5).float().mean()
     assert 0.5 < covered < 0.99
 
 
