@@ -18,6 +18,8 @@ from typing import Any
 import PIL.features
 from PIL import ImageFont
 
+from segnode.output_files import shown
+
 _SEARCH_TIMEOUT_S = 5.0
 _PROBE_SIZE = 16
 # No font has a letter for it, so that its glyph is the box for a missing one.
@@ -51,10 +53,9 @@ def undrawable(class_names: Sequence[str]) -> str:
     names = [n for n, label in zip(class_names, labels, strict=True) if not label.is_name]
     if not names:
         return ''
-    first = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
     return (
-        f'no font of this machine can draw {len(names)} class names ({first}): the overlay has '
-        'their numbers; install a font that has these letters, such as fonts-noto-cjk'
+        f'no font of this machine can draw {len(names)} class names ({shown(names)}): the overlay '
+        'has their numbers; install a font that has these letters, such as fonts-noto-cjk'
     )
 
 
