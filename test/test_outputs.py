@@ -23,7 +23,7 @@ import PIL.Image
 import pytest
 
 from segnode.__main__ import COMMANDS, main
-from segnode.demo.scene import DEMO_SEEDS, Scene, coco_annotations
+from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene, coco_annotations
 from segnode.demo.train import main as train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +102,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(folder / 'other' / path), np.full((9, 9, 3), 90, np.uint8))
     (folder / 'annotations.json').write_text(json.dumps(dataset))
     (folder / 'other' / 'results.json').write_text('[{"image_id": 1, "category_id": 1}]')
-    (folder / 'names.txt').write_text('a\nb\nc\nd\ne\n')
+    (folder / 'names.txt').write_text('\n'.join(CLASS_NAMES))
     demo = ROOT / 'segnode' / 'demo' / 'mask_rcnn_demo.yaml'
     shutil.copy(demo, folder / 'config.yaml')
     shutil.copy(demo.with_suffix('.safetensors'), folder / 'w.safetensors')

@@ -24,6 +24,7 @@ from segnode.image import Image
 from segnode.picture_files import find_images, read_image
 
 SMALL = ('--short-side', '160', '--device', 'cpu')
+TINY = ('--short-side', '96', '--device', 'cpu')
 
 
 @pytest.fixture(scope='module')
@@ -268,7 +269,7 @@ def test_an_image_that_fails_in_the_engine_is_named_and_the_others_done(
     failing_engine(monkeypatch, [None, error])
     target = tmp_path / 'out.json'
     try:
-        code = main(['predict', str(scene), '--json', str(target), *SMALL])
+        code = main(['predict', str(scene), '--json', str(target), *TINY])
     except MemoryError:
         code = -1
     assert target.exists(), 'what was finished is lost'
@@ -289,7 +290,7 @@ def test_ten_failures_alike_end_the_run(
 ) -> None:
     failing_engine(monkeypatch, [None] + [DeviceError('the device is gone')] * 100)
     target, images = tmp_path / 'out.json', [str(scene / '000000.png')] * 15
-    code = main(['predict', *images, '--json', str(target), *SMALL])
+    code = main(['predict', *images, '--json', str(target), *TINY])
     err = capsys.readouterr().err
     assert err.count('the device is gone') == 10
     assert 'stopped, as 10 images in a row failed alike; 4 are left' in err
@@ -302,7 +303,7 @@ def test_exhausted_memory_never_ends_the_run(
 ) -> None:
     failing_engine(monkeypatch, [OutOfMemoryError('cpu ran out of memory')] * 12)
     target, images = tmp_path / 'out.json', [str(scene / '000000.png')] * 13
-    assert main(['predict', *images, '--json', str(target), *SMALL]) == 1
+    assert main(['predict', *images, '--json', str(target), *TINY]) == 1
     assert target.exists(), 'what was finished is lost'
     assert {r['image_id'] for r in json.loads(target.read_text())} == {12}
 
@@ -318,7 +319,7 @@ def test_ctrl_c_keeps_what_is_finished(
     failing_engine(monkeypatch, [None, KeyboardInterrupt()])
     target = tmp_path / 'out.json'
     more = ['--annotations', str(scene / 'instances.json')] if annotated else []
-    code = main(['predict', str(scene), '--json', str(target), *SMALL, *more])
+    code = main(['predict', str(scene), '--json', str(target), *TINY, *more])
     assert code == 130
     assert target.exists(), 'what was finished is lost'
     report = json.loads(target.read_text())
@@ -338,7 +339,7 @@ def test_an_overlay_that_cannot_be_written_is_named_and_the_others_are(
         path.parent.mkdir(exist_ok=True)
         path.write_bytes((scene / '000000.png').read_bytes())
     folder = tmp_path / 'overlays'
-    code, results = predict(tmp_path, *given, '--overlay', folder)
+    code, results = predict(tmp_path, *TINY, *given, '--overlay', folder)
     assert code == 1
     assert results is not None, 'what was finished is lost'
     assert {r['image_id'] for r in results} == {0, 1, 2}
@@ -363,7 +364,7 @@ def test_a_full_disk_ends_overlays_and_nothing_else(
 
     monkeypatch.setattr(Path, 'write_bytes', full)
     images = [scene / '000000.png'] * 12
-    code, results = predict(tmp_path, *images, '--overlay', tmp_path / 'overlays')
+    code, results = predict(tmp_path, *TINY, *images, '--overlay', tmp_path / 'overlays')
     assert code == 1
     assert results is not None, 'what was finished is lost'
     assert {r['image_id'] for r in results} == set(range(12))
@@ -379,11 +380,11 @@ def test_images_of_one_name_stay_apart(
     for path in given:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes((scene / '000000.png').read_bytes())
-    results = predict(tmp_path, given[0], tmp_path / 'b')[1]
+    results = predict(tmp_path, *TINY, given[0], tmp_path / 'b')[1]
     names = {r['image_id']: r['file_name'] for r in results}
     assert names == {0: 'a/1.png', 1: 'b/1.png', 2: '2.png'}
     assert 'more than once' not in capsys.readouterr().err
-    results = predict(tmp_path, given[1], tmp_path / 'b' / '..' / 'b' / '1.png')[1]
+    results = predict(tmp_path, *TINY, given[1], tmp_path / 'b' / '..' / 'b' / '1.png')[1]
     assert {r['file_name'] for r in results} == {'1.png'}
     assert '1 images are given more than once' in capsys.readouterr().err
 
@@ -395,14 +396,14 @@ def test_what_a_folder_holds_besides_images_is_named(
     (folder / 'below').mkdir(parents=True)
     (folder / 'gone.png').symlink_to(tmp_path / 'nothing')
     (folder / 'notes.txt').touch()
-    assert main(['predict', str(folder), *SMALL]) == 1
+    assert main(['predict', str(folder), *TINY]) == 1
     photo = np.full((40, 60, 3), 90, np.uint8)
     for name in ('a.jpg', 'b.png', 'c.ppm'):
         cv2.imwrite(str(folder / name), photo)
     (folder / 'a.jpg').rename(folder / 'a.jfif')
     (folder / 'c.ppm').rename(folder / 'c.PNM')
     capsys.readouterr()
-    assert main(['predict', str(folder), *SMALL]) == 0
+    assert main(['predict', str(folder), *TINY]) == 0
     captured = capsys.readouterr()
     assert 'images=3 ' in captured.out.splitlines()[-1]
     (line,) = [line for line in captured.err.splitlines() if 'skipped' in line]
@@ -437,7 +438,7 @@ def test_pictures_that_come_out_dark_or_in_part_are_spoken_of(
     PIL.Image.fromarray(fractions * 255).save(folder / 'fractions255.tiff')
     PIL.Image.fromarray(fractions * 65535).save(folder / 'fractions65535.tiff')
     PIL.Image.fromarray(rng.integers(0, 200, (*shape, 4), np.uint8)).save(folder / 'alpha.png')
-    code = main(['predict', str(folder), *SMALL])
+    code = main(['predict', str(folder), *TINY])
     err = capsys.readouterr().err
     dark_grey = '16-bit grey, values 0 to 900 of 65535: nearly black after // 256'
     assert f'big_endian.tiff: {dark_grey}' in err
@@ -460,7 +461,9 @@ def test_class_names_without_a_font_are_told(
 ) -> None:
     # Old Hungarian and Tulu-Tigalari: what has a font for both is not this machine.
     names = 'cone,ball,\U00010c80,\U00011380,box'
-    code, _ = predict(tmp_path, scene, '--overlay', tmp_path / 'out', '--class-names', names)
+    code, _ = predict(
+        tmp_path, *TINY, scene, '--overlay', tmp_path / 'out', '--class-names', names
+    )
     assert code == 0
     lines = [x for x in capsys.readouterr().err.splitlines() if 'no font' in x]
     assert len(lines) == 1
