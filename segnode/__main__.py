@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 1 when the work failed, 2 on wrong use, 130 after Ctrl-C.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    # A name or a path may hold what the terminal's encoding lacks.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
+            stream.reconfigure(errors='backslashreplace')
     try:
         code = _dispatch(args)
         sys.stdout.flush()

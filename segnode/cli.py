@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""What the commands share: options made from the configuration, tables, files and progress."""
+"""What the commands share: options made from the configuration, tables and progress."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from segnode.config import Config, Parameter, parameters
-from segnode.errors import ConfigError
 from segnode.percentiles import Percentiles
 
 _TYPES = {int: ('N', int), float: ('X', float), str: ('TEXT', str), tuple: ('A,B,...', str)}
@@ -93,41 +89,6 @@ def config_from(options: argparse.Namespace) -> Config:
         ConfigError: a value is out of range, or two of them do not go together.
     """
     return Config().replace(given_settings(options))
-
-
-def check_writable(path: Path | None) -> None:
-    """Make sure, before long work, that a result file can be written at its end.
-
-    Raises:
-        ConfigError: the folder does not exist or cannot be written, or the path is a folder.
-    """
-    if path is None:
-        return
-    if path.is_dir():
-        raise ConfigError(f'{path}: expected a file to write, found a folder')
-    if not path.parent.is_dir():
-        raise ConfigError(f'{path}: the folder {path.parent} does not exist; make it first')
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ConfigError(f'{path}: no permission to write there; choose another path')
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results, with its parents.
-
-    Raises:
-        ConfigError: it cannot be made or written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f'{path}: cannot make this folder ({error.strerror})') from None
-    if not os.access(path, os.W_OK):
-        raise ConfigError(f'{path}: no permission to write there; choose another folder')
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a machine-readable result; it must hold no NaN."""
-    path.write_text(json.dumps(value, allow_nan=False) + '\n', encoding='utf-8')
 
 
 def say(text: str = '') -> None:

@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from segnode.cli import Parser, check_writable, config_from, note, say, write_json
+from segnode.cli import Parser, config_from, note, say
 from segnode.errors import ConfigError
+from segnode.output_files import Inputs, check_writable, is_own_json, write_json, write_whole
 
 _EXAMPLES = """\
   segnode describe forklift.pt                      # writes forklift.yaml beside it
@@ -60,10 +62,10 @@ def main(args: Sequence[str]) -> int:
     if not options.program.name:
         raise ConfigError(f'{options.program}: expected a TorchScript file, found a folder')
     output = options.output or options.program.with_suffix('.yaml')
-    check_writable(output)
-    if output.exists():
-        raise ConfigError(f'{output}: there is such a file; move it, or give another --output')
-    check_writable(options.json)
+    inputs = Inputs.of(config, options.program, *options.image)
+    check_writable(output, inputs)
+    inputs.add(output)
+    check_writable(options.json, inputs, is_own_json(r'\{"tried": \['))
 
     # Torch takes seconds to import: after every mistake in the options has been found.
     from segnode.checkpoint.class_names import class_names
@@ -95,8 +97,12 @@ def main(args: Sequence[str]) -> int:
     for line in probed.tried:
         say(f'  {line}')
     text = description_text(probed.description, probed.remarks)
-    output.write_text(text, encoding='utf-8')
-    read_description(output)
+    with tempfile.TemporaryDirectory() as folder:
+        checked = Path(folder, output.name)
+        write_whole(checked, text.encode())
+        read_description(checked)
+    check_writable(output, Inputs([]))
+    write_whole(output, text.encode())
     say()
     say(text)
     if options.json is not None:

@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from segnode.cli import Parser, add_config_options, check_writable, config_from, say, write_json
+from segnode.cli import Parser, add_config_options, config_from, say
 from segnode.config import Config
 from segnode.errors import SegnodeError
+from segnode.output_files import Inputs, check_writable, is_own_json, write_json
 from segnode.shipped import shipped_file
 
 MIN_PYTHON = (3, 10)
@@ -42,6 +43,8 @@ _EXAMPLES = """\
 Every line says ok, warn or FAIL, and what to do. The exit code is 0 when nothing fails. ROS is
 needed by the node and the demo only.
 """
+
+_OWN_JSON = r'\[\{"level": "(?:ok|warn|FAIL)", "name": "'
 
 Level = Literal['ok', 'warn', 'FAIL']
 
@@ -70,7 +73,7 @@ def main(args: Sequence[str]) -> int:
     add_config_options(parser)
     options = parser.parse_args(args)
     config = config_from(options)
-    check_writable(options.json)
+    check_writable(options.json, Inputs.of(config), is_own_json(_OWN_JSON))
     findings = []
     for finding in examine(config):
         findings.append(finding)

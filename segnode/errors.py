@@ -40,6 +40,10 @@ class AnnotationError(SegnodeError):
     """A file of ground truth cannot be used."""
 
 
+class OutputError(SegnodeError):
+    """A result cannot be written where it should go."""
+
+
 class MeasurementError(SegnodeError):
     """What was to be timed side by side does not do the same."""
 

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnode.cli import Parser, check_writable, note, say, table, write_json
+from segnode.cli import Parser, note, say, table
 from segnode.errors import CheckpointError, ConfigError
+from segnode.output_files import check_writable, is_own_json, write_json
 
 if TYPE_CHECKING:
     from segnode.checkpoint.download import Checksum
@@ -87,7 +88,7 @@ def main(args: Sequence[str]) -> int:
         parser.error('--list: expected alone, found with something to fetch')
     if not options.list and not options.names:
         parser.error('expected a preset or a URL to fetch, or --list, found neither')
-    check_writable(options.json)
+    check_writable(options.json, own=is_own_json(r'\[\]\s*$|\[\{"name": '))
     if options.list:
         rows = _list()
     else:

@@ -6,31 +6,28 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from segnode.cli import (
     Parser,
     add_config_options,
-    check_writable,
     config_from,
     given_settings,
-    make_folder,
     note,
     say,
     stage_summary,
     stage_table,
     table,
-    write_json,
 )
-from segnode.errors import ImageError
-from segnode.picture_files import find_images
+from segnode.errors import ImageError, OutOfMemoryError, OutputError, SegnodeError
+from segnode.output_files import Inputs, check_writable, is_own_json, write_json
+from segnode.overlay_files import overlay_paths, write_overlay
+from segnode.picture_files import Remarks, distinct_names, find_images, read_image
 
 if TYPE_CHECKING:
     from segnode.engine import Engine, Prediction
@@ -48,7 +45,22 @@ Settings that are not given are the model's own, and the precision is fp32, so t
 the reference's; --precision auto gives the node's. Of a folder every image is taken, in the order
 of names, without its subfolders. With --annotations, exactly the images given are scored: one
 that cannot be read counts as missed, one without annotations is left out.
+
+An image that fails is named and counted, and the others are done; after Ctrl-C what is done is
+written. In the results image_id is the position of an image, and file_name its name, with folders
+where two images have the same name; with --annotations both are the annotations'. Earlier results
+of this command are replaced, other files never: --json refuses them, and a picture whose name is
+taken gets a number. --overlay takes no folder whose images are read.
 """
+
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+_OWN_JSON = (
+    r'\[\]\s*$|\{"results": \[|'
+    rf'\[\{{"image_id": (?:-?\d+|{_TEXT}), "file_name": {_TEXT}, '
+    rf'"category_id": (?:-?\d+|{_TEXT}), "category_name": "'
+)
+_SAME_FAILURES = 10
+"""So many images in a row fail alike when the device or the disk is at fault, not an image."""
 
 
 @dataclass(slots=True)
@@ -60,6 +72,30 @@ class _Run:
     image_ms: list[float] = field(default_factory=list)
     scored_ids: set[Id] = field(default_factory=set)
     failed: int = 0
+    last_failure: str = ''
+    failures_in_a_row: int = 0
+    remarks: Remarks = field(default_factory=lambda: Remarks(note))
+
+    @property
+    def begun(self) -> bool:
+        """Whether at least one image was dealt with."""
+        return bool(self.image_ms or self.failed)
+
+    def fail(self, path: Path, error: SegnodeError | MemoryError) -> bool:
+        """Name and count an image that failed.
+
+        Returns:
+            Whether so many in a row failed alike that the next one would, too.
+        """
+        text = str(error) if isinstance(error, SegnodeError) else 'the memory ran out'
+        note(f'error: {text}' if text.startswith(f'{path}:') else f'error: {path}: {text}')
+        self.failed += 1
+        # The next image may be whole, or smaller.
+        of_this_image = isinstance(error, ImageError | OutOfMemoryError | MemoryError)
+        reason = '' if of_this_image else text.rpartition(': ')[2]
+        self.failures_in_a_row = self.failures_in_a_row + 1 if reason == self.last_failure else 1
+        self.last_failure = reason
+        return bool(reason) and self.failures_in_a_row == _SAME_FAILURES
 
 
 def main(args: Sequence[str]) -> int:
@@ -81,10 +117,11 @@ def main(args: Sequence[str]) -> int:
     add_config_options(parser)
     options = parser.parse_args(args)
     config = config_from(options)
-    check_writable(options.json)
-    images = find_images(options.images)
-    if options.overlay is not None:
-        make_folder(options.overlay)
+    images = find_images(options.images, note)
+    inputs = Inputs.of(config, options.annotations, *images)
+    overlays = overlay_paths(options.overlay, options.images, images, inputs, note)
+    inputs.add(*overlays)
+    check_writable(options.json, inputs, is_own_json(_OWN_JSON))
     truth = _read_annotations(options.annotations, images)
 
     # Torch takes seconds to import: after every mistake in the options has been found.
@@ -95,19 +132,37 @@ def main(args: Sequence[str]) -> int:
     if isinstance(model, NativeModel) and 'precision' not in given_settings(options):
         config = config.replace({'precision': 'fp32'})
     engine = Engine(config, report=note, model=model)
-    run = _predict(engine, images, truth, options.overlay)
+    run, interrupted = _Run(), False
+    try:
+        _predict(engine, images, truth, overlays, run)
+    except KeyboardInterrupt:
+        interrupted = True
+        note(f'interrupted: {len(run.image_ms)} of {len(images)} images are done')
+    finally:
+        # Whatever ended the run, nothing that is finished is lost.
+        if run.begun:
+            _conclude(engine, run, truth, options.json)
+    if interrupted:
+        return 130
+    return 1 if run.failed else 0
+
+
+def _conclude(
+    engine: Engine, run: _Run, truth: GroundTruth | None, json_path: Path | None
+) -> None:
+    """Write the results, print the tables and the last line."""
+    run.remarks.close()
     _print_tables(engine, run)
     report: Any = run.results
     if truth is not None:
         report = _score(truth.annotations, run)
-    if options.json is not None:
-        write_json(options.json, report)
+    if json_path is not None:
+        write_json(json_path, report)
     p50 = f'{np.median(run.image_ms):.1f}' if run.image_ms else '-'
     say(
         f'predict: images={len(run.image_ms)} instances={len(run.results)} failed={run.failed} '
         f'milliseconds_p50={p50}'
     )
-    return 1 if run.failed else 0
 
 
 def _read_annotations(path: Path | None, images: Sequence[Path]) -> GroundTruth | None:
@@ -119,22 +174,27 @@ def _read_annotations(path: Path | None, images: Sequence[Path]) -> GroundTruth 
 
 
 def _predict(
-    engine: Engine, paths: list[Path], truth: GroundTruth | None, overlay: Path | None
-) -> _Run:
+    engine: Engine,
+    paths: list[Path],
+    truth: GroundTruth | None,
+    overlays: list[Path],
+    run: _Run,
+) -> None:
     from tqdm import tqdm
 
     from segnode.evaluation.metrics import coco_results, common_categories
-    from segnode.picture_files import read_image
+    from segnode.live.labels import undrawable
 
     names = engine.class_names
     categories: Sequence[Id | None] = engine.category_ids or range(len(names))
     if truth is not None:
         categories = common_categories(names, truth.annotations, truth.image_ids, note)
-    run = _Run()
-    drawn: set[str] = set()
+    if overlays and (line := undrawable(names)):
+        note(line)
+    file_names = distinct_names(paths)
     for position, path in enumerate(tqdm(paths, unit='image', disable=None, leave=False)):
         image_id: Id = position
-        file_name = path.name
+        file_name = file_names[position]
         annotated = None
         try:
             if truth is not None:
@@ -145,32 +205,46 @@ def _predict(
                 if image_id in run.scored_ids:
                     raise ImageError(f'{path}: given twice, an image is scored once')
                 run.scored_ids.add(image_id)
-            image = read_image(path)
+            image = read_image(path, run.remarks)
             if annotated is not None:
                 check_size(path, image, annotated.image_hw)
-        except ImageError as error:
-            note(f'error: {error}')
-            run.failed += 1
-            continue
-        if not run.image_ms:
-            engine.warm_up((image.height, image.width))
-        start = time.perf_counter()
-        (prediction,) = engine.predict([image])
-        run.image_ms.append((time.perf_counter() - start) * 1e3)
-        run.stages_ms.append(prediction.stage_ms)
-        run.results += coco_results(
-            prediction.detections,
-            (prediction.rle(i) for i in range(len(prediction.detections))),
-            image_id=image_id,
-            file_name=file_name,
-            class_names=names,
-            category_ids=categories,
-        )
-        if overlay is not None:
-            target = next(name for name in _file_names(path.stem) if name not in drawn)
-            drawn.add(target)
-            _write_overlay(overlay / target, image, prediction, names)
-    return run
+            prediction = _segment(engine, image, run)
+            run.results += coco_results(
+                prediction.detections,
+                (prediction.rle(i) for i in range(len(prediction.detections))),
+                image_id=image_id,
+                file_name=file_name,
+                class_names=names,
+                category_ids=categories,
+            )
+            if overlays:
+                write_overlay(overlays[position], image, prediction, names)
+        except (SegnodeError, MemoryError) as error:
+            if not run.fail(path, error):
+                continue
+            if not isinstance(error, OutputError):
+                left = len(paths) - position - 1
+                note(f'stopped, as {_SAME_FAILURES} images in a row failed alike; {left} are left')
+                break
+            note(f'no more overlays, as {_SAME_FAILURES} in a row could not be written')
+            overlays = []
+        except KeyboardInterrupt:
+            # An image in the middle of its work was neither found nor missed.
+            run.scored_ids.difference_update([] if annotated is None else [annotated.id])
+            raise
+        else:
+            run.last_failure = ''
+
+
+def _segment(engine: Engine, image: Image, run: _Run) -> Prediction:
+    """Run the engine on an image, warmed up before the first, and note its times."""
+    if not run.image_ms:
+        engine.warm_up((image.height, image.width))
+    start = time.perf_counter()
+    (prediction,) = engine.predict([image])
+    run.image_ms.append((time.perf_counter() - start) * 1e3)
+    run.stages_ms.append(prediction.stage_ms)
+    return prediction
 
 
 def check_size(path: Path, image: Image, image_hw: tuple[int, int]) -> None:
@@ -180,37 +254,6 @@ def check_size(path: Path, image: Image, image_hw: tuple[int, int]) -> None:
             f'{path}: expected {image_hw[1]} x {image_hw[0]} pixels as annotated, '
             f'found {image.width} x {image.height}'
         )
-
-
-def _file_names(stem: str) -> Iterator[str]:
-    """Yield ``stem.jpg``, then numbered ones: two folders may hold the same name."""
-    yield f'{stem}.jpg'
-    number = 2
-    while True:
-        yield f'{stem}_{number}.jpg'
-        number += 1
-
-
-def _write_overlay(
-    path: Path, image: Image, prediction: Prediction, class_names: Sequence[str]
-) -> None:
-    from segnode.live.overlay import draw_overlay
-
-    labels = prediction.label_image()
-    write_picture(path, draw_overlay(image, prediction.detections, labels, class_names))
-
-
-def write_picture(path: Path, bgr: npt.NDArray[np.uint8]) -> None:
-    """Write a (H, W, 3) uint8 BGR picture; the suffix picks the format.
-
-    Raises:
-        ImageError: the file cannot be written.
-    """
-    _, data = cv2.imencode(path.suffix, bgr)
-    try:
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise ImageError(f'{path}: cannot be written ({error.strerror})') from None
 
 
 def _print_tables(engine: Engine, run: _Run) -> None:

@@ -173,10 +173,10 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 def test_a_missing_library_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, 'cv2', None)
+    monkeypatch.setitem(sys.modules, 'numpy', None)
     monkeypatch.delitem(sys.modules, 'segnode.predict', raising=False)
     assert main(['predict', 'a.jpg']) == 1
-    assert 'cv2' in one_line(capsys.readouterr().err)
+    assert 'numpy' in one_line(capsys.readouterr().err)
 
 
 def test_node_without_ros_says_what_to_do(

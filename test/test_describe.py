@@ -14,23 +14,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from exported_models import script
+from exported_models import TwoBoxes, script
 from torch import Tensor, nn
 
 from segnode.__main__ import main
 from segnode.checkpoint.torchscript import read_description
-
-
-class Program(nn.Module):
-    """Takes a batch and answers five numbers, the last of them the image's size."""
-
-    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        assert images.dim() == 4
-        boxes = torch.tensor([[1.0, 2.0, 30.0, 40.0], [5.0, 6.0, 70.0, 80.0]])
-        scores = torch.tensor([0.5, 0.4]) * images.mean() / (images.mean() + 1)
-        size = torch.tensor([images.shape[2], images.shape[3]])
-        labels, masks = torch.tensor([0, 1]), torch.ones(2, 1, 14, 14)
-        return [boxes, size, labels, masks, scores], scores
 
 
 class Empty(nn.Module):
@@ -92,7 +80,7 @@ def describe(program: Path, *options: str) -> dict[str, Any]:
 
 
 def test_a_batch_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    program = script(Program(), tmp_path / 'model.pt')
+    program = script(TwoBoxes(), tmp_path / 'model.pt')
     target = tmp_path / 'found.json'
     names = tmp_path / 'names.txt'
     names.write_text('cone\nball\n')
@@ -114,7 +102,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     program = script(Empty(), tmp_path / 'model.pt')
     (tmp_path / 'model.yaml').write_text('mine')
     assert main(['describe', str(program), '--class-names', 'a,b']) == 2
-    assert 'model.yaml: there is such a file' in capsys.readouterr().err
+    assert 'model.yaml: expected a new file' in capsys.readouterr().err
     assert (tmp_path / 'model.yaml').read_text() == 'mine'
     other = tmp_path / 'below' / 'other.yaml'
     other.parent.mkdir()

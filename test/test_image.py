@@ -9,6 +9,7 @@ import logging
 import struct
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import pytest
 
 from segnode.errors import ImageError
 from segnode.image import MAX_PIXELS, Image, check_size
-from segnode.picture_files import read_image
+from segnode.picture_files import Remarks, find_images, read_image
 
 ORIENTATION = 0x0112
 
@@ -146,6 +147,57 @@ def test_32_bit_grey_beyond_16_bits_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / 'grey.tiff', PIL.Image.fromarray(values))
     with pytest.raises(ImageError, match='16 bits'):
         read_image(path)
+
+
+def test_fractions_are_read_as_detectron2_reads_them(
+    tmp_path: Path, rng: np.random.Generator, detectron2: ModuleType
+) -> None:
+    from detectron2.data.detection_utils import read_image as reference
+
+    values = (rng.random((11, 13)) * 255).astype(np.float32)
+    path = saved(tmp_path / 'grey.tiff', PIL.Image.fromarray(values))
+    np.testing.assert_array_equal(read_image(path).pixels, reference(str(path), 'RGB'))
+
+
+@pytest.mark.parametrize(('low', 'high'), [(0, 1), (-1, 200), (0, 1000), (5, np.nan), (0, np.inf)])
+def test_fractions_of_no_meaning_are_refused(tmp_path: Path, low: float, high: float) -> None:
+    values = np.array([[low, high]], np.float32)
+    path = saved(tmp_path / 'grey.tiff', PIL.Image.fromarray(values))
+    with pytest.raises(ImageError, match='expected fractional values of 0 to 255'):
+        read_image(path)
+
+
+def test_every_suffix_of_the_formats_is_an_image(tmp_path: Path) -> None:
+    PIL.Image.init()
+    formats = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
+    known = {s for s, name in PIL.Image.registered_extensions().items() if name in formats}
+    for suffix in known:
+        (tmp_path / f'picture{suffix}').touch()
+    assert {path.suffix for path in find_images([tmp_path])} == known
+
+
+def remarks_on(path: Path) -> list[str]:
+    lines: list[str] = []
+    remarks = Remarks(lines.append)
+    read_image(path, remarks)
+    remarks.close()
+    return [line.removeprefix(f'{path}: ') for line in lines]
+
+
+def test_a_single_bright_pixel_hides_no_dark_picture(tmp_path: Path) -> None:
+    values = np.full((20, 20), 300, np.uint16)
+    values[3, 3] = 65535
+    (line,) = remarks_on(saved(tmp_path / 'grey.png', PIL.Image.fromarray(values)))
+    assert line == (
+        '16-bit grey, values 300 to 65535 of 65535, 99% of them below 512: '
+        'nearly black after // 256'
+    )
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'P', 'RGB', 'CMYK'])
+def test_usual_pictures_are_not_remarked_on(tmp_path: Path, mode: str) -> None:
+    picture = PIL.Image.new('RGB', (20, 20), (90, 20, 160)).convert(mode)
+    assert remarks_on(saved(tmp_path / 'a.tiff', picture)) == []
 
 
 @pytest.mark.parametrize(

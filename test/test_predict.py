@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from pycocotools import mask as coco_mask
 
@@ -17,10 +19,12 @@ from segnode.__main__ import main
 from segnode.config import Config
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene, coco_annotations
 from segnode.engine import Engine
-from segnode.errors import ImageError
+from segnode.errors import DeviceError, ImageError, OutOfMemoryError
+from segnode.image import Image
 from segnode.picture_files import find_images, read_image
 
 SMALL = ('--short-side', '160', '--device', 'cpu')
+TINY = ('--short-side', '96', '--device', 'cpu')
 
 
 @pytest.fixture(scope='module')
@@ -235,6 +239,236 @@ def test_files_are_taken_in_order(tmp_path: Path) -> None:
     assert [path.name for path in found] == ['z.png', 'a.png', 'b.JPG']
     with pytest.raises(ImageError):
         find_images([folder / 'below' / 'none'][:0])
+
+
+def failing_engine(
+    monkeypatch: pytest.MonkeyPatch, errors: Sequence[BaseException | None]
+) -> None:
+    """Let the engine raise these on its first images, in turn."""
+    predict_image, left = Engine.predict, list(errors)
+
+    def fail(engine: Engine, images: Sequence[Image]) -> Any:
+        error = left.pop(0) if left else None
+        if error is not None:
+            raise error
+        return predict_image(engine, images)
+
+    monkeypatch.setattr(Engine, 'predict', fail)
+
+
+@pytest.mark.parametrize(
+    'error', [OutOfMemoryError('cpu ran out of memory'), DeviceError('it broke'), MemoryError()]
+)
+def test_an_image_that_fails_in_the_engine_is_named_and_the_others_done(
+    error: BaseException,
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failing_engine(monkeypatch, [None, error])
+    target = tmp_path / 'out.json'
+    try:
+        code = main(['predict', str(scene), '--json', str(target), *TINY])
+    except MemoryError:
+        code = -1
+    assert target.exists(), 'what was finished is lost'
+    assert {r['image_id'] for r in json.loads(target.read_text())} == {0, 2}
+    assert code == 1
+    captured = capsys.readouterr()
+    (line,) = [line for line in captured.err.splitlines() if 'error' in line]
+    assert line.startswith(f'segnode: error: {scene / "000001.png"}: ')
+    assert 'images=2 ' in captured.out.splitlines()[-1]
+    assert 'failed=1 ' in captured.out.splitlines()[-1]
+
+
+def test_ten_failures_alike_end_the_run(
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failing_engine(monkeypatch, [None] + [DeviceError('the device is gone')] * 100)
+    target, images = tmp_path / 'out.json', [str(scene / '000000.png')] * 15
+    code = main(['predict', *images, '--json', str(target), *TINY])
+    err = capsys.readouterr().err
+    assert err.count('the device is gone') == 10
+    assert 'stopped, as 10 images in a row failed alike; 4 are left' in err
+    assert {r['image_id'] for r in json.loads(target.read_text())} == {0}
+    assert code == 1
+
+
+def test_exhausted_memory_never_ends_the_run(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_engine(monkeypatch, [OutOfMemoryError('cpu ran out of memory')] * 12)
+    target, images = tmp_path / 'out.json', [str(scene / '000000.png')] * 13
+    assert main(['predict', *images, '--json', str(target), *TINY]) == 1
+    assert target.exists(), 'what was finished is lost'
+    assert {r['image_id'] for r in json.loads(target.read_text())} == {12}
+
+
+@pytest.mark.parametrize('annotated', [False, True])
+def test_ctrl_c_keeps_what_is_finished(
+    annotated: bool,
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failing_engine(monkeypatch, [None, KeyboardInterrupt()])
+    target = tmp_path / 'out.json'
+    more = ['--annotations', str(scene / 'instances.json')] if annotated else []
+    code = main(['predict', str(scene), '--json', str(target), *TINY, *more])
+    assert code == 130
+    assert target.exists(), 'what was finished is lost'
+    report = json.loads(target.read_text())
+    assert {r['file_name'] for r in (report['results'] if annotated else report)} == {'000000.png'}
+    if annotated:
+        assert report['images'] == 1
+    assert 'interrupted: 1 of 3 images are done' in capsys.readouterr().err
+
+
+def test_an_overlay_that_cannot_be_written_is_named_and_the_others_are(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The second one's number makes its name longer than a file system takes.
+    name = 'x' * 250 + '.png'
+    given = [tmp_path / 'a' / name, tmp_path / 'b' / name, tmp_path / 'b' / '2.png']
+    for path in given:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((scene / '000000.png').read_bytes())
+    folder = tmp_path / 'overlays'
+    code, results = predict(tmp_path, *TINY, *given, '--overlay', folder)
+    assert code == 1
+    assert results is not None, 'what was finished is lost'
+    assert {r['image_id'] for r in results} == {0, 1, 2}
+    err = capsys.readouterr().err
+    (line,) = [line for line in err.splitlines() if 'error' in line]
+    assert line.startswith(f'segnode: error: {given[1]}: ')
+    assert sorted(path.name for path in folder.iterdir()) == ['2.jpg', 'x' * 250 + '.jpg']
+
+
+def test_a_full_disk_ends_overlays_and_nothing_else(
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.parent.name == 'overlays':
+            raise OSError(28, 'No space left on device')
+        return write(path, data)
+
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    images = [scene / '000000.png'] * 12
+    code, results = predict(tmp_path, *TINY, *images, '--overlay', tmp_path / 'overlays')
+    assert code == 1
+    assert results is not None, 'what was finished is lost'
+    assert {r['image_id'] for r in results} == set(range(12))
+    err = capsys.readouterr().err
+    assert err.count('cannot be written (No space left on device)') == 10
+    assert 'no more overlays' in err
+
+
+def test_images_of_one_name_stay_apart(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [tmp_path / name for name in ('a/1.png', 'b/1.png', 'b/2.png')]
+    for path in given:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((scene / '000000.png').read_bytes())
+    results = predict(tmp_path, *TINY, given[0], tmp_path / 'b')[1]
+    names = {r['image_id']: r['file_name'] for r in results}
+    assert names == {0: 'a/1.png', 1: 'b/1.png', 2: '2.png'}
+    assert 'more than once' not in capsys.readouterr().err
+    results = predict(tmp_path, *TINY, given[1], tmp_path / 'b' / '..' / 'b' / '1.png')[1]
+    assert {r['file_name'] for r in results} == {'1.png'}
+    assert '1 images are given more than once' in capsys.readouterr().err
+
+
+def test_what_a_folder_holds_besides_images_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'folder'
+    (folder / 'below').mkdir(parents=True)
+    (folder / 'gone.png').symlink_to(tmp_path / 'nothing')
+    (folder / 'notes.txt').touch()
+    assert main(['predict', str(folder), *TINY]) == 1
+    photo = np.full((40, 60, 3), 90, np.uint8)
+    for name in ('a.jpg', 'b.png', 'c.ppm'):
+        cv2.imwrite(str(folder / name), photo)
+    (folder / 'a.jpg').rename(folder / 'a.jfif')
+    (folder / 'c.ppm').rename(folder / 'c.PNM')
+    capsys.readouterr()
+    assert main(['predict', str(folder), *TINY]) == 0
+    captured = capsys.readouterr()
+    assert 'images=3 ' in captured.out.splitlines()[-1]
+    (line,) = [line for line in captured.err.splitlines() if 'skipped' in line]
+    for part in (
+        '1 subfolders (below)', '1 broken links (gone.png)',
+        '1 files that are no images (notes.txt)',
+    ):  # fmt: skip
+        assert part in line
+
+
+def test_pictures_that_come_out_dark_or_in_part_are_spoken_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    shape = (40, 60)
+    dark = rng.integers(0, 901, shape).astype(np.uint16)
+    dark[0, :2] = 0, 900
+    cv2.imwrite(str(folder / 'grey.png'), dark)
+    cv2.imwrite(str(folder / 'grey2.png'), dark)
+    cv2.imwrite(str(folder / 'colour.png'), rng.integers(0, 4096, (*shape, 3)).astype(np.uint16))
+    cv2.imwrite(str(folder / 'good.png'), rng.integers(0, 65536, shape).astype(np.uint16))
+    cv2.imwrite(str(folder / 'flat.png'), rng.integers(30000, 31000, shape).astype(np.uint16))
+    big = PIL.Image.frombytes('I;16B', shape[::-1], dark.astype('>u2').tobytes())
+    big.save(folder / 'big_endian.tiff')
+    pages = [PIL.Image.fromarray(rng.integers(0, 256, shape, np.uint8)) for _ in range(3)]
+    pages[0].save(folder / 'pages.tiff', save_all=True, append_images=pages[1:])
+    fractions = rng.random(shape).astype(np.float32)
+    fractions[0, :2] = 0, 1
+    PIL.Image.fromarray(fractions).save(folder / 'fractions.tiff')
+    PIL.Image.fromarray(fractions * 255).save(folder / 'fractions255.tiff')
+    PIL.Image.fromarray(fractions * 65535).save(folder / 'fractions65535.tiff')
+    PIL.Image.fromarray(rng.integers(0, 200, (*shape, 4), np.uint8)).save(folder / 'alpha.png')
+    code = main(['predict', str(folder), *TINY])
+    err = capsys.readouterr().err
+    dark_grey = '16-bit grey, values 0 to 900 of 65535: nearly black after // 256'
+    assert f'big_endian.tiff: {dark_grey}' in err
+    assert err.count(dark_grey) == 1
+    assert 'dark 16-bit grey: 3 pictures in all' in err
+    assert 'colour.png: 16-bit colour, values 0 to 4095 of 65535: nearly black' in err
+    assert 'flat.png: 16-bit grey, values 30' in err
+    assert 'pages.tiff: the first of 3 pages is taken' in err
+    assert 'alpha.png: transparency is dropped' in err
+    assert 'good.png' not in err
+    for name, found in (('fractions', '0 to 1'), ('fractions65535', '0 to 65535')):
+        path = folder / f'{name}.tiff'
+        assert f'error: {path}: expected fractional values of 0 to 255, found {found}' in err
+    assert 'fractions255' not in err
+    assert code == 1
+
+
+def test_class_names_without_a_font_are_told(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Old Hungarian and Tulu-Tigalari: what has a font for both is not this machine.
+    names = 'cone,ball,\U00010c80,\U00011380,box'
+    code, _ = predict(
+        tmp_path, *TINY, scene, '--overlay', tmp_path / 'out', '--class-names', names
+    )
+    assert code == 0
+    lines = [x for x in capsys.readouterr().err.splitlines() if 'no font' in x]
+    assert len(lines) == 1
+    assert '\U00011380' in lines[0]
+    assert 'cone' not in lines[0]
 
 
 def test_real_photographs_score_as_published(shared: Path, tmp_path: Path) -> None:

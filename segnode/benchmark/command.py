@@ -12,22 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from segnode.benchmark.report import PLOT_SUFFIXES, is_own_plot
 from segnode.benchmark.request import Request
 from segnode.cli import (
     Parser,
     add_config_options,
-    check_writable,
     config_from,
     given_settings,
     note,
     say,
-    write_json,
 )
 from segnode.config import Config
 from segnode.errors import ConfigError
+from segnode.output_files import Inputs, check_writable, is_own_json, write_json
 
 REFERENCES = ('detectron2', 'detectron2-best', 'torchvision', 'torchvision-best')
 _LARGEST_SIDE = 4096
+_OWN_JSON = r'\{"machine": \{"system": "'
 # What the references have no equal of, or what the benchmark sets itself.
 _REFUSED = {
     'resolution.short_side': 'the frames are of --shapes and are not resized',
@@ -80,8 +81,7 @@ def main(args: Sequence[str]) -> int:
     config = config_from(options)
     request = _request(options)
     _refuse(options)
-    check_writable(options.json)
-    check_writable(options.plot)
+    _check_outputs(options, config)
     # The profiler tells of every start and stop, unless told before torch is imported.
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')
     # Torch takes seconds to import: after every mistake in the options has been found.
@@ -139,6 +139,21 @@ def _parser() -> Parser:
     parser.add_argument('--plot', type=Path, metavar='FILE', help='draw them (.png, .svg, .pdf)')
     add_config_options(parser)
     return parser
+
+
+def _check_outputs(options: argparse.Namespace, config: Config) -> None:
+    inputs = Inputs.of(config)
+    check_writable(options.json, inputs, is_own_json(_OWN_JSON))
+    if options.plot is None:
+        return
+    if options.plot.suffix not in PLOT_SUFFIXES:
+        raise ConfigError(
+            f'--plot: expected a name that ends in {", ".join(PLOT_SUFFIXES)}, '
+            f'found {options.plot}'
+        )
+    if options.json is not None:
+        inputs.add(options.json)
+    check_writable(options.plot, inputs, is_own_plot)
 
 
 def _request(options: argparse.Namespace) -> Request:

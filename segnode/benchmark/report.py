@@ -7,12 +7,20 @@ Both are made from what the JSON file holds.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from segnode.cli import table
 from segnode.errors import ConfigError
+from segnode.output_files import MARK, write_whole
+from segnode.written_pictures import is_own_picture
+
+PLOT_SUFFIXES = ('.png', '.svg', '.pdf')
+# How each format says who made it: what matplotlib is told, and what then stands in the file.
+_MAKER = {'png': 'Software', 'svg': 'Creator', 'pdf': 'Creator'}
+_MADE = {'.svg': f'<dc:title>{MARK}</dc:title>', '.pdf': f'/Creator ({MARK})'}
 
 _COUNTS = {
     'operators': 'operators',
@@ -115,10 +123,16 @@ def remarks(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def plot(path: Path, rows: Sequence[dict[str, Any]], parts: Sequence[dict[str, Any]]) -> None:
-    """Draw segnode's stages, and the ratios with their tails; the suffix names the format.
+    """Draw segnode's stages, and the ratios with their tails.
+
+    Args:
+        path: ends in one of ``PLOT_SUFFIXES``.
+        rows: of the JSON file.
+        parts: of the JSON file.
 
     Raises:
-        ConfigError: no matplotlib, or a format that it does not write.
+        ConfigError: no matplotlib.
+        OutputError: the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -161,10 +175,16 @@ def plot(path: Path, rows: Sequence[dict[str, Any]], parts: Sequence[dict[str, A
         below.legend(fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
     for axes in (above, below):
         axes.set_xticks(list(positions), labels, fontsize='small')
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise ConfigError(f'{path}: {error}') from None
+    kind, picture = path.suffix[1:], io.BytesIO()
+    figure.savefig(picture, format=kind, metadata={_MAKER[kind]: MARK})
+    write_whole(path, picture.getvalue())
+
+
+def is_own_plot(path: Path) -> bool:
+    """Return whether a file is a picture that `plot` wrote."""
+    if path.suffix not in _MADE:
+        return is_own_picture(path)
+    return _MADE[path.suffix].encode() in path.read_bytes()
 
 
 def _setting(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -24,20 +24,17 @@ import yaml
 from segnode.cli import (
     Parser,
     add_config_options,
-    check_writable,
     given_settings,
-    make_folder,
     note,
     say,
     stage_summary,
     stage_table,
     table,
-    write_json,
 )
 from segnode.config import Config
 from segnode.demo.processes import Phase, Show, progress, require_ros
 from segnode.demo.scene import DEMO_SEEDS, Scene, coco_annotations
-from segnode.errors import ImageError, SegnodeError
+from segnode.errors import ConfigError, ImageError, SegnodeError
 from segnode.evaluation.annotations import Annotations, GroundTruth
 from segnode.evaluation.metrics import (
     AveragePrecision,
@@ -46,10 +43,21 @@ from segnode.evaluation.metrics import (
     coco_results,
     label_image_rles,
 )
+from segnode.output_files import (
+    Inputs,
+    check_writable,
+    is_own_folder,
+    is_own_json,
+    make_folder,
+    make_own_folder,
+    write_json,
+    write_whole,
+)
 from segnode.percentiles import Percentiles
-from segnode.picture_files import find_images
-from segnode.predict import check_size, write_picture
+from segnode.picture_files import Remarks, find_images, read_image
+from segnode.predict import check_size
 from segnode.shipped import shipped_file
+from segnode.written_pictures import is_own_picture, write_picture
 
 IMAGE_HW = (480, 640)
 SCENES = len(DEMO_SEEDS)
@@ -62,6 +70,18 @@ BURST_FACTOR = 5.0
 BURST_FRAMES = 60
 BURST_IMAGES = 30
 OVERLAY_SCORE = 0.5
+OUTPUT = Path('segnode-demo')
+_WRITTEN = (
+    'answers/answers.jsonl',
+    'camera.json',
+    'camera.log',
+    'node.log',
+    'overlay.png',
+    'parameters.yaml',
+    'planner.log',
+)
+"""What every run writes anew in the output folder."""
+_OWN_JSON = r'\{"frames": \d+, "published": \d+, "dropped": '
 
 _EXAMPLES = """\
   segnode demo
@@ -74,6 +94,7 @@ and resolution, as in `segnode predict`, so that the scores compare. Options bea
 part plays at a fixed rate, by default 30% of what the warm-up measured (the scene at 2.2 Hz or
 more); the burst plays five times as fast as the machine can follow. The last line counts the
 steady part and the burst; mask_ap and box_ap are `-` without annotations.
+--output takes a new folder or an earlier one of the demo, which it writes anew.
 """
 
 
@@ -111,16 +132,17 @@ def main(args: Sequence[str]) -> int:
     """
     options = _options(args)
     settings = given_settings(options)
-    Config().replace(settings)
-    check_writable(options.json)
+    config = Config().replace(settings)
+    output = (options.output or _free_output()).resolve()
+    _check_outputs(options, config, output)
     require_ros()
-    output = options.output.resolve()
     if options.images is None:
+        make_own_folder(output)
         material = render_scene(options.seed, options.frames or 150, output / 'frames')
         floor, ceiling = SCENE_RATE_HZ
     else:
         material = photographs(options.images, options.annotations, options.frames)
-        make_folder(output)
+        make_own_folder(output)
         settings = {**_scalars(Config().flat()), **settings}
         floor, ceiling = PHOTO_RATE_HZ
     with Show(output, material.paths, _parameter_files(settings, output)) as show:
@@ -140,6 +162,34 @@ def main(args: Sequence[str]) -> int:
     return _report(material, steady, burst, output, options.json)
 
 
+def _free_output() -> Path:
+    """Return the default folder, numbered where other files than the demo's lie in it."""
+    output, number = OUTPUT, 2
+    while not is_own_folder(output):
+        output, number = OUTPUT.with_name(f'{OUTPUT.name}-{number}'), number + 1
+    if output != OUTPUT:
+        note(f"{OUTPUT} holds files that are not known as the demo's: taking {output}")
+    return output
+
+
+def _check_outputs(options: argparse.Namespace, config: Config, output: Path) -> None:
+    """Refuse what would replace a file that the demo reads.
+
+    Raises:
+        ConfigError: names it.
+    """
+    inputs = Inputs.of(config, options.annotations)
+    if options.images is not None:
+        inputs.add(*(options.images.iterdir() if options.images.is_dir() else [options.images]))
+    check_writable(options.json, inputs, is_own_json(_OWN_JSON))
+    for name in _WRITTEN:
+        if output / name in inputs:
+            raise ConfigError(
+                f'{output}: expected another --output: {output / name} is read, and would be '
+                'replaced'
+            )
+
+
 def _options(args: Sequence[str]) -> argparse.Namespace:
     parser = Parser('demo', 'Camera, node and planner over DDS, scored and timed.', _EXAMPLES)
     add = parser.add_argument
@@ -148,7 +198,7 @@ def _options(args: Sequence[str]) -> argparse.Namespace:
     add('--frames', type=int, metavar='N', help='frames of the steady part [150, all photographs]')
     add('--rate', type=float, metavar='HZ', help='rate of the steady part [what the machine can]')
     add('--seed', type=int, metavar='N', default=0, help='which scene, 0 to 999 [0]')
-    add('--output', type=Path, metavar='DIR', default=Path('segnode-demo'), help='[segnode-demo]')
+    add('--output', type=Path, metavar='DIR', help=f'[{OUTPUT}]')
     add('--json', type=Path, metavar='FILE', help='write all figures')
     add_config_options(parser)
     options = parser.parse_args(args)
@@ -177,7 +227,8 @@ def render_scene(seed: int, count: int, folder: Path) -> Material:
     make_folder(folder)
     note(f'rendering {count} frames of scene {seed}')
     for old in folder.glob('[0-9][0-9][0-9][0-9][0-9][0-9].png'):
-        old.unlink()
+        if is_own_picture(old):
+            old.unlink()
     paths = [folder / f'{index:06d}.png' for index in range(count)]
     frames = Scene(DEMO_SEEDS[seed], IMAGE_HW).frames(count)
 
@@ -200,14 +251,12 @@ def photographs(folder: Path, annotations: Path | None, limit: int | None) -> Ma
         ImageError: there is none.
         AnnotationError: the annotations cannot be used.
     """
-    from segnode.picture_files import read_image
-
-    found = find_images([folder])
+    found = find_images([folder], note)
     truth = None if annotations is None else GroundTruth.read(annotations, found, note)
-    paths = []
+    paths, remarks = [], Remarks(note)
     for path in progress(found, 'read', 'image'):
         try:
-            image = read_image(path)
+            image = read_image(path, remarks)
             annotated = truth.images.get(path) if truth else None
             if annotated is not None:
                 check_size(path, image, annotated.image_hw)
@@ -215,6 +264,7 @@ def photographs(folder: Path, annotations: Path | None, limit: int | None) -> Ma
             note(f'left out: {error}')
         else:
             paths.append(path.absolute())
+    remarks.close()
     if not paths:
         raise ImageError(f'{folder}: expected images, found none that can be read')
     return Material(paths[:limit], truth.annotations if truth else None)
@@ -227,7 +277,7 @@ def _parameter_files(settings: dict[str, Any], output: Path) -> list[Path]:
     if values:
         files.append(output / 'parameters.yaml')
         text = yaml.safe_dump({'/**': {'ros__parameters': values}}, sort_keys=False)
-        files[-1].write_text(text, encoding='utf-8')
+        write_whole(files[-1], text.encode())
     return files
 
 
@@ -295,14 +345,16 @@ def detections_of(answer: Answer, names: Sequence[str]) -> Any:
 
 def draw(path: Path, image_path: Path, answer: Answer) -> None:
     """Write the picture of a frame with what the planner got, scores of 0.5 and more."""
+    from segnode.live.labels import undrawable
     from segnode.live.overlay import draw_overlay
-    from segnode.picture_files import read_image
 
     count = sum(row['score'] >= OVERLAY_SCORE for row in answer.detections)
     shown = Answer(answer.detections[:count], answer.label_path)
     labels = answer.label_image()
     labels[labels > count] = 0
     names = sorted({row['class'] for row in shown.detections})
+    if line := undrawable(names):
+        note(line)
     picture = draw_overlay(read_image(image_path), detections_of(shown, names), labels, names)
     write_picture(path, picture)
 

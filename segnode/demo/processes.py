@@ -288,7 +288,8 @@ class Show:
         """
         answers = self._output / 'answers'
         answers.mkdir(exist_ok=True)
-        for old in answers.glob('[0-9]*.png'):
+        # Named by their stamps, as nanoseconds since 1970.
+        for old in answers.glob(f'{"[0-9]" * 19}.png'):
             old.unlink()
         image_list = self._output / 'camera.json'
         image_list.write_text(json.dumps([str(path) for path in self._images]), encoding='utf-8')

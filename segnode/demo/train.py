@@ -42,12 +42,14 @@ from segnode.demo.scene import (
 )
 from segnode.demo.training_data import FramePool
 from segnode.engine import Engine
+from segnode.errors import ConfigError
 from segnode.evaluation.annotations import Annotations
 from segnode.evaluation.metrics import average_precision, coco_results, label_image_rles
 from segnode.image import Image
 from segnode.model.architecture import Architecture
 from segnode.model.conv import Conv
 from segnode.model.mask_rcnn import MaskRCNN
+from segnode.output_files import make_own_folder
 
 MODEL_NAME = 'mask_rcnn_demo'
 
@@ -441,6 +443,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error('steps, scenes, processes, save-every and minutes must be positive')
     if run.resume and not (run.out / 'checkpoint.pt').is_file():
         parser.error(f'nothing to resume: {run.out / "checkpoint.pt"} is not there')
+    try:
+        make_own_folder(run.out)
+    except ConfigError as error:
+        parser.error(str(error))
     folder = train(run)
     sys.stdout.write(f'model: {folder}\n')
     return 0

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
 from segnode.image import Image
+from segnode.live.labels import class_labels, label_font
 
 if TYPE_CHECKING:
     from segnode.engine import Detections
@@ -37,7 +37,8 @@ def draw_overlay(
         image: the image that was segmented, (H, W).
         detections: D detections; k stands in the label image as k + 1.
         label_image: (H, W) uint16, 0 is background.
-        class_names: name of each class index.
+        class_names: name of each class index. A name that no font of this machine can draw is
+            its number (`labels.undrawable` tells, and looks for the fonts before the first frame).
 
     Returns:
         (H, W, 3) uint8, BGR.
@@ -54,15 +55,15 @@ def draw_overlay(
     picture = PillowImage.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     short_side = min(canvas.shape[:2])
-    font, width = _font(max(11, short_side // 40)), max(1, short_side // 300)
+    font_size, width = max(11, short_side // 40), max(1, short_side // 300)
+    labels = class_labels(tuple(class_names))
     for index in reversed(range(len(detections.scores))):
         x0, y0, x1, y1 = (float(v) for v in detections.boxes_xyxy[index])
         colour = tuple(int(v) for v in colours[index])
         draw.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=colour, width=width)
-        name = class_names[int(detections.class_ids[index])]
-        # Pillow's built-in bitmap font, used where FreeType is missing, knows Latin-1 only.
-        name = name.encode('latin-1', 'replace').decode('latin-1')
-        text = f'{name} {float(detections.scores[index]):.2f}'
+        label = labels[int(detections.class_ids[index])]
+        font = label_font(font_size, label.font_file)
+        text = f'{label.text} {float(detections.scores[index]):.2f}'
         _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
         anchor = (x0, max(0.0, y0 - bottom - 2))
         draw.rectangle((*anchor, anchor[0] + right + 3, anchor[1] + bottom + 2), fill=colour)
@@ -95,12 +96,3 @@ def _text_colour(background_bgr: tuple[int, ...]) -> tuple[int, int, int]:
     """Return black or white, whichever is readable (luma of ITU-R BT.601)."""
     blue, green, red = background_bgr
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else (255, 255, 255)
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Return Pillow's own font; before Pillow 10.1 it has one size only."""
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:
-        return ImageFont.load_default()

@@ -20,6 +20,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from segnode.engine import Segmentation
 from segnode.image import Image
+from segnode.live.labels import undrawable
 from segnode.live.overlay import draw_overlay
 from segnode.ros import messages
 
@@ -57,6 +58,9 @@ class Outputs:
                 f'no class_mask: it has room for {messages.MAX_CLASSES_IN_CLASS_MASK} classes, '
                 f'the model has {len(class_names)}; join instance_mask with detections'
             )
+        # It looks for fonts, which must not cost a frame its time.
+        if line := undrawable(class_names):
+            node.get_logger().warning(line)
 
     def close(self) -> None:
         """Remove all publishers."""

@@ -16,8 +16,9 @@ from typing import Any
 from gpu_ladder import limits
 from gpu_ladder.engines import named_architecture, select_device
 from gpu_ladder.rungs import RUNGS
-from segnode.cli import Parser, check_writable
+from segnode.cli import Parser
 from segnode.config import Config
+from segnode.output_files import check_writable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 JSON = Path('test/benchmark_results/gpu.json')
@@ -101,7 +102,8 @@ def check_machine(options: Options) -> None:
         named_architecture(Config(model=model))
     # With its index, as asking which one is current would take memory on it.
     select_device('cuda:0' if options.device == 'cuda' else options.device)
-    check_writable(options.json)
+    # Where it exists, a number is added to the name.
+    check_writable(options.json, own=lambda _: True)
 
 
 def shape_name(shape: tuple[int, int]) -> str:

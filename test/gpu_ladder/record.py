@@ -19,7 +19,8 @@ import torch
 from gpu_ladder.engines import __version__
 from gpu_ladder.options import CHECKOUT, Options
 from gpu_ladder.rungs import Rung
-from segnode.cli import note, write_json
+from segnode.cli import note
+from segnode.output_files import write_json
 
 
 class Record:
@@ -114,9 +115,7 @@ def step_problem(step: Mapping[str, Any]) -> str:
 
 def write_whole(path: Path, value: Any) -> None:
     """Write JSON so that whoever is interrupted leaves the old file or the new one."""
-    part = path.with_name(path.name + '.part')
-    write_json(part, plain(value))
-    part.replace(path)
+    write_json(path, plain(value))
 
 
 def plain(value: Any) -> Any:

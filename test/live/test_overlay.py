@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -70,3 +72,55 @@ def test_smallest_image() -> None:
     labels = np.ones((1, 1), np.uint16)
     overlay = draw_overlay(image, _detections([[0, 0, 1, 1]], [0]), labels, CLASS_NAMES)
     assert overlay.shape == (1, 1, 3)
+
+
+def label_of(name: str) -> npt.NDArray[np.uint8]:
+    """Return the picture of one box with a name that is class 1."""
+    image = Image(np.full((200, 300, 3), 100, np.uint8), 'bgr')
+    labels = np.zeros((200, 300), np.uint16)
+    return draw_overlay(image, _detections([[10, 60, 200, 120]], [1]), labels, ('cone', name))
+
+
+@pytest.mark.parametrize(
+    ('name', 'other'),
+    [('конус', 'палка'), ('κώνος', 'μπάλα'), ('Kübel', 'Köbel'), ('كرة', 'علب'), ('😀', '😁')],
+)
+def test_letters_of_other_scripts_are_drawn(name: str, other: str) -> None:
+    fonts = list(Path('/usr/share/fonts').rglob('DejaVuSans.ttf'))
+    if not fonts:
+        pytest.skip('needs the font DejaVu Sans, which has these letters')
+    assert (label_of(name) != label_of(other)).any()
+    # Neither boxes for missing letters nor the number of the class.
+    assert (label_of(name) != label_of('\U00011380' * len(name))).any()
+
+
+def test_a_name_without_a_font_is_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of a script that no machine's font is likely to have.
+    np.testing.assert_array_equal(label_of('\U00011380'), label_of('class 1'))
+
+
+def test_fonts_are_found_with_and_without_fontconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segnode.live import labels
+
+    found = []
+    for program in (labels.shutil.which, lambda _: None):
+        monkeypatch.setattr(labels.shutil, 'which', program)
+        labels.class_labels.cache_clear()
+        labels._font_for.cache_clear()
+        found.append(labels.class_labels(('конус', 'cone', '\U00011380')))
+    assert found[0] == found[1]
+    assert [label.text for label in found[0]][1:] == ['cone', 'class 2']
+    assert found[0][1].font_file == ''
+
+
+def test_frames_do_not_look_for_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segnode.live import labels
+
+    label_of('конус')
+
+    def search(*_: object) -> None:
+        raise AssertionError('a frame searched')
+
+    monkeypatch.setattr(labels, '_candidates', search)
+    monkeypatch.setattr(labels, '_covers', search)
+    label_of('конус')

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Files that the commands write: over nothing that is not segnode's own, whole or not at all.
+
+What a command reads is never written. Of the files that lie where a result goes, only an earlier
+result is replaced: a picture is known by a mark in it, JSON by how it begins, a folder of many
+files by a text file in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from segnode.config import Config
+from segnode.errors import ConfigError, OutputError
+
+MARK = 'segnode'
+"""Stands in every picture that segnode writes."""
+FOLDER_MARK = 'written-by-segnode.txt'
+_FOLDER_TEXT = (
+    'segnode writes this folder, and replaces at its next run what it wrote here before.\n'
+    'Keep nothing of your own in it.\n'
+)
+_SHORT = 4096
+_SHOWN = 3
+
+
+class Inputs:
+    """The files that a command reads, however a path names them: links, case, ``..``."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths: set[str] = set()
+        self._files: set[tuple[int, int]] = set()
+        self.add(*paths)
+
+    @classmethod
+    def of(cls, config: Config, *paths: Path | None) -> Inputs:
+        """Return those that the configuration names, and further ones."""
+        named = (config.model, config.weights, *config.class_names)
+        files = [path for name in named if name and (path := Path(name).expanduser()).is_file()]
+        return cls([*files, *(path for path in paths if path is not None)])
+
+    def add(self, *paths: Path) -> None:
+        """Take further files; what a command writes as well, so that no two results meet."""
+        for path in paths:
+            self._paths.add(os.path.realpath(path))
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                self._files.add((found.st_dev, found.st_ino))
+
+    def __contains__(self, path: Path) -> bool:
+        if os.path.realpath(path) in self._paths:
+            return True
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) in self._files
+
+
+def check_writable(
+    path: Path | None,
+    inputs: Inputs | None = None,
+    own: Callable[[Path], bool] = lambda _: False,
+) -> None:
+    """Make sure, before long work, that a result can be written at its end.
+
+    Args:
+        path: where to, None for nowhere.
+        inputs: what the command reads.
+        own: tells an earlier result, which may be replaced, from another file.
+
+    Raises:
+        ConfigError: it is read as well or is somebody else's, the folder does not exist or cannot
+            be written, or the path is a folder.
+    """
+    if path is None:
+        return
+    if inputs is not None and path in inputs:
+        raise ConfigError(
+            f'{path}: expected a file for a result, found one that this run reads or writes '
+            'already; choose another path'
+        )
+    if path.is_dir():
+        raise ConfigError(f'{path}: expected a file to write, found a folder')
+    if not path.parent.is_dir():
+        raise ConfigError(f'{path}: the folder {path.parent} does not exist; make it first')
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f'{path}: no permission to write there; choose another path')
+    if path.is_file() and not is_replaceable(path, own):
+        raise ConfigError(
+            f'{path}: expected a new file or an earlier result of this command, found another '
+            'file; choose another path, or move that file away'
+        )
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, with its parents.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'{path}: cannot make this folder ({error.strerror})') from None
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f'{path}: no permission to write there; choose another folder')
+
+
+def make_own_folder(path: Path) -> None:
+    """Make a folder that is segnode's alone, or take an earlier one of segnode's again.
+
+    Raises:
+        ConfigError: it holds files that are not segnode's, or cannot be made or written.
+    """
+    if not is_own_folder(path):
+        raise ConfigError(
+            f"{path}: expected a new or empty folder or an earlier one of segnode's (with "
+            f'{FOLDER_MARK} in it), found other files; choose another folder'
+        )
+    make_folder(path)
+    write_whole(path / FOLDER_MARK, _FOLDER_TEXT.encode())
+
+
+def is_own_folder(path: Path) -> bool:
+    """Return whether a folder is missing, empty or segnode's own."""
+    try:
+        return not path.is_dir() or (path / FOLDER_MARK).is_file() or not any(path.iterdir())
+    except OSError:
+        return False
+
+
+def is_replaceable(path: Path, own: Callable[[Path], bool]) -> bool:
+    """Return whether nobody loses anything when a path is written."""
+    try:
+        return not os.path.lexists(path) or path.stat().st_size == 0 or own(path)
+    except OSError:
+        return False
+
+
+def is_own_json(beginning: str) -> Callable[[Path], bool]:
+    """Return what tells an earlier result by the regular expression that JSON begins with."""
+
+    def own(path: Path) -> bool:
+        with path.open('rb') as file:
+            head = file.read(_SHORT).decode('utf-8', 'replace')
+        return re.match(beginning, head) is not None
+
+    return own
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a machine-readable result, whole or not at all; it must hold no NaN.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_whole(path, f'{json.dumps(value, allow_nan=False)}\n'.encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that whatever goes wrong leaves the earlier one or the new one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    # A link stays, and what it names is written.
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f'.{MARK}-{secrets.token_hex(6)}.part')
+    try:
+        if target.exists() and not (target.is_file() and os.access(target.parent, os.W_OK)):
+            # A device or a pipe; or a file in a folder where no other can be made.
+            target.write_bytes(data)
+            return
+        try:
+            part.write_bytes(data)
+            if target.exists():
+                shutil.copymode(target, part)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f'{path}: cannot be written ({error.strerror})') from None
+
+
+def shown(items: Iterable[object]) -> str:
+    """Return the first few of many things, for a line of text."""
+    texts = [str(item) for item in items]
+    return ', '.join(texts[:_SHOWN]) + (', ...' if len(texts) > _SHOWN else '')
