@@ -316,6 +316,7 @@ OTHER = {name: tensor + 1 for name, tensor in STATE.items()}
     [
         ({'state_dict': STATE, 'epoch': 3}, 'weights found under state_dict'),
         ({'model_state_dict': STATE, 'loss': 0.1}, 'under model_state_dict'),
+        ({'params': {'lr': 0.1}, 'state_dict': STATE}, 'found under state_dict'),
         ({'ema': STATE}, 'under ema'),
         ({'ema': {'module': STATE, 'decay': 0.9}}, 'under ema.module'),
         ({'model_ema': {'state_dict': STATE}}, 'under model_ema.state_dict'),
