@@ -253,16 +253,16 @@ def spoil(path: Path) -> None:
 
 def bomb(path: Path) -> None:
     saved(path)
-    rewrite(path, lambda n, data: bytes(1 << 26) if n.endswith('/0') else data, compressed='/0')
+    rewrite(path, lambda n, data: bytes(1 << 23) if n.endswith('/0') else data, compressed='/0')
 
 
 def nested(path: Path) -> None:
     """Tuples in each other, whose hash would overflow the stack."""
-    path.write_bytes(b'\x80\x02}(U\x01a)' + b'\x85' * 200_000 + b'h\x00u.')
+    path.write_bytes(b'\x80\x02}(U\x01a)' + b'\x85' * 100_000 + b'h\x00u.')
 
 
 def nested_key(path: Path) -> None:
-    path.write_bytes(b'\x80\x02})' + b'\x85' * 200_000 + b'K\x01s.')
+    path.write_bytes(b'\x80\x02})' + b'\x85' * 100_000 + b'K\x01s.')
 
 
 def cycle(path: Path) -> None:
