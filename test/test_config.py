@@ -77,6 +77,7 @@ def test_a_config_cannot_be_changed_in_place() -> None:
         ('resolution.short_side', 10**6, 'resolution.short_side: '),
         ('resolution.long_side', None, 'resolution.long_side: '),
         ('mask_threshold', 0.0, 'mask_threshold: expected -1 or more than 0'),
+        ('norm_eps', -0.5, 'norm_eps: expected -1 or 0 to 1, found -0.5'),
         ('precision', 'fp8', 'precision: expected one of auto, fp16, bf16, fp32'),
         ('backend', '', 'backend: expected one of'),
         ('model', 3, 'model: expected str, found 3'),

@@ -161,6 +161,11 @@ def _load_detectron2(config: Config, path: Path, report: Callable[[str], None]) 
 def _describe_exported(
     config: Config, path: Path, report: Callable[[str], None]
 ) -> TorchScriptModel:
+    if config.norm_eps >= 0:
+        raise ConfigError(
+            'norm_eps: expected it unset, as an exported model has its own inside, '
+            f'found {config.norm_eps}'
+        )
     description = read_description(path)
     weights = (
         _weights_path(config.weights, config, report)

@@ -75,6 +75,7 @@ def _unwrapped(
     while isinstance(content, Mapping) and len(keys) < _DEEPEST:
         inner = [k for k, v in content.items() if isinstance(v, Mapping) and v]
         known = [key for key in WRAPPERS if key in inner]
+        known = [key for key in known if _may_hold_tensors(content[key])] or known
         whole = [key for key in WRAPPERS if isinstance(content.get(key), NotBuilt)]
         if not known:
             if whole:
@@ -96,6 +97,10 @@ def _unwrapped(
     if not isinstance(content, Mapping):
         raise CheckpointError(f'{path}: expected tensors by name, found {type(content).__name__}')
     return dict(content), keys
+
+
+def _may_hold_tensors(content: Mapping[Any, object]) -> bool:
+    return any(isinstance(value, (*_STORED, Mapping)) for value in content.values())
 
 
 def _holds_tensors(content: Mapping[Any, object]) -> bool:

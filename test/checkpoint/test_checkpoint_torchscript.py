@@ -307,3 +307,8 @@ def test_trained_model_finds_people(shared: Path) -> None:
         torch.backends.quantized.engine = engine
     assert len(boxes) == len(scores) == len(class_ids)
     assert masks.shape[1:] == (28, 28)
+
+
+def test_epsilon_of_an_exported_model_is_its_own(tmp_path: Path) -> None:
+    with pytest.raises(SegnodeError, match='norm_eps: expected it unset'):
+        load_model(Config(model=str(describe(tmp_path)), norm_eps=0.0))

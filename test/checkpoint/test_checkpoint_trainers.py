@@ -257,16 +257,16 @@ def spoil(path: Path) -> None:
 
 def bomb(path: Path) -> None:
     saved(path)
-    rewrite(path, lambda n, data: bytes(1 << 26) if n.endswith('/0') else data, compressed='/0')
+    rewrite(path, lambda n, data: bytes(1 << 23) if n.endswith('/0') else data, compressed='/0')
 
 
 def nested(path: Path) -> None:
     """Tuples in each other, whose hash would overflow the stack."""
-    path.write_bytes(b'\x80\x02}(U\x01a)' + b'\x85' * 200_000 + b'h\x00u.')
+    path.write_bytes(b'\x80\x02}(U\x01a)' + b'\x85' * 100_000 + b'h\x00u.')
 
 
 def nested_key(path: Path) -> None:
-    path.write_bytes(b'\x80\x02})' + b'\x85' * 200_000 + b'K\x01s.')
+    path.write_bytes(b'\x80\x02})' + b'\x85' * 100_000 + b'K\x01s.')
 
 
 def cycle(path: Path) -> None:
@@ -320,6 +320,7 @@ OTHER = {name: tensor + 1 for name, tensor in STATE.items()}
     [
         ({'state_dict': STATE, 'epoch': 3}, 'weights found under state_dict'),
         ({'model_state_dict': STATE, 'loss': 0.1}, 'under model_state_dict'),
+        ({'params': {'lr': 0.1}, 'state_dict': STATE}, 'found under state_dict'),
         ({'ema': STATE}, 'under ema'),
         ({'ema': {'module': STATE, 'decay': 0.9}}, 'under ema.module'),
         ({'model_ema': {'state_dict': STATE}}, 'under model_ema.state_dict'),

@@ -43,6 +43,18 @@ def close_calls(boxes: Tensor, threshold: float) -> bool:
     )
 
 
+def test_overlaps_are_held_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.stack([clustered_boxes(generator, 300, IMAGE_HW) for _ in range(2)])
+    valid = torch.rand((2, 300), generator=generator) > 0.1
+    groups = torch.randint(3, (2, 300), generator=generator)
+    expected = nms(boxes, valid, 0.5, groups)
+    assert torch.equal(nms_static(boxes, valid, 0.5, groups), expected)
+    for rows in (1, 64, 299):
+        monkeypatch.setattr('segnode.kernels.plain.nms.ROWS', rows)
+        assert torch.equal(nms_static(boxes, valid, 0.5, groups), expected)
+
+
 @FORMS
 @pytest.mark.parametrize('threshold', [0.3, 0.5, 0.7])
 @pytest.mark.parametrize('count', [1, 2, 64, 65, 300, 1000])
