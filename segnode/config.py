@@ -10,8 +10,10 @@ and never repaired; ``-1`` (or ``0`` for sides, counts and areas) leaves the cho
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from typing_extensions import Self
@@ -20,6 +22,14 @@ from segnode.errors import ConfigError
 
 # Values of a pixel of a 16-bit label image, without the background's.
 MOST_INSTANCES: Final = 65_535
+
+
+def user_path(text: str) -> Path:
+    """Return the path that a text names, with ``~`` for a home; an unknown user's stays as it is.
+
+    ``Path.expanduser`` raises RuntimeError there, where "no such file" is the better answer.
+    """
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - see above
 
 
 def setting(

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from segnode.config import Config
+from segnode.config import Config, user_path
 from segnode.errors import ConfigError, OutputError
 
 MARK = 'segnode'
@@ -44,7 +44,7 @@ class Inputs:
     def of(cls, config: Config, *paths: Path | None) -> Inputs:
         """Return those that the configuration names, and further ones."""
         named = (config.model, config.weights, *config.class_names)
-        files = [path for name in named if name and (path := Path(name).expanduser()).is_file()]
+        files = [path for name in named if name and (path := user_path(name)).is_file()]
         return cls([*files, *(path for path in paths if path is not None)])
 
     def add(self, *paths: Path) -> None:

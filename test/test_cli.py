@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import types
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from segnode import __version__
@@ -236,3 +239,24 @@ def test_stage_summary_over_frames() -> None:
     assert summary['a'] == {'p50': 2.0, 'p95': pytest.approx(2.9), 'max': 3.0}
     assert summary['b'] == {'p50': 5.0, 'p95': 5.0, 'max': 5.0}
     assert stage_summary([]) == {}
+
+
+@pytest.mark.parametrize('option', ['--model', '--weights', '--class-names'])
+def test_a_home_that_nobody_has(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / 'photo.png'
+    cv2.imwrite(str(photo), np.zeros((8, 8, 3), np.uint8))
+    assert main(['predict', str(photo), option, '~nobody-here/a.txt']) in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('segnode: error: ')
+    assert '~nobody-here/a.txt' in line
+
+
+def test_what_the_terminal_cannot_show(tmp_path: Path) -> None:
+    words = [sys.executable, '-m', 'segnode', 'predict', str(tmp_path / 'Straße.png')]
+    environment = os.environ | {'PYTHONIOENCODING': 'ascii'}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert 'Stra\\xdfe.png' in done.stderr

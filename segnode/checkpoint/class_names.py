@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import warnings
 from collections import Counter
@@ -28,6 +27,7 @@ from segnode.checkpoint.coco_classes import (
 from segnode.checkpoint.message import one_line
 from segnode.checkpoint.presets import PRESETS
 from segnode.checkpoint.weights_file import check_file, digest
+from segnode.config import user_path
 from segnode.errors import CheckpointError, ConfigError
 from segnode.text_files import decode, read_at_most
 
@@ -163,7 +163,7 @@ def _file_of(names: list[str]) -> Path | None:
                     f'class_names: expected names or one file, found {one_line(name)} among names'
                 )
         return None
-    path = Path(os.path.expanduser(names[0]))  # noqa: PTH111 - a name may begin with ~
+    path = user_path(names[0])
     like_a_path = bool(re.search(r'[/\\]', names[0])) or path.suffix.lower() in _FILE_SUFFIXES
     try:
         if path.is_file() or (like_a_path and path.exists()):

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 from segnode.checkpoint.message import one_line
 from segnode.checkpoint.other_configs import check_library, describe_key, describe_value
 from segnode.checkpoint.yaml_file import read_yaml
-from segnode.config import MOST_INSTANCES
+from segnode.config import MOST_INSTANCES, user_path
 from segnode.errors import CheckpointError, ConfigError
 from segnode.model.architecture import DETECTRON2, Architecture, Pooler
 from segnode.model.backbone import BLOCKS_PER_STAGE
@@ -278,7 +278,7 @@ def _merge(path: Path, chain: tuple[Path, ...]) -> dict[str, tuple[Any, Path]]:
     for name in bases:
         if '://' in name:
             raise ConfigError(f'{path}: _BASE_: expected a file, found {one_line(name)}')
-        merged.update(_merge(path.parent / Path(name).expanduser(), (*chain, resolved)))
+        merged.update(_merge(path.parent / user_path(name), (*chain, resolved)))
     _flatten(content, '', path, merged)
     return merged
 

@@ -31,7 +31,7 @@ from segnode.checkpoint.weights_file import (
     weights_kind,
 )
 from segnode.checkpoint.yaml_file import read_yaml
-from segnode.config import Config
+from segnode.config import Config, user_path
 from segnode.errors import CheckpointError, ConfigError
 from segnode.model.architecture import TORCHVISION
 
@@ -46,7 +46,7 @@ def named_model(name: str) -> Preset | Path:
     """
     if name in PRESETS:
         return PRESETS[name]
-    path = Path(name).expanduser() if name else DEMO_MODEL
+    path = user_path(name) if name else DEMO_MODEL
     if name and not path.exists():
         raise ConfigError(unknown_model(name))
     return path
@@ -170,7 +170,7 @@ def _describe_exported(
     weights = (
         _weights_path(config.weights, config, report)
         if config.weights
-        else path.parent / Path(description.weights).expanduser()
+        else path.parent / user_path(description.weights)
     )
     check_file(weights, 'a TorchScript program')
     if weights_kind(weights) != 'torchscript':
@@ -217,7 +217,7 @@ def _weights_path(location: str, config: Config, report: Callable[[str], None]) 
         return fetch(url, published_checksum(url), report, refresh=config.refresh)
     if '://' in url:
         raise ConfigError(f'weights: expected a file or an http(s) URL, found {shown(url)}')
-    path = Path(location).expanduser()
+    path = user_path(location)
     check_file(path, 'weights')
     return path
 
@@ -233,6 +233,6 @@ def _config_weights(path: Path, model: Detectron2Config) -> Path:
             'name the trained weights, file or URL, with --weights'
         )
     # Detectron2 takes it from the working directory; a config that is handed on, from its own.
-    beside = model.weights_folder / Path(model.weights).expanduser()
-    here = Path(model.weights).expanduser()
+    beside = model.weights_folder / user_path(model.weights)
+    here = user_path(model.weights)
     return here if here.is_file() and not beside.exists() else beside
