@@ -50,7 +50,7 @@ def fit_weights(
     for layer in layers:
         shape = expected.pop(f'{layer}.bias')
         expected.update({f'{layer}.norm.{name}': shape for name in _NORM_TENSORS})
-    state = fit_state_dict(tensors, expected, path)
+    state = fit_state_dict(tensors, expected, path, architecture.norm_eps)
     for layer in layers:
         gamma, beta, mean, variance = (
             state.pop(f'{layer}.norm.{name}').double() for name in _NORM_TENSORS

@@ -19,7 +19,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from segnode.checkpoint.message import one_line
-from segnode.checkpoint.other_configs import check_library, describe_key, describe_value
+from segnode.checkpoint.other_configs import (
+    check_language,
+    check_library,
+    describe_key,
+    describe_value,
+)
 from segnode.checkpoint.yaml_file import read_yaml
 from segnode.config import MOST_INSTANCES, user_path
 from segnode.errors import CheckpointError, ConfigError
@@ -268,6 +273,7 @@ def _merge(path: Path, chain: tuple[Path, ...]) -> dict[str, tuple[Any, Path]]:
         raise CheckpointError(
             f'{path}: expected another config as _BASE_, found one that is its own base'
         )
+    check_language(path)
     content = read_yaml(path, 'a Detectron2 config')
     check_library(content, path)
     base = content.pop('_BASE_', [])

@@ -111,7 +111,7 @@ def check_language(path: Path) -> None:
     Raises:
         CheckpointError: it is one.
     """
-    if path.suffix != '.py':
+    if path.suffix.lower() != '.py' or not path.is_file():
         return
     with path.open('rb') as stream:
         text = stream.read(_LARGEST).decode('utf-8', 'replace')

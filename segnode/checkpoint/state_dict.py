@@ -40,6 +40,7 @@ _SIGNS: Final = tuple(
         (r'head\.(mask_pred|mask_subnet)', 'a TensorMask model'),
         (r'head\.classification_head\.module_list\.', "torchvision's SSD"),
         (r'head\.regression_head\.bbox_ctrness\.', "torchvision's FCOS"),
+        (r'head\.ctrness\.', 'an FCOS'),
         (r'head\.(cls_|classification_head\.)', 'a RetinaNet'),
         (r'proposal_generator\.fcos_head\.|controller\.|basis_module\.', 'an AdelaiDet model'),
         (r'proposal_generator\.centernet_head\.', 'a CenterNet2 model'),
@@ -82,7 +83,10 @@ def is_surplus(name: str) -> bool:
 
 
 def fit_state_dict(
-    tensors: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], path: Path
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, Sequence[int]],
+    path: Path,
+    norm_eps: float,
 ) -> dict[str, Tensor]:
     """Return exactly the expected tensors as contiguous float32.
 
@@ -90,17 +94,21 @@ def fit_state_dict(
         tensors: what the file holds.
         expected: shape of every tensor by name.
         path: the file, for the message.
+        norm_eps: what is added to a variance before it divides.
 
     Raises:
         CheckpointError: another architecture, a tensor missing or too many, a wrong shape or
-            dtype, a value that is not finite, a negative variance.
+            dtype, a value that is not finite, a variance that cannot divide.
     """
     names = [name for name in tensors if not is_surplus(name)]
     missing = [name for name in expected if name not in tensors]
     surplus = [name for name in names if name not in expected]
     if missing or surplus:
         raise CheckpointError(f'{path}: expected {_mismatch(names, missing, surplus, expected)}')
-    return {name: _float32(name, tensors[name], shape, path) for name, shape in expected.items()}
+    return {
+        name: _float32(name, tensors[name], shape, path, norm_eps)
+        for name, shape in expected.items()
+    }
 
 
 def _mismatch(
@@ -116,14 +124,28 @@ def _mismatch(
         ),
         '',
     )
+    without_masks = not any('.mask_' in name for name in names)
+    if without_masks and re.match(r"a torchvision|torchvision's mask|a Detectron2 ", found):
+        found = ''
     if not any(name.startswith(_HEADS) for name in names):
         if any(name.startswith(_BACKBONES) for name in names):
             return f'{_EXPECTED}, found {_BACKBONE}'
-    elif not found and not any('.mask_' in name for name in names):
+    elif not found and without_masks:
         found = 'a detector without masks, such as Faster R-CNN'
     if found:
         remedy = '' if '--model' in found else f'; {REMEDY}'
         return f'{_EXPECTED}, found {found}{remedy}'
+    statistics = ('running_mean', 'running_var')
+    if not surplus and all(name.endswith(statistics) for name in missing):
+        return (
+            'batch norms as the config says, found norms without statistics, as group norms are: '
+            f'is it NORM: GN? (such as {missing[0]})'
+        )
+    if not missing and all(name.endswith(statistics) for name in surplus):
+        return (
+            'group norms as the config says, found the statistics of batch norms: is it NORM: '
+            f'FrozenBN or SyncBN? (such as {one_line(surplus[0])})'
+        )
     parts = []
     if missing:
         parts.append(f'{len(missing)} missing, such as {missing[0]}')
@@ -134,7 +156,9 @@ def _mismatch(
     return f'the tensors of the model, found {" and ".join(parts)}'
 
 
-def _float32(name: str, tensor: Tensor, shape: Sequence[int], path: Path) -> Tensor:
+def _float32(
+    name: str, tensor: Tensor, shape: Sequence[int], path: Path, norm_eps: float
+) -> Tensor:
     """Check one tensor before it is converted: a hostile one may claim any size."""
     if tuple(tensor.shape) != tuple(shape):
         raise CheckpointError(
@@ -148,8 +172,13 @@ def _float32(name: str, tensor: Tensor, shape: Sequence[int], path: Path) -> Ten
     converted = tensor.detach().to(torch.float32).contiguous()
     if not bool(torch.isfinite(converted).all()):
         raise CheckpointError(f'{path}: {name}: expected finite numbers, found NaN or infinity')
-    if name.endswith('running_var') and bool((converted < 0).any()):
-        raise CheckpointError(f'{path}: {name}: expected variances, found a negative number')
+    if name.endswith('running_var'):
+        if bool((converted < 0).any()):
+            raise CheckpointError(f'{path}: {name}: expected variances, found a negative number')
+        if norm_eps == 0 and bool((converted == 0).any()):
+            raise CheckpointError(
+                f'{path}: {name}: expected variances above 0, as norm_eps is 0, found 0'
+            )
     return converted
 
 

@@ -71,6 +71,7 @@ class _Storages:
         self._path = path
         self._left = path.stat().st_size
         self._read: dict[str, bytearray] = {}
+        self._swapped: dict[tuple[str, int], bytearray] = {}
 
     def read(self, begin: int, size: int, crc: int = 0) -> bytearray:
         """Return bytes of the file; a CRC of 0 was not computed."""
@@ -103,7 +104,10 @@ class _Storages:
         if count == 0:
             return torch.empty(0, dtype=dtype)
         if self.order.decode() != sys.byteorder:
-            data = _swapped(data, dtype.itemsize)
+            place = storage.key, dtype.itemsize
+            if place not in self._swapped:
+                self._swapped[place] = _swapped(data, dtype.itemsize)
+            data = self._swapped[place]
         return torch.frombuffer(data, dtype=dtype, count=count, offset=begin)
 
 
@@ -163,6 +167,8 @@ class _Appended(_Storages):
         """
         size = self._path.stat().st_size
         for key in keys:
+            if key not in found:
+                raise pickle.UnpicklingError('a storage of an unknown kind')
             (count,) = struct.unpack('<q', stream.read(8))
             length = count * found[key].dtype.itemsize
             self._places[key] = stream.tell(), length

@@ -126,7 +126,7 @@ def fit_weights(
         _rename(name, _NAMES): (shape[0] + _background(name), *shape[1:])
         for name, shape in expected.items()
     }
-    fitted = fit_state_dict(tensors, theirs, path)
+    fitted = fit_state_dict(tensors, theirs, path, architecture.norm_eps)
     state = {name: fitted[_rename(name, _NAMES)][_background(name) :] for name in expected}
     for kind in ('weight', 'bias'):
         name = f'roi_heads.box_predictor.cls_score.{kind}'

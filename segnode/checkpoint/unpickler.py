@@ -10,6 +10,7 @@ everything else by an object that takes whatever is done to it and holds nothing
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import FunctionType
@@ -89,12 +90,17 @@ class _DType:
     def __init__(self, code: object) -> None:
         known = isinstance(code, str) and code in _NUMBERS
         self.found: np.dtype[Any] | NotBuilt = (
-            np.dtype(str(code)) if known else NotBuilt(f'an array of {code!r:.60}')
+            np.dtype(str(code)) if known else NotBuilt(f'an array of {_kind(code)}')
         )
 
     def set_state(self, state: tuple[Any, ...]) -> None:
         if isinstance(self.found, np.dtype):
             self.found = self.found.newbyteorder(state[1])
+
+
+def _kind(code: object) -> str:
+    # Only of a text: the repr of nested lists can be endless.
+    return repr(code[:60]) if isinstance(code, str) else type(code).__name__
 
 
 class StorageFile(Protocol):
@@ -161,6 +167,7 @@ class Unpickler(pickle._Unpickler):
     stack: list[Any]
     append: Callable[[object], None]
     pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
 
     def __init__(self, stream: IO[bytes], storages: StorageFile | None = None) -> None:
         """Take a stream.
@@ -235,6 +242,11 @@ class Unpickler(pickle._Unpickler):
         self.append({})
         _set_items(self.stack[-1], items)
 
+    def _load_bytearray8(self) -> None:
+        # The base makes one of the size that is claimed before it looks at what is there.
+        (size,) = struct.unpack('<Q', self.read(8))
+        self.append(self.read(size))
+
     def _load_empty_set(self) -> None:
         self.append(NotBuilt('a set'))
 
@@ -250,6 +262,7 @@ class Unpickler(pickle._Unpickler):
         pickle.SETITEM[0]: _load_setitem,
         pickle.SETITEMS[0]: _load_setitems,
         pickle.DICT[0]: _load_dict,
+        pickle.BYTEARRAY8[0]: _load_bytearray8,
         pickle.EMPTY_SET[0]: _load_empty_set,
         pickle.FROZENSET[0]: _load_frozenset,
     }
@@ -290,11 +303,13 @@ def _mapping(pairs: Any = ()) -> dict[Any, Any]:
 
 
 def _tensor(
-    storage: object, offset: object, size: Any, stride: Any, *_: object
+    storage: object, offset: object, size: Any, stride: Any, *more: object
 ) -> StoredTensor | NotBuilt:
     """Take what ``torch._utils._rebuild_tensor`` and its second version take."""
     if isinstance(storage, NotBuilt):
         return storage
+    if any(isinstance(each, dict) and (each.get('neg') or each.get('conj')) for each in more):
+        return NotBuilt('a negated or conjugated view')
     if (
         not isinstance(storage, Storage)
         or not _is_count(offset)
@@ -337,6 +352,14 @@ _DTYPES = {
     'Byte': torch.uint8,
     'Bool': torch.bool,
     'Untyped': torch.uint8,
+    # Beside the weights alone; what they take of the file has to be known.
+    'ComplexFloat': torch.complex64,
+    'ComplexDouble': torch.complex128,
+    'QInt8': torch.qint8,
+    'QUInt8': torch.quint8,
+    'QInt32': torch.qint32,
+    'QUInt4x2': torch.quint4x2,
+    'QUInt2x4': torch.quint2x4,
 }
 _KNOWN: dict[tuple[str, str], object] = {
     ('collections', 'OrderedDict'): _mapping,

@@ -35,8 +35,6 @@ _ROOTS: Final = frozenset(
         *('mask_head', 'sem_seg_head', 'transformer'),
     }
 )
-# Counts what AveragedModel of torch.optim.swa_utils averaged.
-_COUNTER: Final = 'n_averaged'
 _STORED: Final = (Tensor, StoredTensor, StoredArray)
 _REMEDY: Final = "save the weights alone: torch.save({'model': model.state_dict()}, FILE)"
 
@@ -56,8 +54,6 @@ def find_tensors(content: object, path: Path, report: Callable[[str], None]) -> 
         CheckpointError: there are none, or not every name has a tensor.
     """
     found, keys = _unwrapped(content, path, report)
-    if len(found) > 1:
-        found.pop(_COUNTER, None)
     tensors = {name: _tensor(stored, name, path) for name, stored in found.items()}
     named, without = _plain_names(tensors, path)
     if without or keys not in ([], ['model']):
@@ -73,40 +69,74 @@ def _unwrapped(
     """Return what the innermost wrapper holds, and the wrappers."""
     keys: list[str] = []
     while isinstance(content, Mapping) and len(keys) < _DEEPEST:
-        inner = [k for k, v in content.items() if isinstance(v, Mapping) and v]
-        known = [key for key in WRAPPERS if key in inner]
-        known = [key for key in known if _may_hold_tensors(content[key])] or known
-        whole = [key for key in WRAPPERS if isinstance(content.get(key), NotBuilt)]
-        if not known:
-            if whole:
-                raise _not_built(content[whole[0]], whole[0], path)
-            if any(isinstance(value, _STORED) for value in content.values()):
-                break
-            known = [key for key in inner if _holds_tensors(content[key])]
-            if len(known) != 1:
-                break
-        if others := [*known[1:], *whole]:
+        wrapper, others = _wrapper(content, path)
+        if others:
+            where = wrapper or 'the weights at the top'
             report(
-                f'{path}: holds {", ".join(others)} beside {known[0]}, which was taken; '
-                'to run another, save it alone'
+                f'{path}: holds {", ".join(others)} beside {one_line(where)}, which '
+                f'{"was" if wrapper else "were"} taken; to run another, save it alone'
             )
-        keys.append(one_line(known[0]))
-        content = content[known[0]]
+        if not wrapper:
+            break
+        keys.append(one_line(wrapper))
+        content = content[wrapper]
     if isinstance(content, NotBuilt):
         raise _not_built(content, '', path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f'{path}: expected tensors by name, found {type(content).__name__}')
+    if not content:
+        raise CheckpointError(f'{path}: expected tensors by name, found none')
+    if _count(content, 0, {}):
+        # Beside a network's names, with dots, stand numbers and records of the training.
+        return {k: v for k, v in content.items() if isinstance(k, str) and '.' in k}, keys
     return dict(content), keys
 
 
-def _may_hold_tensors(content: Mapping[Any, object]) -> bool:
-    return any(isinstance(value, (*_STORED, Mapping)) for value in content.values())
+def _wrapper(content: Mapping[Any, object], path: Path) -> tuple[str, list[str]]:
+    """Return the key under which the weights are, empty for the top, and keys that hold others.
+
+    What has about as many tensors under a network's names as any other place can be the weights.
+    Of several, the top is taken, then what trainers call so, in their order.
+    """
+    known: dict[int, int] = {}
+    named = {
+        key: _count(value, _DEEPEST, known)
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, Mapping)
+    }
+    not_built = {key: value for key in WRAPPERS if isinstance(value := content.get(key), NotBuilt)}
+    whole = list(not_built)
+    pool = [key for key in WRAPPERS if named.get(key)] or [key for key in named if named[key]]
+    most = max((named[key] for key in pool), default=0)
+    here = _count(content, 0, {})
+    if not most and not here:
+        # Names without a dot: no network that is known, for the message alone.
+        pool = [key for key in WRAPPERS if key in named and content[key]]
+        if not pool and whole:
+            raise _not_built(not_built[whole[0]], whole[0], path)
+    equal = [key for key in pool if 2 * named[key] >= most]
+    if here and 2 * here >= most:
+        return '', [*map(one_line, equal), *whole]
+    if not equal:
+        return '', []
+    wrapper = equal[0] if equal[0] in WRAPPERS else max(equal, key=lambda key: named[key])
+    return wrapper, [*(one_line(key) for key in equal if key != wrapper), *whole]
 
 
-def _holds_tensors(content: Mapping[Any, object]) -> bool:
-    return all(isinstance(name, str) for name in content) and all(
-        isinstance(value, _STORED) for value in content.values()
-    )
+def _count(content: Mapping[Any, object], depth: int, known: dict[int, int]) -> int:
+    """Return how many tensors have a network's names, which have dots, down to a depth.
+
+    Each mapping is counted once: one that holds itself many times would never end.
+    """
+    if id(content) not in known:
+        count = known[id(content)] = 0
+        for name, value in content.items():
+            if isinstance(value, Mapping):
+                count += _count(value, depth - 1, known) if depth else 0
+            elif isinstance(value, _STORED) and isinstance(name, str):
+                count += '.' in name
+        known[id(content)] = count
+    return known[id(content)]
 
 
 def _tensor(stored: object, name: object, path: Path) -> Tensor:
@@ -148,11 +178,14 @@ def _plain_names(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, T
             for name, tensor in named.items()
         }
         without.append(f'{wrapping}.')
-    while True:
+    for _ in range(_DEEPEST):
         firsts = {name.partition('.')[0] for name in named}
-        if len(firsts) != 1 or firsts & _ROOTS or not all('.' in name for name in named):
+        if len(firsts) != 1 or not all('.' in name for name in named):
             break
         (first,) = firsts
+        # A backbone alone keeps its name; a whole network may be called as a part of one.
+        if first in _ROOTS and not any('.backbone.' in name for name in named):
+            break
         named = {name.partition('.')[2]: tensor for name, tensor in named.items()}
         without.append(f'{first}.')
     if len(named) != len(tensors):

@@ -26,9 +26,10 @@ from segnode.checkpoint.unpickler import Unpickler
 from segnode.checkpoint.unwrap import find_tensors
 from segnode.errors import CheckpointError
 
-Kind = Literal['safetensors', 'torch', 'torchscript', 'pickle', 'unknown']
+Kind = Literal['safetensors', 'torch', 'legacy torch', 'torchscript', 'pickle', 'unknown']
 
-_LEGACY_TORCH = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+# Of torch.save's older format; a protocol, and perhaps a frame, stands before it.
+_LEGACY_TORCH = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 _LONGEST_HEADER = 100_000_000  # of safetensors; eight letters of a text spell more
 # All that a damaged or hostile pickle or zip has been seen to raise.
 _DAMAGE = (
@@ -99,7 +100,7 @@ def digest(path: Path, algorithm: str) -> str:
 def weights_kind(path: Path) -> Kind:
     """Tell the format of a file by its content."""
     with path.open('rb') as stream:
-        head = stream.read(16)
+        head = stream.read(32)
     if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= _LONGEST_HEADER:
         return 'safetensors'
     if head.startswith(b'PK\x03\x04'):
@@ -109,8 +110,8 @@ def weights_kind(path: Path) -> Kind:
         except _DAMAGE:
             return 'torch'
         return 'torchscript' if 'constants.pkl' in names else 'torch'
-    if head.startswith(_LEGACY_TORCH):
-        return 'torch'
+    if head.startswith(b'\x80') and _LEGACY_TORCH in head:
+        return 'legacy torch'
     return 'pickle' if head.startswith(b'\x80') else 'unknown'
 
 
@@ -154,9 +155,11 @@ def _read_safetensors(path: Path, metadata: dict[str, str]) -> object:
 
 
 def _read_torch(path: Path, _: dict[str, str]) -> object:
-    with path.open('rb') as stream:
-        legacy = stream.read(len(_LEGACY_TORCH)) == _LEGACY_TORCH
-    return read_legacy(path) if legacy else read_zip(path)
+    return read_zip(path)
+
+
+def _read_legacy(path: Path, _: dict[str, str]) -> object:
+    return read_legacy(path)
 
 
 def _read_pickle(path: Path, _: dict[str, str]) -> object:
@@ -172,5 +175,6 @@ def _read_pickle(path: Path, _: dict[str, str]) -> object:
 _READERS: dict[Kind, tuple[str, Callable[[Path, dict[str, str]], object]]] = {
     'safetensors': ('safetensors, found a damaged file', _read_safetensors),
     'torch': ('a file of torch.save, found a damaged one', _read_torch),
+    'legacy torch': ('a file of torch.save, found a damaged one', _read_legacy),
     'pickle': ('a pickle of NumPy arrays, found a damaged one', _read_pickle),
 }

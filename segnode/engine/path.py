@@ -107,7 +107,8 @@ class StaticPath:
         """Run N images to their mask probabilities."""
         chosen, kept = self._find(images, settings)
         parts = [torch.zeros((len(images), 0, self._mask_side, self._mask_side))]
-        parts += [masks.probabilities.cpu() for masks in self._mask(chosen, kept)]
+        # A copy on a CPU, too: the next part, and the next frame, have the same buffers.
+        parts += [m.probabilities.to('cpu', copy=True) for m in self._mask(chosen, kept)]
         probabilities = torch.cat(parts, 1)
         self.marks.mark('download')
         self._synchronise()

@@ -8,6 +8,7 @@ import argparse
 import collections
 import datetime
 import pickle
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -269,6 +270,31 @@ def nested_key(path: Path) -> None:
     path.write_bytes(b'\x80\x02})' + b'\x85' * 100_000 + b'K\x01s.')
 
 
+def claimed_bytes(path: Path) -> None:
+    """A bytearray of 64 GiB in a file of 20 bytes."""
+    path.write_bytes(b'\x80\x05}X\x01\0\0\0a\x96' + struct.pack('<Q', 64 << 30) + b'xs.')
+
+
+def endless_kind(path: Path) -> None:
+    """An array whose type is lists of lists, ten in each, whose text would have 10^12 letters."""
+    nested = b']q\x01'
+    for level in range(1, 13):
+        nested += b'](' + f'h{chr(level)}'.encode() * 10 + b'eq' + bytes([level + 1])
+    array = b'cnumpy\ndtype\n(' + f'h{chr(13)}'.encode() + b'tR'
+    build = b'cnumpy._core.numeric\n_frombuffer\n(U\x00' + array + b'K\x00U\x01CtR'
+    path.write_bytes(b'\x80\x02' + nested + b'0' * 13 + b'}U\x01a' + build + b's.')
+
+
+def many_dots(path: Path) -> None:
+    torch.save({'a.' * 100_000 + 'w': torch.zeros(1)}, path)
+
+
+def holds_itself(path: Path) -> None:
+    """A dictionary of which every item is itself."""
+    items = b''.join(b'U\x02' + f'{n:02d}'.encode() + b'h\x00' for n in range(90))
+    path.write_bytes(b'\x80\x02}q\x00(' + items + b'u.')
+
+
 def cycle(path: Path) -> None:
     path.write_bytes(b'\x80\x02}q\x00U\x05modelh\x00s.')
 
@@ -283,7 +309,11 @@ def cycle(path: Path) -> None:
         (spoil, 'a wrong checksum'),
         (bomb, 'a compressed record'),
         (nested, 'damaged'),
-        (nested_key, 'missing'),
+        (nested_key, 'found none'),
+        (claimed_bytes, 'pickle data was truncated|pickle exhausted|damaged'),
+        (endless_kind, 'found an array of list'),
+        (many_dots, 'missing'),
+        (holds_itself, 'found dict under'),
         (cycle, "found dict under 'model'"),
     ],
     ids=lambda value: getattr(value, '__name__', '')[:12],
@@ -467,3 +497,87 @@ def test_pickled_model_is_refused_by_name(
     assert part in message
     assert ("under 'model'" in message) == wrapped
     assert 'segnode does not run' in message or 'model.state_dict()' in message
+
+
+SMALL = {'name': 'r50', 'cfg': {'a': 1}}
+
+
+@pytest.mark.parametrize(
+    ('content', 'taken'),
+    [
+        ({'model': SMALL, 'state_dict': STATE}, STATE),
+        ({'model': {'anchors': torch.zeros(3), 'n': 1}, 'state_dict': STATE}, STATE),
+        ({**STATE, 'model': SMALL}, STATE),
+        ({'my_weights': STATE, 'params': {'lr': 0.1}}, STATE),
+        ({'ema': {'decay': torch.tensor(0.9), 'shadow': STATE}}, STATE),
+        ({'my_weights': STATE, 'lr': torch.tensor(1.0)}, STATE),
+        ({'my_weights': STATE, 'loss_hist': {'a': torch.zeros(1)}}, STATE),
+        ({**STATE, 'ema': {'decay': 0.9, 'module': OTHER}}, STATE),
+        ({'my_weights': STATE, 'optimizer': {'state': {0: {'exp_avg': OTHER}}}}, STATE),
+        (prefixed('head.', STATE), STATE),
+        (prefixed('fc.module.', STATE), STATE),
+    ],
+)
+@pytest.mark.parametrize('legacy', [False, True])
+def test_weights_are_where_most_of_a_network_is(
+    tmp_path: Path, content: dict[str, Any], taken: dict[str, Tensor], legacy: bool
+) -> None:
+    torch.save(content, tmp_path / 'weights', _use_new_zipfile_serialization=not legacy)
+    model, notes = load(tmp_path)
+    name = 'roi_heads.box_predictor.cls_score.bias'
+    assert torch.equal(model.state_dict[name], taken[name])
+    # That a file holds others, too, is said.
+    assert any('beside the weights at the top' in note for note in notes) == (
+        'ema' in content and name in content
+    )
+
+
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
+def test_older_files_of_every_protocol(tmp_path: Path, protocol: int) -> None:
+    beside = {
+        'complex': torch.zeros(3, dtype=torch.complex64),
+        'quantized': torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    }
+    torch.save(
+        {'model': STATE, **beside},
+        tmp_path / 'weights',
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=False,
+    )
+    model, _ = load(tmp_path)
+    name = 'roi_heads.box_predictor.cls_score.bias'
+    assert torch.equal(model.state_dict[name], STATE[name])
+
+
+def test_a_negated_view_is_no_plain_tensor(tmp_path: Path) -> None:
+    name = 'roi_heads.box_predictor.cls_score.bias'
+    torch.save(STATE | {name: torch._neg_view(STATE[name])}, tmp_path / 'weights')
+    assert 'a negated or conjugated view' in refusal(lambda: read_weights(tmp_path / 'weights'))
+
+
+def test_a_variance_of_0_cannot_divide(tmp_path: Path) -> None:
+    name = 'backbone.bottom_up.res2.0.conv1.norm.running_var'
+    state = STATE | {name: torch.zeros_like(STATE[name])}
+    torch.save(state, tmp_path / 'weights')
+    load(tmp_path)
+    config = Config(
+        model=str(tmp_path / 'config.yaml'), weights=str(tmp_path / 'weights'), norm_eps=0.0
+    )
+    message = refusal(lambda: load_model(config))
+    assert f'{name}: expected variances above 0, as norm_eps is 0, found 0' in message
+
+
+def test_norms_of_another_kind_are_named(tmp_path: Path) -> None:
+    statistics = ('running_mean', 'running_var')
+    group = {name: tensor for name, tensor in STATE.items() if not name.endswith(statistics)}
+    torch.save(group, tmp_path / 'weights')
+    (tmp_path / 'config.yaml').write_text(CONFIG)
+    config = Config(model=str(tmp_path / 'config.yaml'), weights=str(tmp_path / 'weights'))
+    assert 'is it NORM: GN?' in refusal(lambda: load_model(config))
+
+
+def test_a_base_that_is_a_program_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'base.PY').write_text('from detectron2.config import LazyCall as L\n')
+    (tmp_path / 'config.yaml').write_text('_BASE_: base.PY\n')
+    config = Config(model=str(tmp_path / 'config.yaml'), weights=str(tmp_path / 'weights'))
+    assert 'found a LazyConfig of Detectron2' in refusal(lambda: load_model(config))

@@ -191,7 +191,7 @@ def bad_states() -> dict[str, tuple[object, str]]:
             {'backbone.body.conv1.weight': one, 'roi_heads.mask_head.mask_fcn1.weight': one},
             'found a torchvision checkpoint',
         ),
-        'empty': ({}, 'missing'),
+        'empty': ({}, 'found none'),
         'list': ([STATE[FIRST]], 'expected tensors by name, found list'),
         'number': ({'epoch': 3}, "found int under 'epoch'"),
         'key': ({3: STATE[FIRST]}, 'expected tensors by name'),
