@@ -254,7 +254,7 @@ def test_torchscript_is_no_weights_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize('kind', ['pkl', 'pkl of protocol 0', 'pth', 'legacy pth', 'nested'])
 def test_code_is_never_run(tmp_path: Path, kind: str) -> None:
     command = Command(tmp_path / 'canary')
-    content = {'model': {**ARRAYS, 'x': command}}
+    content = {'model': {**ARRAYS, 'x.y': command}}
     path = tmp_path / 'weights'
     if kind == 'pkl':
         path.write_bytes(pickle.dumps(content))
