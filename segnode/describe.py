@@ -30,6 +30,9 @@ model was trained for.
 """
 
 
+_BEGINS = b'backend: "torchscript"'
+
+
 def main(args: Sequence[str]) -> int:
     """Run the command.
 
@@ -63,7 +66,12 @@ def main(args: Sequence[str]) -> int:
         raise ConfigError(f'{options.program}: expected a TorchScript file, found a folder')
     output = options.output or options.program.with_suffix('.yaml')
     inputs = Inputs.of(config, options.program, *options.image)
-    check_writable(output, inputs)
+    check_writable(output, inputs, own=_is_description)
+    if output.exists():
+        raise ConfigError(
+            f'{output}: there is a description already, and it may hold your edits; move it, or '
+            'give another --output'
+        )
     inputs.add(output)
     check_writable(options.json, inputs, is_own_json(r'\{"tried": \['))
 
@@ -101,7 +109,7 @@ def main(args: Sequence[str]) -> int:
         checked = Path(folder, output.name)
         write_whole(checked, text.encode())
         read_description(checked)
-    check_writable(output, Inputs([]))
+    check_writable(output)  # Once more: trying the program took its time.
     write_whole(output, text.encode())
     say()
     say(text)
@@ -110,6 +118,11 @@ def main(args: Sequence[str]) -> int:
     model = shlex.quote(str(output))
     say(f'describe: wrote {output}; try: segnode predict photo.jpg --model {model} --overlay out')
     return 0
+
+
+def _is_description(path: Path) -> bool:
+    with path.open('rb') as file:
+        return file.read(len(_BEGINS)) == _BEGINS
 
 
 def _beside(program: Path, output: Path) -> str:

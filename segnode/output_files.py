@@ -15,8 +15,10 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TextIO
 
 from segnode.config import Config, user_path
 from segnode.errors import ConfigError, OutputError
@@ -44,7 +46,9 @@ class Inputs:
     def of(cls, config: Config, *paths: Path | None) -> Inputs:
         """Return those that the configuration names, and further ones."""
         named = (config.model, config.weights, *config.class_names)
-        files = [path for name in named if name and (path := user_path(name)).is_file()]
+        files = [user_path(name) for name in named if name]
+        # Those of os.path are False, and raise nothing, for what cannot be examined.
+        files = [path for path in files if os.path.isfile(path)]  # noqa: PTH113
         return cls([*files, *(path for path in paths if path is not None)])
 
     def add(self, *paths: Path) -> None:
@@ -88,13 +92,16 @@ def check_writable(
             f'{path}: expected a file for a result, found one that this run reads or writes '
             'already; choose another path'
         )
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - also where it cannot be examined
         raise ConfigError(f'{path}: expected a file to write, found a folder')
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         raise ConfigError(f'{path}: the folder {path.parent} does not exist; make it first')
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    exists = os.path.exists(path)  # noqa: PTH110
+    if not os.access(path.parent, os.X_OK) or not os.access(
+        path if exists else path.parent, os.W_OK
+    ):
         raise ConfigError(f'{path}: no permission to write there; choose another path')
-    if path.is_file() and not is_replaceable(path, own):
+    if os.path.isfile(path) and not is_replaceable(path, own):  # noqa: PTH113
         raise ConfigError(
             f'{path}: expected a new file or an earlier result of this command, found another '
             'file; choose another path, or move that file away'
@@ -111,7 +118,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f'{path}: cannot make this folder ({error.strerror})') from None
-    if not os.access(path, os.W_OK):
+    if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(f'{path}: no permission to write there; choose another folder')
 
 
@@ -174,6 +181,9 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     # A link stays, and what it names is written.
     target = Path(os.path.realpath(path))
+    if stream := _stream_of(target):
+        stream.write(data.decode())
+        return
     part = target.with_name(f'.{MARK}-{secrets.token_hex(6)}.part')
     try:
         if target.exists() and not (target.is_file() and os.access(target.parent, os.W_OK)):
@@ -189,6 +199,15 @@ def write_whole(path: Path, data: bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f'{path}: cannot be written ({error.strerror})') from None
+
+
+def _stream_of(path: Path) -> TextIO | None:
+    """Return the stream that goes to a file: replacing it would lose what it wrote before."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            if path.is_file() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                return stream
+    return None
 
 
 def shown(items: Iterable[object]) -> str:

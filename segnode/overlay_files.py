@@ -40,7 +40,9 @@ def overlay_paths(
     """
     if folder is None:
         return []
-    if any(path.is_dir() and os.path.realpath(path) == os.path.realpath(folder) for path in given):
+    # The next run of the folder would take the overlays for images.
+    folders = {os.path.realpath(path) for path in (*given, *(image.parent for image in images))}
+    if os.path.realpath(folder) in folders:
         raise ConfigError(
             f'{folder}: expected another folder for --overlay than those whose images are read'
         )

@@ -108,7 +108,8 @@ def find_images(paths: Sequence[Path], report: Callable[[str], None] = _nobody) 
     """
     found: list[Path] = []
     for path in paths:
-        found += _images_of(path, report) if path.is_dir() else [path]
+        # Those of os.path are False for what cannot be examined, which is told by itself later.
+        found += _images_of(path, report) if os.path.isdir(path) else [path]  # noqa: PTH112
     if not found:
         raise ImageError(f'{", ".join(map(str, paths))}: expected images, found none')
     times = Counter(map(os.path.realpath, found))
@@ -126,11 +127,12 @@ def _images_of(folder: Path, report: Callable[[str], None]) -> list[Path]:
     except OSError as error:
         raise ImageError(f'{folder}: this folder cannot be read ({error.strerror})') from None
     for item in items:
-        if item.is_file() and item.suffix.lower() in IMAGE_SUFFIXES:
+        is_file = os.path.isfile(item)  # noqa: PTH113
+        if is_file and item.suffix.lower() in IMAGE_SUFFIXES:
             images.append(item)
-        elif item.is_file():
+        elif is_file:
             skipped['files that are no images'].append(item.name)
-        elif item.is_dir():
+        elif os.path.isdir(item):  # noqa: PTH112
             skipped['subfolders'].append(item.name)
         elif item.is_symlink():
             skipped['broken links'].append(item.name)
@@ -187,7 +189,9 @@ def read_image(path: Path, remarks: Remarks | None = None) -> Image:
             with PIL.Image.open(path, formats=_FORMATS) as image:
                 check_size(image.height, image.width)
                 # The decoder alone knows that colours have 16 bits: Pillow keeps the upper 8.
-                deep = ';16' in str([tile[3] for tile in image.tile])
+                deep = any(
+                    ';16' in str(tile[3]) or tile[3] == ('RGB', 65535) for tile in image.tile
+                )
                 image.load()
                 pixels = _to_rgb(_turn_upright(image), deep, path, remarks)
                 _remark_on_form(image, path, remarks)
@@ -197,7 +201,8 @@ def read_image(path: Path, remarks: Remarks | None = None) -> Image:
     except PIL.UnidentifiedImageError:
         found = 'something else' if path.stat().st_size else 'an empty file'
         raise ImageError(
-            f'{path}: expected an image ({", ".join(_FORMATS)}), found {found}'
+            f'{path}: expected an image ({", ".join(_FORMATS)}; fractions in one channel alone), '
+            f'found {found}'
         ) from None
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         raise ImageError(f'{path}: expected an image of at most {MAX_PIXELS} pixels') from None
@@ -229,7 +234,10 @@ def _to_rgb(
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 0xFFFF:
-        raise ImageError('expected grey values of at most 16 bits, found more')
+        raise ImageError(
+            f'expected grey values of 16 bits, 0 to 65535, found {low} to {high}: scale them, and '
+            'save the picture with 16 or 8 bits'
+        )
     eight = (values // 256).astype(np.uint8)
     _remark_on_range('16-bit grey', low, high, eight, path, remarks)
     return np.repeat(eight[..., None], 3, axis=2)

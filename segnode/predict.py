@@ -24,7 +24,13 @@ from segnode.cli import (
     stage_table,
     table,
 )
-from segnode.errors import ImageError, OutOfMemoryError, OutputError, SegnodeError
+from segnode.errors import (
+    ImageError,
+    OutputError,
+    SegnodeError,
+    first_line,
+    is_out_of_memory,
+)
 from segnode.output_files import Inputs, check_writable, is_own_json, write_json
 from segnode.overlay_files import overlay_paths, write_overlay
 from segnode.picture_files import Remarks, distinct_names, find_images, read_image
@@ -81,17 +87,20 @@ class _Run:
         """Whether at least one image was dealt with."""
         return bool(self.image_ms or self.failed)
 
-    def fail(self, path: Path, error: SegnodeError | MemoryError) -> bool:
+    def fail(self, path: Path, error: Exception) -> bool:
         """Name and count an image that failed.
 
         Returns:
             Whether so many in a row failed alike that the next one would, too.
         """
-        text = str(error) if isinstance(error, SegnodeError) else 'the memory ran out'
-        note(f'error: {text}' if text.startswith(f'{path}:') else f'error: {path}: {text}')
+        text = str(error)
+        if not isinstance(error, SegnodeError):
+            text = f'{type(error).__name__}: {first_line(error)}'
+        text = text.removeprefix(f'{path}: ')
+        note(f'error: {path}: {text}')
         self.failed += 1
         # The next image may be whole, or smaller.
-        of_this_image = isinstance(error, ImageError | OutOfMemoryError | MemoryError)
+        of_this_image = isinstance(error, ImageError) or is_out_of_memory(error)
         reason = '' if of_this_image else text.rpartition(': ')[2]
         self.failures_in_a_row = self.failures_in_a_row + 1 if reason == self.last_failure else 1
         self.last_failure = reason
@@ -219,7 +228,7 @@ def _predict(
             )
             if overlays:
                 write_overlay(overlays[position], image, prediction, names)
-        except (SegnodeError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - no image stops the others
             if not run.fail(path, error):
                 continue
             if not isinstance(error, OutputError):

@@ -260,3 +260,13 @@ def test_what_the_terminal_cannot_show(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr
     assert 'Stra\\xdfe.png' in done.stderr
+
+
+def test_a_result_to_a_redirected_terminal_keeps_what_was_said(tmp_path: Path) -> None:
+    said = tmp_path / 'said'
+    command = [sys.executable, '-m', 'segnode', 'fetch', '--list', '--json', '/dev/stdout']
+    environment = os.environ | {'SEGNODE_CACHE': str(tmp_path / 'cache')}
+    with said.open('w') as stream:
+        assert subprocess.run(command, stdout=stream, env=environment, check=False).returncode == 0
+    assert '[]' in said.read_text()
+    assert len(said.read_text().splitlines()) > 1

@@ -103,6 +103,12 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / 'model.yaml').write_text('mine')
     assert main(['describe', str(program), '--class-names', 'a,b']) == 2
     assert 'model.yaml: expected a new file' in capsys.readouterr().err
+    (tmp_path / 'model.yaml').unlink()
+    assert main(['describe', str(program), '--class-names', 'a,b', '--labels', 'index']) == 0
+    assert main(['describe', str(program), '--class-names', 'a,b', '--labels', 'index']) == 2
+    assert 'it may hold your edits' in capsys.readouterr().err
+    (tmp_path / 'model.yaml').write_text('mine')
+    assert main(['describe', str(program), '--class-names', 'a,b', '--labels', 'index']) == 2
     assert (tmp_path / 'model.yaml').read_text() == 'mine'
     other = tmp_path / 'below' / 'other.yaml'
     other.parent.mkdir()

@@ -292,3 +292,24 @@ def test_damaged_files_raise_image_errors_only(tmp_path: Path, rng: np.random.Ge
     assert decoded > 5
     assert len(refused) > 20
     assert '\n' not in ''.join(refused)
+
+
+def test_deep_colours_of_a_ppm_are_said(tmp_path: Path) -> None:
+    path = tmp_path / 'deep.ppm'
+    values = np.full((8, 8, 3), 900, '>u2')
+    path.write_bytes(b'P6 8 8 65535\n' + values.tobytes())
+    said: list[str] = []
+    read_image(path, Remarks(said.append))
+    (line,) = said
+    assert '16-bit colour' in line
+    assert 'black' in line
+
+
+def test_a_path_that_cannot_be_examined_stops_no_other(tmp_path: Path) -> None:
+    good = tmp_path / 'good.png'
+    PIL.Image.new('RGB', (8, 8)).save(good)
+    long = tmp_path / ('a' * 300 + '.png')
+    assert find_images([long, good]) == [long, good]
+    with pytest.raises(ImageError) as caught:
+        read_image(long)
+    assert 'File name too long' in str(caught.value)

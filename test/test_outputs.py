@@ -51,6 +51,7 @@ CASES: dict[str, list[Case]] = {
         Case('{photos} --overlay {photos}'),
         Case('{photos}/2.jpg --overlay {photos}/../photos'),
         Case('{photos}/2.jpg --overlay {linked_folder}'),
+        Case('{photos}/1.png --overlay {photos}'),
         Case('{photos} --overlay {other} --json {out}/r.json', 0),
         *(
             Case(f'{{photos}}/1.png --annotations {{annotations}} {MODEL} --json {{{name}}}')

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from PIL import ImageFont
 
 from segnode.output_files import shown
 
-_SEARCH_TIMEOUT_S = 5.0
+# For all class names together: nobody waits longer for the look of a label.
+_SEARCH_S = 5.0
 _PROBE_SIZE = 16
 # No font has a letter for it, so that its glyph is the box for a missing one.
 _NO_CHARACTER = '\U0010ffff'
@@ -44,7 +46,8 @@ class Label:
 @lru_cache(maxsize=16)
 def class_labels(class_names: tuple[str, ...]) -> tuple[Label, ...]:
     """Return the label of every class. The first call for some names may look for fonts."""
-    return tuple(_label(index, name) for index, name in enumerate(class_names))
+    search = FontSearch()
+    return tuple(_label(index, name, search) for index, name in enumerate(class_names))
 
 
 def undrawable(class_names: Sequence[str]) -> str:
@@ -73,9 +76,9 @@ def label_font(size: int, font_file: str = '') -> ImageFont.ImageFont | ImageFon
         return ImageFont.load_default()
 
 
-def _label(index: int, name: str) -> Label:
+def _label(index: int, name: str, search: FontSearch) -> Label:
     text = ''.join(c for c in unicodedata.normalize('NFC', name) if not _is_hint(c))
-    font_file = _font_for(''.join(sorted(set(text))))
+    font_file = search.font_for(''.join(sorted(set(text))))
     # Without this library Pillow writes such scripts backwards, letter by letter.
     backwards = any(unicodedata.bidirectional(c) in ('R', 'AL') for c in text)
     if font_file is None or (backwards and not PIL.features.check('raqm')):
@@ -88,23 +91,51 @@ def _is_hint(character: str) -> bool:
     return '\ufe00' <= character <= '\ufe0f'
 
 
-@lru_cache(maxsize=4096)
-def _font_for(characters: str) -> str | None:
-    """Return a font that has all characters, or None; '' is Pillow's own."""
-    own: Any = label_font(_PROBE_SIZE)
-    if characters.isascii() or _covers(own, characters):
-        return ''
-    if not PIL.features.check('freetype2'):
+class FontSearch:
+    """A search for fonts, of bounded time; what it found is tried first for other names."""
+
+    def __init__(self) -> None:
+        """Start the time."""
+        self._end_s = time.monotonic() + _SEARCH_S
+        self._found: dict[str, None] = {}
+        self._asks_fontconfig = True
+        self._all: list[str] | None = None
+
+    def font_for(self, characters: str) -> str | None:
+        """Return a font that has all characters, or None; '' is Pillow's own."""
+        own: Any = label_font(_PROBE_SIZE)
+        if characters.isascii() or _covers(own, characters):
+            return ''
+        if not PIL.features.check('freetype2'):
+            return None
+        for font_file in self._candidates(characters):
+            if time.monotonic() > self._end_s:
+                break
+            try:
+                font = ImageFont.truetype(font_file, _PROBE_SIZE)
+            except (OSError, ValueError):
+                continue  # Colour bitmaps of one size, or damaged.
+            # The score stands behind the name.
+            if _covers(font, characters + '0123456789.'):
+                self._found[font_file] = None
+                return font_file
         return None
-    for font_file in _candidates(characters):
-        try:
-            font = ImageFont.truetype(font_file, _PROBE_SIZE)
-        except (OSError, ValueError):
-            continue  # Colour bitmaps of one size, or damaged.
-        # The score stands behind the name.
-        if _covers(font, characters + '0123456789.'):
-            return font_file
-    return None
+
+    def _candidates(self, characters: str) -> Iterator[str]:
+        """Yield font files, plain upright ones first: those that fontconfig names, or all."""
+        yield from list(self._found)
+        left_s = self._end_s - time.monotonic()
+        found = None
+        if self._asks_fontconfig and left_s > 0:
+            found = _fontconfig(characters, left_s)
+        if found is None:
+            # It will not answer the next time, either.
+            self._asks_fontconfig = False
+            if self._all is None:
+                folders = _font_folders()
+                self._all = [str(path) for folder in folders for path in _font_files(folder)]
+            found = self._all
+        yield from sorted(found, key=_rank)
 
 
 def _covers(font: Any, characters: str) -> bool:
@@ -119,15 +150,7 @@ def _covers(font: Any, characters: str) -> bool:
     return True
 
 
-def _candidates(characters: str) -> Iterator[str]:
-    """Yield font files, plain upright ones first: those that fontconfig names, or all."""
-    found = _fontconfig(characters)
-    if found is None:
-        found = [str(path) for folder in _font_folders() for path in _font_files(folder)]
-    yield from sorted(found, key=_rank)
-
-
-def _fontconfig(characters: str) -> list[str] | None:
+def _fontconfig(characters: str, timeout_s: float) -> list[str] | None:
     """Return the font files that have all characters, None where fontconfig cannot be asked."""
     program = shutil.which('fc-list')
     if program is None:
@@ -138,7 +161,7 @@ def _fontconfig(characters: str) -> list[str] | None:
             [program, '--format', '%{file}\n', f':charset={charset}'],
             capture_output=True,
             text=True,
-            timeout=_SEARCH_TIMEOUT_S,
+            timeout=timeout_s,
             check=True,
         )
     except (OSError, subprocess.SubprocessError, ValueError):

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +108,6 @@ def test_fonts_are_found_with_and_without_fontconfig(monkeypatch: pytest.MonkeyP
     for program in (labels.shutil.which, lambda _: None):
         monkeypatch.setattr(labels.shutil, 'which', program)
         labels.class_labels.cache_clear()
-        labels._font_for.cache_clear()
         found.append(labels.class_labels(('конус', 'cone', '\U00011380')))
     assert found[0] == found[1]
     assert [label.text for label in found[0]][1:] == ['cone', 'class 2']
@@ -121,6 +122,24 @@ def test_frames_do_not_look_for_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     def search(*_: object) -> None:
         raise AssertionError('a frame searched')
 
-    monkeypatch.setattr(labels, '_candidates', search)
+    monkeypatch.setattr(labels, 'FontSearch', search)
     monkeypatch.setattr(labels, '_covers', search)
     label_of('конус')
+
+
+def test_a_search_for_fonts_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many names there are, and however slow fontconfig is."""
+    from segnode.live import labels
+
+    program = tmp_path / 'fc-list'
+    program.write_text('#!/bin/sh\nexec sleep 60\n')
+    program.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    monkeypatch.setattr(labels, '_SEARCH_S', 0.5, raising=False)
+    monkeypatch.setattr(labels, '_SEARCH_TIMEOUT_S', 0.5, raising=False)
+    labels.class_labels.cache_clear()
+    started_s = time.monotonic()
+    found = labels.class_labels(tuple(chr(0x4E00 + n) for n in range(40)))
+    assert time.monotonic() - started_s < 5
+    assert len(found) == 40
+    labels.class_labels.cache_clear()
