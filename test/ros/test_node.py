@@ -379,6 +379,7 @@ def test_label_info_waits_for_late_subscribers_and_follows_the_threshold(peer: P
 def test_outputs_on_demand(peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8]) -> None:
     on_demand = {
         'class_mask': ImageMessage,
+        'confidence_mask': ImageMessage,
         'overlay': ImageMessage,
         'overlay/compressed': CompressedImage,
         'instance_mask/compressed': CompressedImage,
@@ -409,10 +410,14 @@ def test_outputs_on_demand(peer: Peer, camera: Publisher, scene: npt.NDArray[np.
     classes = answer['class_mask']
     assert (classes.encoding, classes.height, classes.width) == ('mono8', *labels.shape)
     class_values = np.frombuffer(bytes(classes.data), np.uint8).reshape(labels.shape)
-    np.testing.assert_array_equal(class_values > 0, labels > 0)
+    np.testing.assert_array_equal(class_values == 255, labels == 0)
+    sure = np.frombuffer(bytes(answer['confidence_mask'].data), np.uint8).reshape(labels.shape)
+    np.testing.assert_array_equal(sure > 0, labels > 0)
     for k, detection in enumerate(answer['detections'].detections, start=1):
-        class_id = CLASS_NAMES.index(detection.results[0].hypothesis.class_id)
-        assert (class_values[labels == k] == class_id + 1).all()
+        # The index that label_info names.
+        hypothesis = detection.results[0].hypothesis
+        assert (class_values[labels == k] == CLASS_NAMES.index(hypothesis.class_id)).all()
+        assert np.abs(sure[labels == k] - hypothesis.score * 255).max(initial=0) <= 0.51
     overlay = answer['overlay']
     assert (overlay.encoding, overlay.height, overlay.width) == ('bgr8', *labels.shape)
     pixels = np.frombuffer(bytes(overlay.data), np.uint8).reshape(scene.shape)
