@@ -25,6 +25,7 @@ from segnode.image import Image
 from segnode.live.accounting import DropReason, FrameAccounting, RollingPercentiles
 from segnode.live.frame_slot import FrameSlot
 from segnode.live.pipeline import Frame, Pipeline
+from segnode.ros.camera_info import CameraInfoRelay
 from segnode.ros.diagnostics import NodeState, process_memory, status_message
 from segnode.ros.image_input import ImageInput
 from segnode.ros.messages import to_nanoseconds
@@ -70,6 +71,7 @@ class SegmentationNode(LifecycleNode):
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
         self._input: ImageInput | None = None
+        self._camera_info: CameraInfoRelay | None = None
         self._worker: threading.Thread | None = None
         self._closed = False
         self._slot: FrameSlot[Frame] = FrameSlot()
@@ -120,14 +122,18 @@ class SegmentationNode(LifecycleNode):
         camera = ImageInput(
             self, own.image_topics[0], own.image_transport, own.image_qos, self._receive
         )
+        camera_info = CameraInfoRelay(self, camera.base_topic, 'camera_info')
         self._slot = FrameSlot()
         self._worker = threading.Thread(
-            target=self._work, args=(self._slot, camera, self._engine, self._outputs), daemon=True
+            target=self._work,
+            args=(self._slot, camera, camera_info, self._engine, self._outputs),
+            daemon=True,
         )
         self._worker.start()
         self._accounting.restart_idle()
         camera.open()
-        self._input = camera
+        camera_info.follow()
+        self._input, self._camera_info = camera, camera_info
         self._lifecycle = 'active'
         self.get_logger().info(f'active, subscribed to {camera.topic}')
         return TransitionCallbackReturn.SUCCESS
@@ -205,6 +211,9 @@ class SegmentationNode(LifecycleNode):
             if worker.is_alive():
                 return False
             self._worker = None
+        if self._camera_info is not None:
+            self._camera_info.close()
+            self._camera_info = None
         return True
 
     def _free(self) -> None:
@@ -234,10 +243,16 @@ class SegmentationNode(LifecycleNode):
             self._accounting.drop('superseded')
 
     def _work(
-        self, slot: FrameSlot[Frame], camera: ImageInput, engine: Engine, outputs: Outputs
+        self,
+        slot: FrameSlot[Frame],
+        camera: ImageInput,
+        camera_info: CameraInfoRelay,
+        engine: Engine,
+        outputs: Outputs,
     ) -> None:
         def publish(header: Header, image: Image, result: Segmentation) -> None:
             outputs.publish(header, image, result, self._config.node.class_id_format)
+            camera_info.publish(header)
 
         pipeline = Pipeline(engine, camera.decode, publish)
         while (frame := slot.take()) is not None:
@@ -293,6 +308,8 @@ class SegmentationNode(LifecycleNode):
     def _watch(self) -> None:
         if self._input is not None and self._lifecycle == 'active':
             self._input.follow_publishers()
+            if self._camera_info is not None:
+                self._camera_info.follow()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
@@ -317,6 +334,8 @@ class SegmentationNode(LifecycleNode):
             )
         if camera is not None:
             properties['topic'] = camera.topic
+        if self._camera_info is not None:
+            properties['camera_info'] = self._camera_info.state()
         return NodeState(
             lifecycle=self._lifecycle,
             counts=self._accounting.counts(),
