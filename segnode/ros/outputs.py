@@ -28,8 +28,16 @@ from segnode.ros import messages
 class Outputs:
     """Publishers under the node's own name; what nobody subscribes to is not even made."""
 
-    def __init__(self, node: LifecycleNode, class_names: Sequence[str]) -> None:
+    def __init__(self, node: LifecycleNode, prefix: str, class_names: Sequence[str]) -> None:
+        """Offer the topics.
+
+        Args:
+            node: publishes.
+            prefix: of the topics below the node's own name: empty, or a camera's with a slash.
+            class_names: name of each class index.
+        """
         self._node = node
+        self._prefix = prefix
         self._class_names = class_names
         self._detections = self._publisher(Detection2DArray, 'detections')
         self._instance_mask = self._publisher(ImageMessage, 'instance_mask')
@@ -125,7 +133,7 @@ class Outputs:
         )
         return self._node.create_publisher(
             message_type,
-            f'~/{topic}',
+            f'~/{self._prefix}{topic}',
             profile,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
