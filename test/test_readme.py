@@ -212,9 +212,13 @@ class _Recorder:
 
 def test_topics() -> None:
     node = _Recorder()
-    Outputs(node, ['cone'])
+    Outputs(node, '', ['cone'])
     written = {topic: cells[0].strip('`') for topic, cells in table('Topics').items()}
-    assert written == node.topics | {'/diagnostics': 'diagnostic_msgs/DiagnosticArray'}
+    others = {
+        'camera_info': 'sensor_msgs/CameraInfo',
+        '/diagnostics': 'diagnostic_msgs/DiagnosticArray',
+    }
+    assert written == node.topics | others
 
 
 def test_encodings() -> None:

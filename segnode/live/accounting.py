@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from segnode.percentiles import Percentiles
 
-DropReason = Literal['superseded', 'decode', 'inactive', 'error']
+DropReason = Literal['superseded', 'stale', 'decode', 'inactive', 'error']
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 FAILURES: tuple[DropReason, ...] = ('decode', 'error')
 

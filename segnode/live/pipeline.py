@@ -19,6 +19,10 @@ from segnode.image import Image
 Header = TypeVar('Header')
 
 
+class StaleFrame(Exception):  # noqa: N818 - nothing is wrong with it
+    """A frame is too old to be worth the device's time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """A serialised image message and when it came (monotonic seconds)."""
@@ -50,6 +54,7 @@ class Pipeline(Generic[Header]):
         engine: Engine,
         decode: Callable[[bytes], tuple[Header, Image]],
         deliver: Callable[[Header, Image, Segmentation], None],
+        admit: Callable[[Header], None] = lambda _: None,
     ) -> None:
         """Take the steps.
 
@@ -57,22 +62,26 @@ class Pipeline(Generic[Header]):
             engine: with its settings.
             decode: gives header and pixels of a message; raises ImageError.
             deliver: takes the answer; its time counts as ``publish``.
+            admit: raises StaleFrame for what must not reach the engine any more.
         """
         self._engine = engine
         self._decode = decode
         self._deliver = deliver
+        self._admit = admit
 
     def process(self, frame: Frame) -> Processed[Header]:
         """Answer one frame.
 
         Raises:
             ImageError: it cannot be decoded.
+            StaleFrame: it was not admitted.
             SegnodeError: the engine refused it.
         """
         clock = StageClock()
         wait_ms = (time.monotonic() - frame.received_s) * 1e3
         with clock.stage('decode'):
             header, image = self._decode(frame.data)
+        self._admit(header)
         (result,) = self._engine.segment([image])
         with clock.stage('publish'):
             self._deliver(header, image, result)

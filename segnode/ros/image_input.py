@@ -50,6 +50,7 @@ class ImageInput:
 
     Attributes:
         topic: the full name of what is subscribed.
+        base_topic: the same without the transport.
         messages_lost: losses that the middleware reported, None where it cannot.
     """
 
@@ -73,7 +74,7 @@ class ImageInput:
         self._node = node
         self._receive = receive
         self._message_type = CompressedImage if transport == 'compressed' else ImageMessage
-        self.topic = node.resolve_topic_name(topic)
+        self.topic = self.base_topic = node.resolve_topic_name(topic)
         if transport == 'compressed':
             # As image_transport does: remap the base topic first, then add the transport.
             self.topic = node.resolve_topic_name(f'{self.topic}/compressed')

@@ -28,7 +28,9 @@ from vision_msgs.msg import (
 
 from segnode.engine import Detections
 
-MAX_CLASSES_IN_CLASS_MASK = 255
+# A pixel that belongs to no instance: the largest value of the type, which VisionClass.msg calls
+# UNLABELED, 8 bits wide for fewer classes than that.
+UNLABELED = 255
 
 
 def detections_message(
@@ -84,13 +86,38 @@ def instance_mask_png(header: Header, label_image: npt.NDArray[np.uint16]) -> Co
 
 
 def class_mask_message(
-    header: Header, label_image: npt.NDArray[np.uint16], class_ids: npt.NDArray[np.int64]
+    header: Header,
+    label_image: npt.NDArray[np.uint16],
+    class_ids: npt.NDArray[np.int64],
+    classes: int,
 ) -> Image:
-    """Return mono8 of the class index + 1 of the instance that owns each pixel.
+    """Return the class index of the instance that owns each pixel, as ``label_info`` names it.
 
-    Class indices have to be below MAX_CLASSES_IN_CLASS_MASK.
+    Pixels without an instance are UNLABELED as VisionClass.msg has it: 255 in mono8, and for
+    models of 255 classes and more 65535 in 16UC1.
+
+    Args:
+        header: of the image.
+        label_image: (H, W) uint16, 0 is background.
+        class_ids: (D,) int64.
+        classes: number of the model's classes, at most 65535.
     """
-    values = np.concatenate([np.zeros(1, np.int64), class_ids + 1]).astype(np.uint8)
+    dtype, encoding = (np.uint8, 'mono8') if classes < UNLABELED else (np.uint16, '16UC1')
+    values = np.concatenate([[np.iinfo(dtype).max], class_ids]).astype(dtype)
+    return _image_message(header, values[label_image], encoding)
+
+
+def confidence_mask_message(
+    header: Header, label_image: npt.NDArray[np.uint16], scores: npt.NDArray[np.float32]
+) -> Image:
+    """Return mono8 of the score x 255 of the instance that owns each pixel, 0 where none does.
+
+    Args:
+        header: of the image.
+        label_image: (H, W) uint16, 0 is background.
+        scores: (D,) float32, 0 to 1.
+    """
+    values = np.concatenate([[0.0], scores * 255]).round().astype(np.uint8)
     return _image_message(header, values[label_image], 'mono8')
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""The lifecycle node: the newest frame of a camera goes through the engine and out as messages."""
+"""The lifecycle node: the newest frame of each camera goes through one engine and out again."""
 
 from __future__ import annotations
 
@@ -9,26 +9,22 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from functools import partial
 
-from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from std_msgs.msg import Header
 
 from segnode.config import Config
-from segnode.engine import Engine, Segmentation
+from segnode.engine import Engine
 from segnode.errors import ImageError, OutOfMemoryError, SegnodeError
-from segnode.image import Image
-from segnode.live.accounting import DropReason, FrameAccounting, RollingPercentiles
-from segnode.live.frame_slot import FrameSlot
-from segnode.live.pipeline import Frame, Pipeline
+from segnode.live.accounting import DropReason
+from segnode.live.pipeline import Frame, StaleFrame
+from segnode.live.schedule import Schedule
+from segnode.ros.camera import Camera
 from segnode.ros.diagnostics import NodeState, process_memory, status_message
-from segnode.ros.image_input import ImageInput
-from segnode.ros.messages import to_nanoseconds
-from segnode.ros.outputs import Outputs
 from segnode.ros.parameters import NodeParameters
 
 WARM_UP_HW = (480, 640)
@@ -52,10 +48,10 @@ def _load(loaded: Future[Engine], config: Config, log: RcutilsLogger) -> None:
 
 
 class SegmentationNode(LifecycleNode):
-    """Image topic in; masks, detections and timings out.
+    """Image topics in; masks, detections and timings out.
 
-    Callbacks run in the executor's thread and never touch an image: they leave its bytes in a
-    slot, from where one worker thread takes the newest.
+    Callbacks run in the executor's thread and never touch an image: they leave its bytes in the
+    schedule, from where one worker thread takes the newest of each camera in turn.
 
     Args:
         fail: called when the node cannot start by itself.
@@ -68,19 +64,13 @@ class SegmentationNode(LifecycleNode):
         super().__init__('segnode')
         self._fail = fail
         self._engine: Engine | None = None
-        self._outputs: Outputs | None = None
-        self._input: ImageInput | None = None
         self._worker: threading.Thread | None = None
         self._closed = False
-        self._slot: FrameSlot[Frame] = FrameSlot()
-        self._slot.close()
-        self._accounting = FrameAccounting()
-        self._stages = RollingPercentiles()
-        self._ages = RollingPercentiles()
-        self._network_hw = (0, 0)
-        self._out_of_memory = False
+        self._schedule: Schedule[Frame] = Schedule(0)
         self._lifecycle = 'unconfigured'
+        self._cameras: list[Camera] = []
         self._config = NodeParameters(self, self._apply)
+        self._cameras = [Camera(self, camera, self._config) for camera in self._config.cameras]
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: simulated time may stand still or jump back.
         self.create_timer(1.0, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -97,8 +87,8 @@ class SegmentationNode(LifecycleNode):
         log = self.get_logger()
         try:
             self._engine = self._load()
-            self._outputs = Outputs(self, self._engine.class_names)
-            self._outputs.publish_label_info(self._engine.settings.score_threshold)
+            for camera in self._cameras:
+                camera.offer(self._engine)
         except SegnodeError as error:
             (log.info if self._closed else log.error)(str(error))
         except Exception:  # noqa: BLE001 - rclpy would pass over it in silence
@@ -112,24 +102,19 @@ class SegmentationNode(LifecycleNode):
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
-        own = self._config.node
-        if self._engine is None or self._outputs is None:
+        engine = self._engine
+        if engine is None:
             return TransitionCallbackReturn.ERROR
         if self._closed:
             return TransitionCallbackReturn.FAILURE
-        camera = ImageInput(
-            self, own.image_topics[0], own.image_transport, own.image_qos, self._receive
-        )
-        self._slot = FrameSlot()
-        self._worker = threading.Thread(
-            target=self._work, args=(self._slot, camera, self._engine, self._outputs), daemon=True
-        )
+        self._schedule = Schedule(len(self._cameras))
+        for number, camera in enumerate(self._cameras):
+            camera.subscribe(engine, partial(self._receive, number))
+        self._worker = threading.Thread(target=self._work, args=(self._schedule,), daemon=True)
         self._worker.start()
-        self._accounting.restart_idle()
-        camera.open()
-        self._input = camera
         self._lifecycle = 'active'
-        self.get_logger().info(f'active, subscribed to {camera.topic}')
+        topics = ', '.join(camera.input.topic for camera in self._cameras if camera.input)
+        self.get_logger().info(f'active, subscribed to {topics}')
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
@@ -194,10 +179,10 @@ class SegmentationNode(LifecycleNode):
             del loaded  # Held by an exception's frames, as in the thread.
 
     def _stop(self, timeout_s: float | None = None) -> bool:
-        if self._input is not None:
-            self._input.close()
-        if self._slot.close() is not None:
-            self._accounting.drop('inactive')
+        for camera in self._cameras:
+            camera.unsubscribe()
+        for number, _ in self._schedule.close():
+            self._cameras[number].accounting.drop('inactive')
         # The end of the process may come while a transition stops it as well.
         worker = self._worker
         if worker is not None:
@@ -205,12 +190,13 @@ class SegmentationNode(LifecycleNode):
             if worker.is_alive():
                 return False
             self._worker = None
+        for camera in self._cameras:
+            camera.leave()
         return True
 
     def _free(self) -> None:
-        if self._outputs is not None:
-            self._outputs.close()
-        self._outputs = None
+        for camera in self._cameras:
+            camera.withdraw()
         self._engine = None
 
     def _apply(self, config: Config) -> None:
@@ -219,52 +205,46 @@ class SegmentationNode(LifecycleNode):
         before = self._engine.settings.score_threshold
         self._engine.configure(config)
         after = self._engine.settings.score_threshold
-        if self._outputs is not None and before != after:
-            self._outputs.publish_label_info(after)
+        for camera in self._cameras:
+            if before != after:
+                camera.publish_label_info(after)
 
     # Frames
 
-    def _receive(self, data: bytes) -> None:
-        self._accounting.receive()
+    def _receive(self, number: int, data: bytes) -> None:
+        accounting = self._cameras[number].accounting
+        accounting.receive()
         frame = Frame(data, time.monotonic())
-        dropped = self._slot.put(frame)
+        dropped = self._schedule.put(number, frame)
         if dropped is frame:
-            self._accounting.drop('inactive')
+            accounting.drop('inactive')
         elif dropped is not None:
-            self._accounting.drop('superseded')
+            accounting.drop('superseded')
 
-    def _work(
-        self, slot: FrameSlot[Frame], camera: ImageInput, engine: Engine, outputs: Outputs
-    ) -> None:
-        def publish(header: Header, image: Image, result: Segmentation) -> None:
-            outputs.publish(header, image, result, self._config.node.class_id_format)
-
-        pipeline = Pipeline(engine, camera.decode, publish)
-        while (frame := slot.take()) is not None:
+    def _work(self, schedule: Schedule[Frame]) -> None:
+        not_before_s = 0.0
+        while (taken := schedule.take(not_before_s)) is not None:
+            started_s = time.monotonic()
+            camera = self._cameras[taken[0]]
             try:
-                self._process(frame, pipeline, outputs)
+                camera.process(taken[1])
             except ImageError as error:
-                self._drop('decode', error)
+                self._drop(camera, 'decode', error)
+            except StaleFrame:
+                camera.accounting.drop('stale')
+                continue
             except Exception as error:  # noqa: BLE001 - no frame stops the node
                 self.get_logger().debug(traceback.format_exc())
-                self._drop('error', error)
+                self._drop(camera, 'error', error)
+            rate_hz = self._config.node.schedule.max_rate_hz
+            not_before_s = started_s + 1 / rate_hz if rate_hz else 0.0
 
-    def _process(self, frame: Frame, pipeline: Pipeline[Header], outputs: Outputs) -> None:
-        done = pipeline.process(frame)
-        age_s = self._age_s(done.header.stamp)
-        outputs.publish_stage_times(done.header, done.stage_ms, done.result)
-        self._accounting.publish()
-        self._network_hw = done.result.network_hw
-        self._stages.add(done.stage_ms)
-        if age_s is not None:
-            self._ages.add({'age': age_s})
-
-    def _drop(self, reason: DropReason, error: Exception) -> None:
+    def _drop(self, camera: Camera, reason: DropReason, error: Exception) -> None:
         text = ' '.join(str(error).split()) or type(error).__name__
-        self._out_of_memory = isinstance(error, OutOfMemoryError)
-        self._accounting.drop(reason, text)
+        camera.out_of_memory = isinstance(error, OutOfMemoryError)
+        camera.accounting.drop(reason, text)
         line = f'frame dropped ({reason}): {text}'
-        if self._out_of_memory:
+        if camera.out_of_memory:
             self.get_logger().warning(line, throttle_duration_sec=LOG_PERIOD_S)
             self._step_down()
         else:
@@ -282,49 +262,54 @@ class SegmentationNode(LifecycleNode):
         if self.set_parameters([lower])[0].successful:
             self.get_logger().warning(f'out of memory: resolution.short_side is now {short_side}')
 
-    def _age_s(self, stamp: Time) -> float | None:
-        """Return now - stamp; None for a zero stamp, and for one that is ahead of the clock."""
-        stamp_ns = to_nanoseconds(stamp)
-        age_ns = self.get_clock().now().nanoseconds - stamp_ns
-        return age_ns * 1e-9 if stamp_ns and age_ns >= 0 else None
-
     # Every second
 
     def _watch(self) -> None:
-        if self._input is not None and self._lifecycle == 'active':
-            self._input.follow_publishers()
+        if self._lifecycle == 'active':
+            for camera in self._cameras:
+                camera.follow_publishers()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
         hardware_id = str(self._engine.device) if self._engine else ''
-        message.status = [status_message(f'{name}: segmentation', hardware_id, self._state())]
+        shared = self._properties()
+        memory = process_memory()
+        if self._engine is not None:
+            memory |= {f'device_memory_{k}': v for k, v in self._engine.memory().items()}
+        for camera in self._cameras:
+            task = camera.name if len(self._cameras) > 1 else 'segmentation'
+            state = self._state(camera, memory, shared)
+            message.status.append(status_message(f'{name}: {task}', hardware_id, state))
         self._diagnostics.publish(message)
 
-    def _state(self) -> NodeState:
-        engine, camera = self._engine, self._input
-        memory, properties = process_memory(), {'config_hash': self._config.hash}
+    def _properties(self) -> dict[str, str]:
+        """Return what is the same for all cameras."""
+        engine, properties = self._engine, {'config_hash': self._config.hash}
         if engine is not None:
-            memory.update({f'device_memory_{k}': v for k, v in engine.memory().items()})
             properties.update(
                 model=engine.model_name,
                 weights=str(engine.weights_path),
                 weights_sha256=engine.weights_sha256,
                 device=str(engine.device),
                 precision=engine.precision,
-                network_height=str(self._network_hw[0]),
-                network_width=str(self._network_hw[1]),
                 **engine.execution(),
             )
-        if camera is not None:
-            properties['topic'] = camera.topic
+        return properties
+
+    def _state(self, camera: Camera, memory: dict[str, int], shared: dict[str, str]) -> NodeState:
+        sizes = {}
+        if self._engine is not None:
+            height, width = camera.network_hw
+            sizes = {'network_height': str(height), 'network_width': str(width)}
+        source = camera.input
         return NodeState(
             lifecycle=self._lifecycle,
-            counts=self._accounting.counts(),
-            messages_lost=camera.messages_lost if camera is not None else 0,
-            out_of_memory=self._out_of_memory,
-            silence=camera.silence() if camera is not None else '',
-            age_s=self._ages.percentiles().get('age'),
-            stage_ms=self._stages.percentiles(),
+            counts=camera.accounting.counts(),
+            messages_lost=source.messages_lost if source is not None else 0,
+            out_of_memory=camera.out_of_memory,
+            silence=source.silence() if source is not None else '',
+            age_s=camera.ages.percentiles().get('age'),
+            stage_ms=camera.stages.percentiles(),
             memory=memory,
-            properties=properties,
+            properties=shared | sizes | camera.properties(),
         )

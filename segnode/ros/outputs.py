@@ -28,12 +28,22 @@ from segnode.ros import messages
 class Outputs:
     """Publishers under the node's own name; what nobody subscribes to is not even made."""
 
-    def __init__(self, node: LifecycleNode, class_names: Sequence[str]) -> None:
+    def __init__(self, node: LifecycleNode, prefix: str, class_names: Sequence[str]) -> None:
+        """Offer the topics.
+
+        Args:
+            node: publishes.
+            prefix: of the topics below the node's own name: empty, or a camera's with a slash.
+            class_names: name of each class index.
+        """
         self._node = node
+        self._prefix = prefix
         self._class_names = class_names
         self._detections = self._publisher(Detection2DArray, 'detections')
         self._instance_mask = self._publisher(ImageMessage, 'instance_mask')
         self._instance_mask_png = self._publisher(CompressedImage, 'instance_mask/compressed')
+        self._class_mask = self._publisher(ImageMessage, 'class_mask')
+        self._confidence_mask = self._publisher(ImageMessage, 'confidence_mask')
         self._overlay = self._publisher(ImageMessage, 'overlay')
         self._overlay_jpeg = self._publisher(CompressedImage, 'overlay/compressed')
         self._stage_times = self._publisher(DiagnosticArray, 'stage_times')
@@ -44,20 +54,13 @@ class Outputs:
             self._detections,
             self._instance_mask,
             self._instance_mask_png,
+            self._class_mask,
+            self._confidence_mask,
             self._overlay,
             self._overlay_jpeg,
             self._stage_times,
             self._label_info,
         ]
-        self._class_mask: Publisher | None = None
-        if len(class_names) <= messages.MAX_CLASSES_IN_CLASS_MASK:
-            self._class_mask = self._publisher(ImageMessage, 'class_mask')
-            self._all.append(self._class_mask)
-        else:
-            node.get_logger().warning(
-                f'no class_mask: it has room for {messages.MAX_CLASSES_IN_CLASS_MASK} classes, '
-                f'the model has {len(class_names)}; join instance_mask with detections'
-            )
         # It looks for fonts, which must not cost a frame its time.
         if line := undrawable(class_names):
             node.get_logger().warning(line)
@@ -78,9 +81,14 @@ class Outputs:
         self._instance_mask.publish(messages.instance_mask_message(header, labels))
         if _wanted(self._instance_mask_png):
             self._instance_mask_png.publish(messages.instance_mask_png(header, labels))
-        if self._class_mask is not None and _wanted(self._class_mask):
+        if _wanted(self._class_mask):
+            classes = len(self._class_names)
             self._class_mask.publish(
-                messages.class_mask_message(header, labels, detections.class_ids)
+                messages.class_mask_message(header, labels, detections.class_ids, classes)
+            )
+        if _wanted(self._confidence_mask):
+            self._confidence_mask.publish(
+                messages.confidence_mask_message(header, labels, detections.scores)
             )
         if _wanted(self._overlay) or _wanted(self._overlay_jpeg):
             overlay = draw_overlay(image, detections, labels, self._class_names)
@@ -125,7 +133,7 @@ class Outputs:
         )
         return self._node.create_publisher(
             message_type,
-            f'~/{topic}',
+            f'~/{self._prefix}{topic}',
             profile,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,48 @@ from rclpy.parameter import Parameter as RosParameter
 from segnode.config import Config, Parameter, Settings, parameters, setting
 from segnode.errors import ConfigError, SegnodeError
 
+MOST_CAMERAS = 8
+# Last parts of an image topic that say what the image is, and not which camera's.
+_IMAGE_WORDS = re.compile(r'image(_\w+)?|compressed|rgb|color|raw')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleConfig(Settings):
+    """Which frames are worked on, and when."""
+
+    max_age_ms: float = setting(
+        0.0,
+        'Age of a frame (now - stamp) from which it is dropped before it costs device time; '
+        '0 is off',
+        unit='ms',
+        minimum=0.0,
+        maximum=3.6e6,
+        runtime=True,
+    )
+    max_rate_hz: float = setting(
+        0.0,
+        'Most frames a second, of all cameras together, for power or for a shared GPU; 0 is off',
+        unit='Hz',
+        minimum=0.0,
+        maximum=1000.0,
+        runtime=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraConfig:
+    """A camera as the parameters have it.
+
+    Attributes:
+        name: unique among the node's.
+        topic: base topic of its images, before remapping.
+        prefix: of its outputs below the node's own name; empty where there is one camera.
+    """
+
+    name: str
+    topic: str
+    prefix: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig(Settings):
@@ -30,7 +74,10 @@ class NodeConfig(Settings):
 
     image_topics: tuple[str, ...] = setting(
         ('image',),
-        "Topic of the camera's images, as a list of one; relative names can be remapped",
+        'Topics of the images, one a camera, 1 to 8; relative names can be remapped',
+    )
+    camera_names: tuple[str, ...] = setting(
+        (), "Names of the cameras, in the order of image_topics; empty takes the topics'"
     )
     image_transport: str = setting(
         'raw',
@@ -50,17 +97,67 @@ class NodeConfig(Settings):
         choices=('name', 'index'),
         runtime=True,
     )
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     autostart: bool = setting(
         True, 'Configure and activate at start; false waits for a lifecycle manager'
     )
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
-        if len(self.image_topics) != 1 or not self.image_topics[0]:
+        topics, names = self.image_topics, self.camera_names
+        if not 1 <= len(topics) <= MOST_CAMERAS or not all(topics):
             raise ConfigError(
-                'image_topics: expected a list of exactly one topic, found '
-                f'{list(self.image_topics)}; start one node for each camera'
+                f'image_topics: expected 1 to {MOST_CAMERAS} topics, found {list(topics)}'
             )
+        if len(set(topics)) != len(topics):
+            raise ConfigError(f'image_topics: expected different topics, found {list(topics)}')
+        if not names:
+            return
+        if len(names) != len(topics) or len(set(names)) != len(names):
+            raise ConfigError(
+                f'camera_names: expected {len(topics)} different names, one for each of '
+                f'image_topics, found {list(names)}'
+            )
+        for name in names:
+            if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', name):
+                raise ConfigError(
+                    'camera_names: expected names of letters, digits and underscores that begin '
+                    f'with a letter, as they stand in topics, found {name!r}'
+                )
+
+    def cameras(self) -> list[CameraConfig]:
+        """Return the cameras, in the order of ``image_topics``."""
+        names = self.camera_names or names_of_topics(self.image_topics)
+        several = len(names) > 1
+        return [
+            CameraConfig(name=name, topic=topic, prefix=f'{name}/' if several else '')
+            for name, topic in zip(names, self.image_topics, strict=True)
+        ]
+
+
+def names_of_topics(topics: Sequence[str]) -> list[str]:
+    """Return a name for each camera: the shortest part of its topic that tells it from others.
+
+    ``/front/image_raw`` and ``/rear/image_raw`` are ``front`` and ``rear``.
+    """
+    parts = []
+    for topic in topics:
+        words = [word for word in topic.strip('~/').split('/') if word]
+        while len(words) > 1 and _IMAGE_WORDS.fullmatch(words[-1]):
+            words.pop()
+        parts.append(words or ['camera'])
+    longest = max(map(len, parts))
+    names: list[str] = []
+    for length in range(1, longest + 1):
+        names = ['_'.join(words[-length:]) for words in parts]
+        if len(set(names)) == len(names):
+            break
+    if len(set(names)) != len(names):
+        # Names that differ in what is left out alone, as left/image_raw and left/image_color.
+        names = ['_'.join(word for word in topic.strip('~/').split('/')) for topic in topics]
+    if len(set(names)) != len(names):
+        names = [f'camera_{number}' for number in range(len(topics))]
+    return names
 
 
 def all_parameters() -> dict[str, Parameter]:
@@ -98,6 +195,11 @@ class NodeParameters:
         for warning in _unknown(node._parameter_overrides, (*node._parameters, *known)):
             node.get_logger().warning(warning)
         node.add_on_set_parameters_callback(self._set)
+
+    @property
+    def cameras(self) -> list[CameraConfig]:
+        """The cameras of the node."""
+        return self.node.cameras()
 
     @property
     def hash(self) -> str:

@@ -33,7 +33,7 @@ def test_new_accounting_is_empty() -> None:
 
 def test_every_frame_is_accounted_for() -> None:
     accounting = FrameAccounting()
-    for _ in range(6):
+    for _ in range(len(DROP_REASONS) + 2):
         accounting.receive()
     accounting.publish()
     for reason in DROP_REASONS:

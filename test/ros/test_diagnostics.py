@@ -134,6 +134,7 @@ def test_status_has_every_number(accounting: FrameAccounting) -> None:
             'received': '3',
             'published': '1',
             'dropped_superseded': '1',
+            'dropped_stale': '0',
             'dropped_decode': '0',
             'dropped_inactive': '0',
             'dropped_error': '0',

@@ -96,15 +96,35 @@ def test_instance_mask_png_is_lossless_and_says_what_it_is() -> None:
         np.testing.assert_array_equal(np.asarray(image).astype(np.uint16), labels)
 
 
-def test_class_mask() -> None:
+@pytest.mark.parametrize(
+    ('classes', 'encoding', 'unlabeled'),
+    [(1, 'mono8', 255), (254, 'mono8', 255), (255, '16UC1', 65535), (65535, '16UC1', 65535)],
+)
+def test_class_mask_holds_what_label_info_names(
+    classes: int, encoding: str, unlabeled: int
+) -> None:
     labels = _labels(48, 64, 3)
-    class_ids = np.array([2, 0, 254])
-    message = _over_the_wire(messages.class_mask_message(HEADER, labels, class_ids[:3]))
+    class_ids = np.array([classes - 1, 0, classes // 2])
+    message = _over_the_wire(messages.class_mask_message(HEADER, labels, class_ids, classes))
+    assert message.encoding == encoding
+    dtype = np.dtype('<u1' if encoding == 'mono8' else '<u2')
+    assert message.step == 64 * dtype.itemsize
+    pixels = np.frombuffer(bytes(message.data), dtype).reshape(48, 64)
+    for k, value in enumerate((unlabeled, *class_ids)):
+        assert (pixels[labels == k] == value).all()
+    empty = messages.class_mask_message(HEADER, labels * 0, class_ids[:0], classes)
+    assert set(np.frombuffer(bytes(empty.data), dtype)) == {unlabeled}
+
+
+def test_confidence_mask() -> None:
+    labels = _labels(48, 64, 3)
+    scores = np.array([1.0, 0.5, 0.05], np.float32)
+    message = _over_the_wire(messages.confidence_mask_message(HEADER, labels, scores))
     assert (message.encoding, message.step) == ('mono8', 64)
     pixels = np.frombuffer(bytes(message.data), np.uint8).reshape(48, 64)
-    for k, value in enumerate((0, 3, 1, 255)):
+    for k, value in enumerate((0, 255, 128, 13)):
         assert (pixels[labels == k] == value).all()
-    empty = messages.class_mask_message(HEADER, labels * 0, class_ids[:0])
+    empty = messages.confidence_mask_message(HEADER, labels * 0, scores[:0])
     assert set(empty.data) == {0}
 
 

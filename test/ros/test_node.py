@@ -29,7 +29,7 @@ from ros_harness import (
     values,
     wait_until,
 )
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
@@ -379,6 +379,7 @@ def test_label_info_waits_for_late_subscribers_and_follows_the_threshold(peer: P
 def test_outputs_on_demand(peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8]) -> None:
     on_demand = {
         'class_mask': ImageMessage,
+        'confidence_mask': ImageMessage,
         'overlay': ImageMessage,
         'overlay/compressed': CompressedImage,
         'instance_mask/compressed': CompressedImage,
@@ -409,10 +410,14 @@ def test_outputs_on_demand(peer: Peer, camera: Publisher, scene: npt.NDArray[np.
     classes = answer['class_mask']
     assert (classes.encoding, classes.height, classes.width) == ('mono8', *labels.shape)
     class_values = np.frombuffer(bytes(classes.data), np.uint8).reshape(labels.shape)
-    np.testing.assert_array_equal(class_values > 0, labels > 0)
+    np.testing.assert_array_equal(class_values == 255, labels == 0)
+    sure = np.frombuffer(bytes(answer['confidence_mask'].data), np.uint8).reshape(labels.shape)
+    np.testing.assert_array_equal(sure > 0, labels > 0)
     for k, detection in enumerate(answer['detections'].detections, start=1):
-        class_id = CLASS_NAMES.index(detection.results[0].hypothesis.class_id)
-        assert (class_values[labels == k] == class_id + 1).all()
+        # The index that label_info names.
+        hypothesis = detection.results[0].hypothesis
+        assert (class_values[labels == k] == CLASS_NAMES.index(hypothesis.class_id)).all()
+        assert np.abs(sure[labels == k] - hypothesis.score * 255).max(initial=0) <= 0.51
     overlay = answer['overlay']
     assert (overlay.encoding, overlay.height, overlay.width) == ('bgr8', *labels.shape)
     pixels = np.frombuffer(bytes(overlay.data), np.uint8).reshape(scene.shape)
@@ -422,6 +427,51 @@ def test_outputs_on_demand(peer: Peer, camera: Publisher, scene: npt.NDArray[np.
     assert np.abs(difference).mean() < 10
     for subscription in subscriptions:
         peer.node.destroy_subscription(subscription)
+
+
+def test_camera_info_goes_with_its_frame(
+    peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8]
+) -> None:
+    small = cv2.resize(scene, (64, 48))
+    assert values(peer.status())['camera_info'] == 'nobody publishes /camera_info'
+    assert not peer.node.count_publishers('/segnode/camera_info')
+    infos = peer.advertise(CameraInfo, '/camera_info')
+    wait_until(lambda: peer.node.count_publishers('/segnode/camera_info') > 0, 'camera_info')
+    peer.subscribe(CameraInfo, '/segnode/camera_info')
+    wait_until(lambda: infos.get_subscription_count() > 0, 'subscriber of camera_info')
+    focal_px = 100.0
+
+    def tell(header: Header) -> None:
+        k = [focal_px, 0.0, 32.0, 0.0, focal_px, 24.0, 0.0, 0.0, 1.0]
+        infos.publish(CameraInfo(header=header, width=64, height=48, k=k))
+
+    # The publisher may learn of the subscriber a little later.
+    def passed_on() -> bool:
+        header = peer.header()
+        tell(header)
+        answer = peer.exchange(camera, bgr_message(header, small))
+        return peer.find('/segnode/camera_info', answer['detections'].header) is not None
+
+    wait_until(passed_on, 'the first camera_info')
+    headers = [peer.header('front') for _ in range(3)]
+    for header in headers:
+        focal_px += 1
+        tell(header)
+    # Each frame gets the one of its stamp, though newer ones have come.
+    for number, header in enumerate(headers):
+        answer = peer.exchange(camera, bgr_message(header, small), '/segnode', 'camera_info')
+        info = answer['camera_info']
+        assert info.header == header
+        assert (info.width, info.height) == (64, 48)
+        assert info.k[0] == focal_px - 2 + number
+    before = values(peer.status())['camera_info']
+    assert before == 'of the same stamp' or 'frames had the newest one' in before
+    answer = peer.exchange(
+        camera, bgr_message(peer.header('front'), small), '/segnode', 'camera_info'
+    )
+    assert answer['camera_info'].k[0] == focal_px
+    assert 'frames had the newest one' in values(peer.status())['camera_info']
+    peer.node.destroy_publisher(infos)
 
 
 def test_reliability_follows_the_publishers(

@@ -202,8 +202,12 @@ def test_the_engine_hears_only_of_its_own(declare: Any, engine: Engine) -> None:
 @pytest.mark.parametrize(
     ('overrides', 'reason'),
     [
-        ({'image_topics': ['a', 'b']}, 'image_topics: expected a list of exactly one topic'),
-        ({'image_topics': []}, 'image_topics: expected a list of exactly one topic'),
+        ({'image_topics': []}, 'image_topics: expected 1 to 8 topics, found []'),
+        ({'image_topics': list('abcdefghi')}, 'image_topics: expected 1 to 8 topics, found ['),
+        ({'image_topics': ['a', 'a']}, 'image_topics: expected different topics'),
+        ({'camera_names': ['a', 'b']}, 'camera_names: expected 1 different names, one for each'),
+        ({'camera_names': ['front-left']}, 'camera_names: expected names of letters, digits and'),
+        ({'schedule__max_age_ms': -1.0}, 'schedule.max_age_ms: expected 0 or more'),
         ({'image_topics': 'image'}, 'image_topics: expected a list of strings'),
         ({'image_transport': 'h264'}, 'image_transport: expected one of raw, compressed'),
         ({'filter__score_threshold': 2}, 'filter.score_threshold'),
@@ -228,3 +232,23 @@ def test_unknown_parameters_are_named(declare: Any, capfd: pytest.CaptureFixture
     assert 'did you mean filter.score_threshold?' in text
     assert 'parameter zzz is unknown' in text
     assert 'use_sim_time' not in text
+
+
+@pytest.mark.parametrize(
+    ('topics', 'names'),
+    [
+        (['image'], ['image']),
+        (['/camera/image_raw'], ['camera']),
+        (['front/image_raw', '/rear/image_raw'], ['front', 'rear']),
+        (['/front/color/image_raw', '/rear/color/image_rect'], ['front', 'rear']),
+        (['/a/left/image', '/b/left/image'], ['a_left', 'b_left']),
+        (['/left/image_raw', '/left/image_color'], ['left_image_raw', 'left_image_color']),
+        (['~/image', '/image'], ['camera_0', 'camera_1']),
+    ],
+)
+def test_cameras_are_named_after_their_topics(topics: list[str], names: list[str]) -> None:
+    cameras = NodeConfig(image_topics=tuple(topics)).cameras()
+    assert [camera.name for camera in cameras] == names
+    assert [camera.topic for camera in cameras] == topics
+    several = len(names) > 1
+    assert [camera.prefix for camera in cameras] == [f'{n}/' if several else '' for n in names]

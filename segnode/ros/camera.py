@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""One camera of the node: what it takes in, what it gives out, and what became of its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from builtin_interfaces.msg import Time
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
+
+from segnode.engine import Engine, Segmentation
+from segnode.image import Image
+from segnode.live.accounting import FrameAccounting, RollingPercentiles
+from segnode.live.pipeline import Frame, Pipeline, StaleFrame
+from segnode.ros.camera_info import CameraInfoRelay
+from segnode.ros.image_input import ImageInput
+from segnode.ros.messages import to_nanoseconds
+from segnode.ros.outputs import Outputs
+from segnode.ros.parameters import CameraConfig, NodeParameters
+
+
+class Camera:
+    """A camera's subscription, publishers and numbers; its numbers live as long as the node.
+
+    Attributes:
+        name: in topics and diagnostics.
+        accounting: of its frames.
+        stages: milliseconds by stage.
+        ages: seconds between stamp and publication.
+        network_hw: the network's input for its last frame.
+        out_of_memory: its last failure was for want of device memory.
+        input: its subscription, None while there is none.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, config: CameraConfig, settings: NodeParameters
+    ) -> None:
+        """Take a camera of the parameters; nothing is offered or subscribed yet."""
+        self.name = config.name
+        self.accounting = FrameAccounting()
+        self.stages = RollingPercentiles()
+        self.ages = RollingPercentiles()
+        self.network_hw = (0, 0)
+        self.out_of_memory = False
+        self.input: ImageInput | None = None
+        self._node = node
+        self._config = config
+        self._settings = settings
+        self._info: CameraInfoRelay | None = None
+        self._outputs: Outputs | None = None
+        self._pipeline: Pipeline[Header] | None = None
+
+    def offer(self, engine: Engine) -> None:
+        """Offer the topics of its results."""
+        self._outputs = Outputs(self._node, self._config.prefix, engine.class_names)
+        self._outputs.publish_label_info(engine.settings.score_threshold)
+
+    def withdraw(self) -> None:
+        """Take its topics back."""
+        if self._outputs is not None:
+            self._outputs.close()
+        self._outputs = None
+
+    def publish_label_info(self, score_threshold: float) -> None:
+        """Publish the class map with another threshold."""
+        if self._outputs is not None:
+            self._outputs.publish_label_info(score_threshold)
+
+    def subscribe(self, engine: Engine, receive: Callable[[bytes], None]) -> None:
+        """Subscribe to its images; their bytes go to ``receive``."""
+        own = self._settings.node
+        camera = ImageInput(
+            self._node, self._config.topic, own.image_transport, own.image_qos, receive
+        )
+        self._info = CameraInfoRelay(
+            self._node, camera.base_topic, f'{self._config.prefix}camera_info'
+        )
+        self._pipeline = Pipeline(engine, camera.decode, self._deliver, self._check_age)
+        self.accounting.restart_idle()
+        camera.open()
+        self._info.follow()
+        self.input = camera
+
+    def unsubscribe(self) -> None:
+        """Take no more images; the one that is being worked on may still be published."""
+        if self.input is not None:
+            self.input.close()
+
+    def leave(self) -> None:
+        """Forget the subscription, once nothing of it is being worked on."""
+        if self._info is not None:
+            self._info.close()
+        self.input = self._info = self._pipeline = None
+
+    def follow_publishers(self) -> None:
+        """Adapt to who publishes its topics; called now and then."""
+        if self.input is not None:
+            self.input.follow_publishers()
+        if self._info is not None:
+            self._info.follow()
+
+    def process(self, frame: Frame) -> None:
+        """Answer one frame, publish what was found and count it.
+
+        Raises:
+            ImageError: it cannot be decoded.
+            StaleFrame: it is too old to be worth the device's time.
+            SegnodeError: the engine refused it.
+        """
+        pipeline, outputs = self._pipeline, self._outputs
+        assert pipeline is not None
+        assert outputs is not None
+        done = pipeline.process(frame)
+        age_s = self._age_s(done.header.stamp)
+        outputs.publish_stage_times(done.header, done.stage_ms, done.result)
+        self.accounting.publish()
+        self.network_hw = done.result.network_hw
+        self.stages.add(done.stage_ms)
+        if age_s is not None:
+            self.ages.add({'age': age_s})
+
+    def properties(self) -> dict[str, str]:
+        """Return for the diagnostics what it is connected to."""
+        found = {}
+        if self.input is not None:
+            found['topic'] = self.input.topic
+        if self._info is not None:
+            found['camera_info'] = self._info.state()
+        return found
+
+    def _deliver(self, header: Header, image: Image, result: Segmentation) -> None:
+        assert self._outputs is not None
+        self._outputs.publish(header, image, result, self._settings.node.class_id_format)
+        if self._info is not None:
+            self._info.publish(header)
+
+    def _check_age(self, header: Header) -> None:
+        """Refuse a frame that is older than ``schedule.max_age_ms``."""
+        limit_ms = self._settings.node.schedule.max_age_ms
+        age_s = self._age_s(header.stamp) if limit_ms else None
+        if age_s is not None and age_s * 1e3 > limit_ms:
+            raise StaleFrame(f'{age_s * 1e3:.0f} ms old')
+
+    def _age_s(self, stamp: Time) -> float | None:
+        """Return now - stamp; None for a zero stamp, and for one that is ahead of the clock."""
+        stamp_ns = to_nanoseconds(stamp)
+        age_ns = self._node.get_clock().now().nanoseconds - stamp_ns
+        return age_ns * 1e-9 if stamp_ns and age_ns >= 0 else None

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The newest frame of each camera waits, none is lost, and no camera starves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from segnode.live.schedule import Schedule
+
+
+def test_newest_frame_wins() -> None:
+    schedule: Schedule[int] = Schedule(1)
+    assert schedule.put(0, 1) is None
+    assert schedule.put(0, 2) == 1
+    assert schedule.take() == (0, 2)
+    assert schedule.put(0, 3) is None
+    assert schedule.take() == (0, 3)
+
+
+def test_cameras_do_not_replace_each_other() -> None:
+    schedule: Schedule[str] = Schedule(3)
+    assert schedule.put(2, 'c') is None
+    assert schedule.put(0, 'a') is None
+    assert schedule.put(2, 'C') == 'c'
+    # Camera 2 has waited for longest, though its frame is newer.
+    assert [schedule.take(), schedule.take()] == [(2, 'C'), (0, 'a')]
+
+
+def test_a_fast_and_a_slow_camera_are_served_in_turn() -> None:
+    schedule: Schedule[int] = Schedule(2)
+    served: Counter[int] = Counter()
+    for turn in range(100):
+        for frame in range(7):
+            schedule.put(0, 7 * turn + frame)
+        schedule.put(1, turn)
+        taken = schedule.take()
+        assert taken is not None
+        served[taken[0]] += 1
+    assert served == {0: 50, 1: 50}
+
+
+def test_closed_schedule_gives_everything_back() -> None:
+    schedule: Schedule[int] = Schedule(2)
+    schedule.put(1, 5)
+    schedule.put(0, 4)
+    assert list(schedule.close()) == [(1, 5), (0, 4)]
+    assert list(schedule.close()) == []
+    assert schedule.put(0, 2) == 2
+    assert schedule.take() is None
+
+
+@pytest.mark.parametrize('rest_s', [0.0, 60.0])
+def test_close_ends_a_waiting_worker(rest_s: float) -> None:
+    schedule: Schedule[int] = Schedule(1)
+    taken: list[object] = []
+    worker = threading.Thread(
+        target=lambda: taken.append(schedule.take(time.monotonic() + rest_s))
+    )
+    worker.start()
+    schedule.close()
+    worker.join(5)
+    assert not worker.is_alive()
+    assert taken == [None]
+
+
+def test_a_frame_may_be_replaced_until_its_time() -> None:
+    schedule: Schedule[int] = Schedule(1)
+    schedule.put(0, 1)
+    started_s = time.monotonic()
+    newer = threading.Timer(0.05, schedule.put, (0, 2))
+    newer.start()
+    assert schedule.take(started_s + 0.2) == (0, 2)
+    assert time.monotonic() - started_s >= 0.2
+    newer.join()
+
+
+def test_no_frame_is_lost_between_threads() -> None:
+    schedule: Schedule[int] = Schedule(3)
+    taken: list[tuple[int, int]] = []
+    given_back: list[tuple[int, int]] = []
+
+    def work() -> None:
+        while (item := schedule.take()) is not None:
+            taken.append(item)
+
+    def see(camera: int) -> None:
+        for frame in range(1, 3001):
+            dropped = schedule.put(camera, frame)
+            if dropped is not None:
+                given_back.append((camera, dropped))
+
+    worker = threading.Thread(target=work)
+    cameras = [threading.Thread(target=see, args=(camera,)) for camera in range(3)]
+    for thread in (worker, *cameras):
+        thread.start()
+    for thread in cameras:
+        thread.join(30)
+    left = list(schedule.close())
+    worker.join(5)
+    everything = [(camera, frame) for camera in range(3) for frame in range(1, 3001)]
+    assert sorted(taken + given_back + left) == everything
+    for camera in range(3):
+        frames = [frame for number, frame in taken if number == camera]
+        assert frames == sorted(frames)
