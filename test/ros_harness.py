@@ -128,7 +128,8 @@ class Peer:
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
-        self._stamp_s = 1000
+        # Of an hour ago: a stamp of another clock would be told.
+        self._stamp_s = int(time.time()) - 3600
         self.received: dict[str, list[Any]] = {}
         self.subscribe(DiagnosticArray, '/diagnostics')
 

@@ -67,6 +67,10 @@ _PNG_START = b'\x89PNG\r\n\x1a\n'
 _DEPTH_PREFIXES = ('16UC', '16SC', '32SC', '32FC', '64FC')
 
 
+# REP 118: depth images are float metres, or by convention of the drivers 16-bit millimetres.
+_DEPTH = ('32FC1', '16UC1', '64FC1')
+
+
 class UnsupportedEncodingError(ImageError):
     """The encoding is not one of ``SUPPORTED_ENCODINGS``; another decoder may know it."""
 
@@ -90,8 +94,14 @@ def decode_image(
 
     Raises:
         UnsupportedEncodingError: the encoding is not one of ``SUPPORTED_ENCODINGS``.
-        ImageError: the fields contradict each other or the size is impossible.
+        ImageError: it is a depth image, the fields contradict each other, or the size is
+            impossible.
     """
+    if encoding in _DEPTH:
+        raise ImageError(
+            f'expected a colour image, found a depth image ({encoding}): subscribe to the '
+            "camera's colour topic; grey values of 16 bits are published as mono16"
+        )
     if encoding not in _ENCODINGS:
         raise UnsupportedEncodingError(
             f'image encoding {encoding[:40]!r} is not supported; '

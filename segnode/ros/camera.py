@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 
 from builtin_interfaces.msg import Time
@@ -15,10 +17,17 @@ from segnode.image import Image
 from segnode.live.accounting import FrameAccounting, RollingPercentiles
 from segnode.live.pipeline import Frame, Pipeline, StaleFrame
 from segnode.ros.camera_info import CameraInfoRelay
+from segnode.ros.diagnostics import IDLE_WARNING_S
 from segnode.ros.image_input import ImageInput
 from segnode.ros.messages import to_nanoseconds
 from segnode.ros.outputs import Outputs
 from segnode.ros.parameters import CameraConfig, NodeParameters
+
+SAID_AGAIN_S = 60.0
+# What clocks of two machines differ by where nothing is wrong.
+CLOCK_SLACK_S = 0.05
+# No frame waits for so long: such a stamp is of a simulation, a bag or a clock that was not set.
+OTHER_CLOCK_S = 86_400.0
 
 
 class Camera:
@@ -29,6 +38,8 @@ class Camera:
         accounting: of its frames.
         stages: milliseconds by stage.
         ages: seconds between stamp and publication.
+        clock: how its last stamp and the node's clock disagree, empty where they do not.
+        stamps_ahead: frames whose stamp was ahead of the node's clock.
         network_hw: the network's input for its last frame.
         out_of_memory: its last failure was for want of device memory.
         input: its subscription, None while there is none.
@@ -42,9 +53,13 @@ class Camera:
         self.accounting = FrameAccounting()
         self.stages = RollingPercentiles()
         self.ages = RollingPercentiles()
+        self.clock = ''
+        self.stamps_ahead = 0
         self.network_hw = (0, 0)
         self.out_of_memory = False
         self.input: ImageInput | None = None
+        self._silence = ''
+        self._silence_said_s = -math.inf
         self._node = node
         self._config = config
         self._settings = settings
@@ -101,6 +116,16 @@ class Camera:
         if self._info is not None:
             self._info.follow()
 
+    def say_silence(self) -> None:
+        """Log why no image comes: when it begins or has another reason, and now and then."""
+        idle_s = self.accounting.counts().idle_s
+        silence = '' if self.input is None or idle_s < IDLE_WARNING_S else self.input.silence()
+        now_s = time.monotonic()
+        if silence and (silence != self._silence or now_s > self._silence_said_s + SAID_AGAIN_S):
+            self._node.get_logger().warning(f'no image for {idle_s:.0f} s: {silence}')
+            self._silence_said_s = now_s
+        self._silence = silence
+
     def process(self, frame: Frame) -> None:
         """Answer one frame, publish what was found and count it.
 
@@ -114,6 +139,7 @@ class Camera:
         assert outputs is not None
         done = pipeline.process(frame)
         age_s = self._age_s(done.header.stamp)
+        self._compare_clocks(done.header.stamp)
         outputs.publish_stage_times(done.header, done.stage_ms, done.result)
         self.accounting.publish()
         self.network_hw = done.result.network_hw
@@ -123,7 +149,7 @@ class Camera:
 
     def properties(self) -> dict[str, str]:
         """Return for the diagnostics what it is connected to."""
-        found = {}
+        found = {'stamps_ahead': str(self.stamps_ahead)}
         if self.input is not None:
             found['topic'] = self.input.topic
         if self._info is not None:
@@ -143,8 +169,30 @@ class Camera:
         if age_s is not None and age_s * 1e3 > limit_ms:
             raise StaleFrame(f'{age_s * 1e3:.0f} ms old')
 
-    def _age_s(self, stamp: Time) -> float | None:
-        """Return now - stamp; None for a zero stamp, and for one that is ahead of the clock."""
+    def _compare_clocks(self, stamp: Time) -> None:
+        """Note where the stamps are of another clock; ages mean nothing then."""
         stamp_ns = to_nanoseconds(stamp)
-        age_ns = self._node.get_clock().now().nanoseconds - stamp_ns
-        return age_ns * 1e-9 if stamp_ns and age_ns >= 0 else None
+        late_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
+        simulated = self._node.get_parameter('use_sim_time').value
+        remedy = (
+            'is /clock published, and of the same run?'
+            if simulated
+            else 'set use_sim_time for simulated or replayed images, else synchronise the clocks'
+        )
+        self.clock = ''
+        if not stamp_ns:
+            self.clock = 'the images have no stamp, so their age is not known'
+        elif late_s < -CLOCK_SLACK_S:
+            self.stamps_ahead += 1
+            self.clock = f"stamps are {-late_s:.1f} s ahead of the node's clock: {remedy}"
+        elif late_s > OTHER_CLOCK_S:
+            days = late_s / 86_400
+            self.clock = f"stamps are {days:.0f} days behind the node's clock: {remedy}"
+        if self.clock:
+            self.ages = RollingPercentiles()
+
+    def _age_s(self, stamp: Time) -> float | None:
+        """Return now - stamp; None without a stamp, and for one of another clock."""
+        stamp_ns = to_nanoseconds(stamp)
+        age_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
+        return age_s if stamp_ns and 0 <= age_s <= OTHER_CLOCK_S else None

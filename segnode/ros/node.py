@@ -268,6 +268,7 @@ class SegmentationNode(LifecycleNode):
         if self._lifecycle == 'active':
             for camera in self._cameras:
                 camera.follow_publishers()
+                camera.say_silence()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
@@ -308,6 +309,7 @@ class SegmentationNode(LifecycleNode):
             messages_lost=source.messages_lost if source is not None else 0,
             out_of_memory=camera.out_of_memory,
             silence=source.silence() if source is not None else '',
+            clock=camera.clock,
             age_s=camera.ages.percentiles().get('age'),
             stage_ms=camera.stages.percentiles(),
             memory=memory,

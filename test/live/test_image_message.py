@@ -284,7 +284,7 @@ def test_sizes_that_cannot_be_sampled(encoding: str, height: int, width: int, te
         )
 
 
-@pytest.mark.parametrize('encoding', ['', '16UC1', '32FC1', 'nv24', 'RGB8', 'x\n' * 1000])
+@pytest.mark.parametrize('encoding', ['', '16SC3', '32FC3', 'nv24', 'RGB8', 'x\n' * 1000])
 def test_unsupported_encoding(encoding: str) -> None:
     with pytest.raises(UnsupportedEncodingError) as caught:
         decode_image(
@@ -295,6 +295,16 @@ def test_unsupported_encoding(encoding: str) -> None:
     assert all(supported in text for supported in SUPPORTED_ENCODINGS)
     assert '\n' not in text
     assert len(text) < 400
+
+
+@pytest.mark.parametrize('encoding', ['16UC1', '32FC1', '64FC1'])
+def test_a_depth_image_is_called_one(encoding: str) -> None:
+    with pytest.raises(ImageError, match='found a depth image') as caught:
+        decode_image(
+            height=1, width=1, encoding=encoding, is_bigendian=False, step=8, data=bytes(8)
+        )
+    # cv_bridge must not make colours of it.
+    assert not isinstance(caught.value, UnsupportedEncodingError)
 
 
 def test_random_fields_raise_image_errors_only(rng: np.random.Generator) -> None:

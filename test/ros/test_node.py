@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.publisher import Publisher
 from rclpy.qos import ReliabilityPolicy
@@ -38,6 +39,7 @@ from segnode.config import Config, Filter, Resolution
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene
 from segnode.engine import Engine, Segmentation
 from segnode.live.image_message import SUPPORTED_ENCODINGS, decode_image
+from segnode.ros.messages import to_nanoseconds
 
 pytestmark = pytest.mark.ros
 
@@ -296,10 +298,33 @@ def test_ages_are_of_the_stamp(
     peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8]
 ) -> None:
     header = peer.header()
-    header.stamp = peer.node.get_clock().now().to_msg()
+    late_ms = (peer.node.get_clock().now().nanoseconds - to_nanoseconds(header.stamp)) / 1e6
     peer.exchange(camera, bgr_message(header, scene))
-    # The stamps of the other tests lie decades back.
-    assert float(values(peer.status())['age_ms_max']) > 1e9
+    # The stamps of the tests lie an hour back.
+    assert late_ms < float(values(peer.status())['age_ms_max']) < late_ms + 60_000
+
+
+def test_stamps_of_another_clock_are_said_and_their_ages_withdrawn(
+    peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8]
+) -> None:
+    small = cv2.resize(scene, (64, 48))
+    now_s = int(time.time())
+    ahead = int(values(peer.status())['stamps_ahead'])
+    for stamp_s, part in (
+        (now_s + 300, "s ahead of the node's clock: set use_sim_time for simulated or replayed"),
+        (1000, "days behind the node's clock: set use_sim_time"),
+        (0, 'the images have no stamp'),
+    ):
+        header = Header(stamp=Time(sec=stamp_s), frame_id=f'of {stamp_s}')
+        peer.received['/segnode/detections'].clear()
+        peer.exchange(camera, bgr_message(header, small))
+        status = peer.status()
+        assert status.level == DiagnosticStatus.WARN, status.message
+        assert part in status.message
+        assert 'age_ms_p50' not in values(status)
+    assert int(values(peer.status())['stamps_ahead']) == ahead + 1
+    peer.exchange(camera, bgr_message(peer.header(), small))
+    assert peer.status().level == DiagnosticStatus.OK
 
 
 def test_filters_and_resolution_change_at_run_time(

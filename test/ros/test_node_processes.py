@@ -223,6 +223,10 @@ def test_silence_is_reported_with_its_reason(managed: Process, peer: Peer) -> No
     with Peer('other_peer') as other:
         other.advertise(CompressedImage, '/managed_camera')
         wait_until(lambda: silent_because('check image_transport'), 'wrong type', 20.0)
+    # A terminal tells, too, once for each reason.
+    for reason in ('nobody publishes', 'is silent', 'check image_transport'):
+        lines = [line for line in managed.output().splitlines() if reason in line]
+        assert 1 <= len(lines) <= 2, lines
 
 
 def test_publisher_with_a_bare_environment(managed: Process, peer: Peer, tmp_path: Path) -> None:
