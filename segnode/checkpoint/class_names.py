@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,10 @@ _LARGEST_TEXT: Final = 256 << 10
 # Under one of these keys stand the names: COCO, Ultralytics, segnode, Detectron2's metadata.
 _KEYS: Final = ('categories', 'names', 'class_names', 'thing_classes', 'classes')
 _BACKGROUND: Final = ('__background__', '_background_', 'background')
-_NUMBERED: Final = re.compile(r'(\d{1,6})(?:\s*[:,)]\s*(?!\d)|\.\s+|(\s+))(\S.*)')
+_NUMBERED: Final = re.compile(r'(\d{1,6})(?:\s*[:,)=]\s*(?!\d)|\.\s+|(\s+))(\S.*)')
+# The colon of "scale 1:10" is a part of the name.
+_NAMED: Final = re.compile(r'(.*[^\s\d])\s*[:,=]\s*(\d{1,6})')
+_CODE: Final = re.compile(r'[\[\]{}]|=\s*\(')
 _CONTROL: Final = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]')
 _REMEDY: Final = 'write one name on each line, or a JSON list'
 
@@ -205,8 +209,10 @@ def _checked(
             raise ConfigError(f'{source}: expected names, found an empty one')
         if _CONTROL.search(name):
             raise ConfigError(f'{source}: expected names, found {name[:60]!r}')
-    # torchvision's list of COCO's names has a placeholder in ten places.
-    for name, times in Counter(names).most_common(2):
+    # torchvision's list of COCO's names has a placeholder in ten places. One name in both forms
+    # of Unicode looks like one name.
+    alike = Counter(unicodedata.normalize('NFC', name) for name in names)
+    for name, times in alike.most_common(2):
         if times > 1 and name != PLACEHOLDER:
             raise ConfigError(
                 f'{source}: expected a name of its own for each class, '
@@ -231,25 +237,68 @@ def _names_in_lines(text: str, is_csv: bool, report: Callable[[str], None]) -> l
         raise ValueError('none')
     if names[0].startswith('<') or names[0].endswith('{'):
         raise ValueError(repr(names[0][:60]))
-    if len(names) == 1 and ',' in names[0]:
-        names = [name.strip().strip('\'"') for name in names[0].rstrip(',').split(',')]
+    if code := next((name for name in names if _CODE.search(name)), None):
+        raise ValueError(f'{code[:60]!r}, which is no name but code')
+    if all(name.endswith(',') for name in names[: max(len(names) - 1, 1)]):
+        names = [name.removesuffix(',').rstrip() for name in names]
+    if len(names) == 1 and ',' in names[0] and not _is_row(names[0]):
+        names = [name.strip() for name in names[0].split(',')]
+    names = _unquoted(names)
     if comment := next((name for name in names if ' #' in name), None):
         raise ValueError(f'{comment[:60]!r}; a comment needs a line of its own')
+    plain = _without_numbers(names)
+    if plain != names:
+        report('class_names: the numbers beside the names were taken for their places')
+    elif is_csv and any(',' in name for name in names):
+        raise ValueError(f'a table with {names[0][:60]!r} as its first line')
+    names = _unquoted(plain)
+    for name in names:
+        if ' = ' in name:
+            raise ValueError(f'{name[:60]!r}, which is no name but code')
+        if name.endswith(',') or name.startswith(("'", '"')):
+            raise ValueError(f'{name[:60]!r}, with quotes or a comma that not every name has')
+    return names
+
+
+def _is_row(line: str) -> bool:
+    """Return whether a line with a comma is one name with its number."""
+    found = _NUMBERED.fullmatch(line) or _NAMED.fullmatch(line)
+    return found is not None and line.count(',') == 1
+
+
+def _unquoted(names: list[str]) -> list[str]:
+    """Return names without the pair of quotes that each of them is in."""
+    found = [re.fullmatch(r"""(['"])\s*((?:(?!\1).)*?)\s*\1""", name) for name in names]
+    pairs = [match[2] for match in found if match]
+    return pairs if len(pairs) == len(names) else names
+
+
+def _without_numbers(names: list[str]) -> list[str]:
+    """Return names in the order of the numbers before or after them; as they are without any.
+
+    Raises:
+        ValueError: what a number stands for cannot be told, or some names have none.
+    """
     found = [_NUMBERED.fullmatch(name) for name in names]
     numbered = [(int(match[1]), match[3]) for match in found if match]
     marked = [match for match in found if match and match[2] is None]
-    if len(numbered) == len(names) > 1:
+    if len(numbered) == len(names):
         # "1 euro" and "2 euro" are names.
         if marked or min(numbered)[0] == 0:
-            names = _by_number(numbered)
-            report('class_names: the numbers before the names were taken for their places')
-        elif sorted(number for number, _ in numbered) == list(range(1, len(names) + 1)):
+            return _by_number(numbered)
+        if sorted(number for number, _ in numbered) == list(range(1, len(names) + 1)):
             raise ValueError(f'{names[0][:60]!r}, with a number that may be a part of the name')
-    elif marked and len(marked) * 2 >= len(names):
-        odd = next((n for n, match in zip(names, found, strict=True) if not match), names[-1])
+        return names
+    if len(marked) * 2 >= len(names):
+        odd = next(n for n, match in zip(names, found, strict=True) if not match)
         raise ValueError(f'numbers before some names and not before {odd[:60]!r}')
-    elif is_csv and any(',' in name for name in names):
-        raise ValueError(f'a table with {names[0][:60]!r} as its first line')
+    found = [_NAMED.fullmatch(name) for name in names]
+    numbered = [(int(match[2]), match[1]) for match in found if match]
+    if len(numbered) == len(names):
+        return _by_number(numbered)
+    if len(numbered) * 2 >= len(names):
+        odd = next(n for n, match in zip(names, found, strict=True) if not match)
+        raise ValueError(f'numbers after some names and not after {odd[:60]!r}')
     return names
 
 
@@ -352,5 +401,5 @@ def _by_number(numbered: Sequence[tuple[int, str]]) -> list[str]:
     numbers = sorted(number for number, _ in numbered)
     if numbers[0] > 1 or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         shown = ', '.join(map(str, numbers[:5]))
-        raise ValueError(f'the numbers {shown} before names, which do not count from 0 or 1')
+        raise ValueError(f'the numbers {shown} beside names, which do not count from 0 or 1')
     return [name.strip() for _, name in sorted(numbered)]

@@ -34,13 +34,14 @@ from segnode.cli import (
 from segnode.config import Config
 from segnode.demo.processes import Phase, Show, progress, require_ros
 from segnode.demo.scene import DEMO_SEEDS, Scene, coco_annotations
-from segnode.errors import ConfigError, ImageError, SegnodeError
+from segnode.errors import AnnotationError, ConfigError, ImageError, SegnodeError
 from segnode.evaluation.annotations import Annotations, GroundTruth
 from segnode.evaluation.metrics import (
     AveragePrecision,
     average_precision,
     categories_by_name,
     coco_results,
+    common_categories,
     label_image_rles,
 )
 from segnode.output_files import (
@@ -148,6 +149,7 @@ def main(args: Sequence[str]) -> int:
     with Show(output, material.paths, _parameter_files(settings, output)) as show:
         note('starting camera, node and planner')
         show.start()
+        compare_classes(material, show.class_names)
         count = len(material.paths)
         some = np.linspace(0, count - 1, min(WARM_UP_FRAMES, count)).astype(int)
         frame_s = show.warm_up(some.tolist())
@@ -291,6 +293,19 @@ def read_answers(folder: Path) -> dict[int, Answer]:
     return answers
 
 
+def compare_classes(material: Material, class_names: Sequence[str]) -> None:
+    """Say which classes the node or the annotations alone have, as the score suffers from it."""
+    if material.annotations is None:
+        return
+    images = [material.annotations.find(path) for path in material.paths]
+    image_ids = {image.id for image in images if image is not None}
+    try:
+        common_categories(class_names, material.annotations, image_ids, note)
+    except AnnotationError as error:
+        # The times are worth the run all the same.
+        note(f'the score will be 0: {error}')
+
+
 def score(
     material: Material, steady: Phase, answers: dict[int, Answer]
 ) -> tuple[AveragePrecision, AveragePrecision]:
@@ -301,9 +316,6 @@ def score(
     seen = {row['class'] for answer in answers.values() for row in answer.detections}
     names = sorted(seen | set(annotations.categories))
     categories = categories_by_name(names, annotations)
-    unknown = sorted(seen - set(annotations.categories))
-    if unknown:
-        note(f'left out, as the annotations do not have them: {", ".join(unknown)}')
     results, image_ids, not_annotated = [], [], 0
     for index, stamp_ns in progress(steady.sent, 'score'):
         image = annotations.find(material.paths[index])

@@ -247,6 +247,9 @@ class Show:
         output: folder for logs and answers.
         images: what the camera can play.
         parameter_files: for the node, the later ones beat the earlier ones.
+
+    Attributes:
+        class_names: the node's, by class index, once it has started.
     """
 
     def __init__(
@@ -261,6 +264,7 @@ class Show:
         self._sent: list[tuple[int, int]] = []
         self._answers: dict[int, tuple[float, float]] = {}
         self._stages_ms: dict[int, dict[str, float]] = {}
+        self.class_names: list[str] = []
         self._counts: dict[str, str] = {}
         self._counts_seen = 0
         self._complaint = ''
@@ -301,7 +305,7 @@ class Show:
         self._spawn('planner', planner, full, self._events)
         self._spawn('node', node, full, None)
         self._spawn('camera', camera, bare, self._events)
-        if not self._wait(lambda: {'matched', 'ready'} <= self._happened, START_TIMEOUT_S):
+        if not self._wait(self._has_come_up, START_TIMEOUT_S):
             raise DemoError(f'the node does not come up: {self._node.last_words()}')
 
     def _spawn(
@@ -426,6 +430,9 @@ class Show:
             earlier = numbers
         raise DemoError(f'the node does not come to rest; see {self._node.log}')
 
+    def _has_come_up(self) -> bool:
+        return {'matched', 'ready'} <= self._happened and bool(self.class_names)
+
     def _has_sent(self, count: int) -> bool:
         return len(self._sent) >= count
 
@@ -463,6 +470,8 @@ class Show:
             self._answers[event['stamp_ns']] = (event['age_s'], event['arrived_s'])
         elif kind == 'stages':
             self._stages_ms[event['stamp_ns']] = event['stages_ms']
+        elif kind == 'classes':
+            self.class_names = event['names']
         elif kind == 'counts':
             self._counts = event['values']
             self._counts_seen += 1

@@ -28,7 +28,9 @@ from segnode.evaluation.entries import (
     Findings,
     Id,
     Report,
+    by_any_form,
     checked_instance,
+    ends,
     few,
     merge_names,
     name_parts,
@@ -61,13 +63,18 @@ class Annotations:
     images: dict[Id, AnnotatedImage]
     categories: dict[str, Id]
     instances: list[dict[str, Any]]
-    _by_name: dict[str, list[AnnotatedImage]] = field(init=False, repr=False)
+    _by_parts: dict[tuple[str, ...], list[AnnotatedImage]] = field(init=False, repr=False)
+    _by_name: dict[str, AnnotatedImage] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        by_name: dict[str, list[AnnotatedImage]] = defaultdict(list)
+        by_parts: dict[tuple[str, ...], list[AnnotatedImage]] = defaultdict(list)
+        by_name: dict[str, AnnotatedImage] = {}
         for image in self.images.values():
-            by_name[name_parts(image.file_name)[-1]].append(image)
-        object.__setattr__(self, '_by_name', dict(by_name))
+            parts = name_parts(image.file_name)
+            by_parts[parts].append(image)
+            by_name.setdefault(parts[-1], image)
+        object.__setattr__(self, '_by_parts', dict(by_parts))
+        object.__setattr__(self, '_by_name', by_name)
 
     @classmethod
     def read(
@@ -127,10 +134,12 @@ class Annotations:
         findings = Findings()
         images = usable_images(dataset['images'], pictures, findings)
         names = usable_categories(dataset['categories'], findings)
+        images_of = by_any_form(images, dataset['images'])
+        names_of = by_any_form(names, dataset['categories'])
         instances: list[dict[str, Any]] = []
         for index, item in enumerate(dataset['annotations']):
             place = f'annotations[{index}]'
-            instance = checked_instance(item, place, images, names, findings)
+            instance = checked_instance(item, place, images_of, names_of, findings)
             if instance is not None:
                 instances.append(instance | {'id': len(instances) + 1})
         kept = {'images': images, 'categories': names, 'annotations': instances}
@@ -160,9 +169,7 @@ class Annotations:
         """
         # As it was named first: a store of data may keep its files under other names.
         for full in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):  # noqa: PTH100
-            parts = name_parts(full)
-            named = [(image, name_parts(image.file_name)) for image in self._named(parts[-1])]
-            agreeing = [image for image, tail in named if parts[-len(tail) :] == tail]
+            agreeing = [image for end in ends(full) for image in self._by_parts.get(end, ())]
             if len(agreeing) > 1:
                 first, second = (f'{shown(i.file_name)} (id {shown(i.id)})' for i in agreeing[:2])
                 raise AnnotationError(
@@ -172,9 +179,6 @@ class Annotations:
             if agreeing:
                 return agreeing[0]
         return None
-
-    def _named(self, name: str) -> list[AnnotatedImage]:
-        return self._by_name.get(name, [])
 
     def match(self, paths: Sequence[Path], report: Report) -> dict[Path, AnnotatedImage]:
         """Return the annotated image of every picture that is one.
@@ -193,9 +197,11 @@ class Annotations:
         for path in dict.fromkeys(paths):
             image = self.find(path)
             if image is None:
-                named = self._named(name_parts(path.name)[-1])
-                elsewhere += [f'{path} is not {shown(named[0].file_name)}'] if named else []
-                unknown += [] if named else [path.name]
+                named = self._by_name.get(name_parts(path.name)[-1])
+                if named is None:
+                    unknown.append(path.name)
+                else:
+                    elsewhere.append(f'{path} is not {shown(named.file_name)}')
                 continue
             other = taken.setdefault(image.id, path)
             if os.path.realpath(other) != os.path.realpath(path):

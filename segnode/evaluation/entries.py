@@ -8,17 +8,26 @@ H, W image height and width.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pycocotools import mask as coco_mask
 
 from segnode.errors import ImageError
-from segnode.evaluation.segmentation import Rle, integer, number, packed_mask, polygons
+from segnode.evaluation.segmentation import (
+    Rle,
+    integer,
+    number,
+    packed_mask,
+    polygons,
+    relative,
+)
 from segnode.text_files import shown
 
 MAX_SIDE_PX = 32767
@@ -26,6 +35,7 @@ _LARGEST_AREA = 1e10  # pixels, of COCOeval
 _SAME_PLACE_IOU = 0.5
 
 Id = int | str
+_Entry = TypeVar('_Entry')
 Report = Callable[[str], None]
 
 
@@ -48,6 +58,12 @@ def name_parts(file_name: str) -> tuple[str, ...]:
     if '..' in parts:
         parts = parts[len(parts) - parts[::-1].index('..') :]
     return tuple(parts) or ('',)
+
+
+def ends(path: str) -> list[tuple[str, ...]]:
+    """Return the ends of a path that a file name can be, the longest first."""
+    parts = name_parts(path)
+    return [parts[k:] for k in range(len(parts))]
 
 
 class Findings:
@@ -83,6 +99,36 @@ def _identity(item: Mapping[str, Any], key: str) -> Id | None:
         return integer(value)
     except ValueError:
         return None
+
+
+def _integer_form(text: str) -> str:
+    """Return the text of an id as that of its integer where it is written like one."""
+    match = re.fullmatch(r'([+-]?[0-9]{1,18})(?:\.0*)?', text)
+    return str(int(match[1])) if match else text
+
+
+def by_any_form(entries: Mapping[str, _Entry], items: Sequence[Any]) -> dict[str, _Entry]:
+    """Return entries by the text of their id, and by its integer where one entry alone has it.
+
+    Args:
+        entries: by the text of their id.
+        items: all that stand in the file, the unusable as well.
+    """
+    ids = {_identity(item, 'id') for item in items if isinstance(item, dict)}
+    forms = Counter(_integer_form(text) for text in {str(i) for i in ids if i is not None})
+    return {
+        form: entry
+        for form, entry in ((_integer_form(text), entry) for text, entry in entries.items())
+        if forms[form] == 1
+    } | dict(entries)
+
+
+def _of(entries: Mapping[str, _Entry], found: Id | None) -> _Entry | None:
+    """Return the entry of an id out of `by_any_form`."""
+    if found is None:
+        return None
+    entry = entries.get(str(found))
+    return entries.get(_integer_form(str(found))) if entry is None else entry
 
 
 def usable_images(
@@ -142,24 +188,26 @@ class _Sizes:
     """Sizes of pictures, read when they are asked for."""
 
     def __init__(self, pictures: Sequence[Path]) -> None:
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
-        for path in dict.fromkeys(pictures):
-            self._by_name[name_parts(path.name)[-1]].append(path)
+        self._pictures = pictures
+
+    @cached_property
+    def _by_end(self) -> dict[tuple[str, ...], Path | None]:
+        """Return the picture of every end of a path, None where several have it."""
+        by_end: dict[tuple[str, ...], Path | None] = {}
+        for path in dict.fromkeys(self._pictures):
+            for end in ends(os.path.abspath(path)):  # noqa: PTH100
+                by_end[end] = None if end in by_end else path
+        return by_end
 
     def of(self, file_name: str) -> tuple[int, int] | None:
         """Return the (H, W) of the one picture of a name, None where there is no such."""
         from segnode.picture_files import read_image
 
-        tail = name_parts(file_name)
-        agreeing = [
-            path
-            for path in self._by_name.get(tail[-1], [])
-            if name_parts(os.path.abspath(path))[-len(tail) :] == tail  # noqa: PTH100
-        ]
-        if len(agreeing) != 1:
+        path = self._by_end.get(name_parts(file_name))
+        if path is None:
             return None
         try:
-            image = read_image(agreeing[0])
+            image = read_image(path)
         except ImageError:
             return None
         return image.height, image.width
@@ -230,16 +278,24 @@ def checked_instance(
     categories: Mapping[str, Category],
     findings: Findings,
 ) -> dict[str, Any] | None:
-    """Return a checked annotation, None where it has to be left out."""
+    """Return a checked annotation, None where it has to be left out.
+
+    Args:
+        item: the annotation as it stands in the file.
+        place: what it is called in messages.
+        images: out of `by_any_form`.
+        categories: out of `by_any_form`.
+        findings: gets what is left out or taken as meant.
+    """
     if not isinstance(item, dict):
         findings.add('left out {} annotations that are no objects', place)
         return None
     image_id, category_id = _identity(item, 'image_id'), _identity(item, 'category_id')
-    image = None if image_id is None else images.get(str(image_id))
+    image = _of(images, image_id)
     if image is None:
         findings.add('left out {} annotations on images that are not there', place)
         return None
-    category = None if category_id is None else categories.get(str(category_id))
+    category = _of(categories, category_id)
     if category is None:
         findings.add('left out {} annotations of categories that are not there', place)
         return None
@@ -253,20 +309,30 @@ def checked_instance(
         'iscrowd': iscrowd,
     }
     segmentation = item.get('segmentation')
-    box = _box(item.get('bbox'), image.image_hw)
+    box, why = None, ''
+    try:
+        box = _box(item.get('bbox'), image.image_hw)
+    except ValueError as error:
+        why = str(error)
     try:
         rle = packed_mask(segmentation, image.image_hw)
     except ValueError as error:
         if box is None:
-            findings.add('left out {} annotations without a usable box or mask', place)
+            findings.add(
+                f'left out {{}} annotations without a usable box or mask, as {why} and {error}',
+                place,
+            )
             return None
         findings.add(f'kept only the box of {{}} annotations, as {error}', place)
         instance |= {'bbox': box, 'area': box[2] * box[3]}
     else:
         if box is None:
-            findings.add('took the box of {} annotations from their masks', place)
+            findings.add(f'took the box of {{}} annotations from their masks, as {why}', place)
             box = _bounds(segmentation, rle, image.image_hw)
-        elif coco_mask.iou([box], [coco_mask.toBbox(rle)], [0])[0, 0] < _SAME_PLACE_IOU:
+        elif (
+            coco_mask.iou([_clipped(box, image.image_hw)], [coco_mask.toBbox(rle)], [0])[0, 0]
+            < _SAME_PLACE_IOU
+        ):
             findings.add(
                 'the boxes of {} annotations do not lie around their masks; expected left, top, '
                 'width and height, kept as they are',
@@ -297,16 +363,38 @@ def _flag(value: object) -> int | None:
     return found if found in (0, 1) else None
 
 
-def _box(value: object, image_hw: tuple[int, int]) -> list[float] | None:
-    """Return a box with an area, as left, top, width and height in pixels."""
-    if not isinstance(value, list | tuple) or len(value) != 4:
-        return None
+def _box(value: object, image_hw: tuple[int, int]) -> list[float]:
+    """Return a box with an area in its image, as left, top, width and height in pixels.
+
+    Raises:
+        ValueError: it is none; the text says why, without values.
+    """
+    if not value:
+        raise ValueError('there is no box')
     try:
-        box = [number(side) for side in value]
+        box = [number(side) for side in value] if isinstance(value, list | tuple) else []
     except ValueError:
-        return None
-    farthest = 10 * max(image_hw)
-    return box if min(box[2:]) > 0 and max(map(abs, box)) <= farthest else None
+        box = []
+    if len(box) != 4 or min(box[2:]) <= 0:
+        raise ValueError('the box is no left, top, width and height')
+    if max(map(abs, box)) > 10 * max(image_hw):
+        raise ValueError('the box lies far outside its image')
+    if min(_clipped(box, image_hw)[2:]) <= 0:
+        raise ValueError('the box lies outside of its image')
+    if max(map(abs, box)) <= 1 < max(image_hw):
+        raise ValueError(relative('box'))
+    return box
+
+
+def _clipped(box: Sequence[float], image_hw: tuple[int, int]) -> list[float]:
+    """Return the part of a box that lies in its image; without an area where none does."""
+    left, top, right, bottom = (
+        min(max(value, 0.0), side)
+        for value, side in zip(
+            (box[0], box[1], box[0] + box[2], box[1] + box[3]), image_hw[::-1] * 2, strict=True
+        )
+    )
+    return [left, top, right - left, bottom - top]
 
 
 def _bounds(segmentation: object, rle: Rle, image_hw: tuple[int, int]) -> list[float]:

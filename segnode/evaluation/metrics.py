@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,26 +116,35 @@ def common_categories(
         class_names: of the model.
         annotations: ground truth.
         image_ids: the images that count.
-        report: is told of the classes that only one side has.
+        report: is told of the classes that only one side has, and where nothing is annotated.
 
     Raises:
         AnnotationError: no class is common to both.
     """
     categories = categories_by_name(class_names, annotations)
     unknown = [name for name, i in zip(class_names, categories, strict=True) if i is None]
+    alike = {_plain(name): name for name in annotations.categories}
+    nearly = [
+        f'the class {shown(name)} is not the annotated {shown(alike[_plain(name)])}; '
+        'names have to be equal'
+        for name in unknown
+        if _plain(name) in alike
+    ]
     if len(unknown) == len(class_names):
         raise AnnotationError(
             f'the annotations have none of the classes of the model ({few(unknown, 5)}); '
             f'they have {few(list(annotations.categories), 5)}'
+            + ''.join(f'; {line}' for line in nearly[:1])
         )
     if unknown:
         report(f'left out, as the annotations do not have them: {", ".join(map(shown, unknown))}')
     wanted, names = set(image_ids), {i: name for name, i in annotations.categories.items()}
-    objects = Counter(
-        names[item['category_id']]
+    counting = [
+        item
         for item in annotations.instances
         if item['image_id'] in wanted and not item['iscrowd']
-    )
+    ]
+    objects = Counter(names[item['category_id']] for item in counting)
     missed = [
         f'{name} ({count} objects)'
         for name, count in objects.most_common()
@@ -144,12 +154,17 @@ def common_categories(
         report(
             f'annotated, but no class of the model, so that all count as missed: {few(missed, 10)}'
         )
-    alike = {name.casefold().replace('_', ' '): name for name in annotations.categories}
-    for name in unknown:
-        other = alike.get(name.casefold().replace('_', ' '))
-        if other is not None:
-            report(f'the class {name} is not the annotated {shown(other)}; names have to be equal')
+    for line in nearly:
+        report(line)
+    if not counting:
+        report('nothing in these images is annotated that counts, so there is no AP')
+    elif not any('segmentation' in item for item in counting):
+        report('no object in these images has a usable mask, so there is no mask AP')
     return categories
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize('NFKC', name).casefold().replace('_', ' ')
 
 
 def average_precision(

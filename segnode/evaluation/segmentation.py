@@ -55,6 +55,11 @@ def integer(value: object) -> int:
     return int(found)
 
 
+def relative(what: str) -> str:
+    """Return why coordinates of 0 to 1 are refused, which would be a pixel in the corner."""
+    return f'all coordinates of the {what} are at most 1 (relative to the image? expected pixels)'
+
+
 def packed_mask(segmentation: object, image_hw: tuple[int, int]) -> Rle:
     """Return polygons or run lengths of any form as pycocotools' compressed run lengths.
 
@@ -79,6 +84,8 @@ def packed_mask(segmentation: object, image_hw: tuple[int, int]) -> Rle:
     else:
         raise ValueError('the segmentation is neither polygons nor run lengths')
     if not coco_mask.area(rle):
+        if isinstance(segmentation, list):
+            raise ValueError('the polygons cover no pixel of their image')
         raise ValueError('the mask is empty')
     return rle
 
@@ -90,7 +97,7 @@ def polygons(segmentation: list[Any], image_hw: tuple[int, int]) -> list[list[fl
         ValueError: as `packed_mask`.
     """
     found = []
-    outline_px = 0.0
+    outline_px = farthest = 0.0
     for ring in _rings(segmentation):
         try:
             points = [number(value) for value in ring]
@@ -100,7 +107,8 @@ def polygons(segmentation: list[Any], image_hw: tuple[int, int]) -> list[list[fl
             raise ValueError('a polygon has an odd number of coordinates')
         if len(points) < 6:
             continue
-        if max(map(abs, points)) > 10 * max(image_hw):
+        farthest = max(farthest, max(map(abs, points)))
+        if farthest > 10 * max(image_hw):
             raise ValueError('a polygon lies far outside its image')
         for axis in (points[0::2], points[1::2]):
             outline_px += sum(abs(a - b) for a, b in zip(axis, axis[1:] + axis[:1], strict=True))
@@ -109,6 +117,8 @@ def polygons(segmentation: list[Any], image_hw: tuple[int, int]) -> list[list[fl
         found.append(points)
     if not found:
         raise ValueError('the mask is empty')
+    if farthest <= 1 < max(image_hw):
+        raise ValueError(relative('polygons'))
     return found
 
 

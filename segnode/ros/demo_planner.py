@@ -4,8 +4,8 @@
 
 It joins ``detections`` and ``instance_mask`` by their exact stamp, keeps every pair in a folder
 (``answers.jsonl`` and a 16-bit PNG a frame), and tells its parent on stdout, one JSON object a
-line, ``{"event": "ready" | "answer" | "stages" | "counts" | "error", ...}``. It ends when stdin
-does.
+line, ``{"event": "ready" | "classes" | "answer" | "stages" | "counts" | "error", ...}``. It ends
+when stdin does.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
-from vision_msgs.msg import Detection2DArray
+from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from segnode.ros.demo_camera import report
 from segnode.ros.messages import to_nanoseconds
 
 QUEUE = QoSProfile(depth=50)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 UNPAIRED_LIMIT = 50
 SPIN_S = 0.1
 
@@ -68,6 +69,9 @@ class Planner(Node):
             self.create_subscription(Image, f'{source}/instance_mask', self._on_mask, QUEUE),
             self.create_subscription(
                 DiagnosticArray, f'{source}/stage_times', self._on_stage_times, QUEUE
+            ),
+            self.create_subscription(
+                LabelInfo, f'{source}/label_info', self._on_label_info, LATCHED
             ),
             self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, QUEUE),
         ]
@@ -127,6 +131,10 @@ class Planner(Node):
         self._answers.write(json.dumps(answer) + '\n')
         self._answers.flush()
         report('answer', stamp_ns=stamp, age_s=age_s, arrived_s=time.monotonic())
+
+    def _on_label_info(self, message: LabelInfo) -> None:
+        classes = sorted(message.class_map, key=lambda item: int(item.class_id))
+        report('classes', names=[str(item.class_name) for item in classes])
 
     def _on_stage_times(self, message: DiagnosticArray) -> None:
         stages = {

@@ -120,6 +120,15 @@ COCO_FILE = {
         pytest.param('n.txt', b'0 cone\n1 ball\n2 box\n', id='numbers and spaces'),
         pytest.param('n.txt', b'3) box\n1) cone\n2) ball\n', id='numbers from 1, shuffled'),
         pytest.param('n.txt', b'1. cone\n2. ball\n3. box\n', id='numbers with dots'),
+        pytest.param('n.txt', b'0=cone\n1=ball\n2=box\n', id='numbers and equals signs'),
+        pytest.param('n.txt', b'cone: 0\nbox: 2\nball: 1\n', id='numbers behind'),
+        pytest.param('n.txt', b'cone = 1\nball = 2\nbox = 3\n', id='numbers behind, from 1'),
+        pytest.param('n.txt', b'cone,0\nball,1\nbox,2\n', id='numbers in a column behind'),
+        pytest.param('n.txt', b'"cone"\n"ball"\n"box"\n', id='quotes'),
+        pytest.param('n.txt', b"'cone'\n'ball'\n'box'\n", id='single quotes'),
+        pytest.param('n.txt', b'cone,\nball,\nbox,\n', id='commas'),
+        pytest.param('n.txt', b"'cone',\n'ball',\n'box'\n", id='quotes and commas between'),
+        pytest.param('n.txt', b"0: 'cone',\n1: 'ball',\n2: 'box',\n", id='numbers and quotes'),
         pytest.param('n', b'["cone", "ball", "box"]', id='json without a suffix'),
         pytest.param('n.json', codecs.BOM_UTF8 + b'["cone", "ball", "box"]', id='json with bom'),
         pytest.param('n.json', b'{"0": "cone", "2": "box", "1": "ball"}', id='json by number'),
@@ -153,8 +162,25 @@ def test_names_stay_as_they_are_written(models: dict[int, Path], tmp_path: Path)
     path = tmp_path / 'names.txt'
     path.write_text('tench, a fish\n7 segment display\nnaïve\n')
     assert named(models[3], path) == ('tench, a fish', '7 segment display', 'naïve')
+    path.write_text('scale 1:10\nscale 1:100\nscale 1:3\n')
+    assert named(models[3], path) == ('scale 1:10', 'scale 1:100', 'scale 1:3')
+    path.write_text('class 0\nclass 1\n6"\n')
+    assert named(models[3], path) == ('class 0', 'class 1', '6"')
     path.write_text('0.5 litre\n1.5 litre\n2:1 mix\n')
     assert named(models[3], path) == ('0.5 litre', '1.5 litre', '2:1 mix')
+
+
+@pytest.mark.parametrize(
+    'content', ['0: cone', '1. cone', '0=cone', '0,cone', 'cone: 0', '"cone",', 'cone,', 'cone']
+)
+def test_one_name_is_read_as_several_are(
+    models: dict[int, Path], tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / 'names.txt'
+    path.write_text(content)
+    assert named(models[1], path) == ('cone',)
+    path.write_text('1 cone')
+    assert "'1 cone', with a number that may be a part" in named(models[1], path)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +194,18 @@ def test_names_stay_as_they_are_written(models: dict[int, Path], tmp_path: Path)
         ('n.txt', b'cone\nball\nbox # big\n', 'a comment needs a line of its own'),
         ('n.txt', b'1 euro\n2 euro\n3 euro\n', "'1 euro', with a number that may be a part"),
         ('n.txt', b'0: cone\n1: ball\nbox\n', "not before 'box'"),
-        ('n.txt', b'0: cone\n1: ball\n3: box\n', 'the numbers 0, 1, 3 before names'),
-        ('n.txt', b'0: cone\n0: ball\n1: box\n', 'the numbers 0, 0, 1 before names'),
+        ('n.txt', b'cone: 0\nball: 1\nbox\n', "numbers after some names and not after 'box'"),
+        ('n.txt', b'cone: 5\nball: 7\nbox: 9\n', 'the numbers 5, 7, 9 beside names'),
+        ('n.txt', b"names = ['a','b','c']", 'which is no name but code'),
+        ('n.txt', b"names=('a','b','c')", 'which is no name but code'),
+        ('n.txt', b"names = 'a', 'b', 'c'", 'which is no name but code'),
+        ('n.txt', b"names = [\n'cone',\n'ball']", 'which is no name but code'),
+        ('n.txt', b'cone\n"ball"\nbox\n', 'quotes or a comma that not every name has'),
+        ('n.txt', b'cone,\nball\nbox\n', 'quotes or a comma that not every name has'),
+        ('n.txt', b'"tench, a fish, big"', 'quotes or a comma that not every name has'),
+        ('n.txt', 'caf\u00e9\ncafe\u0301\nbox\n'.encode(), 'found café 2 times'),
+        ('n.txt', b'0: cone\n1: ball\n3: box\n', 'the numbers 0, 1, 3 beside names'),
+        ('n.txt', b'0: cone\n0: ball\n1: box\n', 'the numbers 0, 0, 1 beside names'),
         ('n.txt', b'__background__\ncone\nball\nbox\nbin\n', 'leave out the background'),
         ('n.txt', b'cone\nball\nb\x07ox\n', 'found'),
         ('n.txt', 'cone\nball\nbox'.encode('utf-16-le'), 'found'),

@@ -21,7 +21,7 @@ import pytest
 from segnode.__main__ import main
 from segnode.demo.command import Answer, Material, read_answers, render_scene, score
 from segnode.demo.processes import Phase, environments, free_domain_id
-from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene
+from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene, coco_annotations
 
 LAST_LINE = re.compile(
     r'demo: frames=(\d+) published=(\d+) dropped=(\d+) mask_ap=(0\.\d+|1\.0+|-) '
@@ -194,12 +194,20 @@ def test_photographs_of_any_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[
     for number, shape in enumerate([(120, 160, 3), (161, 90, 3), (64, 64, 3)]):
         cv2.imwrite(str(photos / f'{number}.png'), rng.integers(0, 256, shape, np.uint8))
     (photos / '3.jpg').write_bytes(b'no picture')
-    code = main(['demo', '--images', str(photos), '--output', str(output), *SMALL])
+    truth = coco_annotations([])
+    truth['images'] = [{'id': 1, 'file_name': '0.png', 'height': 120, 'width': 160}]
+    truth['categories'].append({'id': 99, 'name': 'unicorn'})
+    outline = [[9, 9, 39, 9, 39, 29, 9, 29]]
+    truth['annotations'] = [{'image_id': 1, 'category_id': 99, 'segmentation': outline}]
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    given = ['--annotations', str(tmp_path / 'truth.json')]
+    code = main(['demo', '--images', str(photos), '--output', str(output), *given, *SMALL])
     captured = capsys.readouterr()
     assert code == 0
     match = LAST_LINE.fullmatch(captured.out.splitlines()[-1])
     assert match, captured.out
-    assert [match[k] for k in (1, 2, 3, 4, 5)] == ['3', '3', '0', '-', '-']
+    assert [match[k] for k in (1, 2, 3, 4, 5)] == ['3', '3', '0', '0.000', '0.000']
+    assert 'no class of the model, so that all count as missed: unicorn (1 obj' in captured.err
     assert '3.jpg' in captured.err
     rows = [json.loads(line) for line in (output / 'answers' / 'answers.jsonl').open()]
     shapes = {

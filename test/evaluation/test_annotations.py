@@ -28,7 +28,7 @@ from segnode.__main__ import main
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene, coco_annotations
 from segnode.errors import AnnotationError
 from segnode.evaluation.annotations import Annotations
-from segnode.evaluation.metrics import average_precision
+from segnode.evaluation.metrics import average_precision, common_categories
 
 H, W = 60, 80
 Coco = dict[str, Any]
@@ -206,6 +206,12 @@ SLOPPY: dict[str, Callable[[Coco], object]] = {
     'ids are texts': ids(lambda number: f'id-{number}'),
     'ids are fractions': ids(float),
     'ids of two kinds': each('annotations', lambda i: i.update(image_id=str(i['image_id']))),
+    'ids are texts of fractions': each('annotations', lambda i: i.update(
+        image_id=f'{i["image_id"]}.0', category_id=f'00{i["category_id"]}')),
+    'ids of images are texts of fractions': each('images', lambda i: i.update(
+        id=f'{i["id"]}.0')),
+    'boxes outside of their image': each('annotations', lambda i: i.update(bbox=[400, 300, 5, 5])),
+    'relative boxes': each('annotations', lambda i: i.update(bbox=[0.5, 0.3, 0.2, 0.1])),
     'sizes are fractions': each('images', lambda i: i.update(height=60.0, width='80')),
     'no area': each('annotations', lambda i: i.update(area=None)),
     'a negative area': each('annotations', lambda i: i.update(area=-1.0)),
@@ -247,6 +253,106 @@ def test_byte_order_marks(encoding: str, tmp_path: Path) -> None:
     assert scores(json.dumps(clean()).encode(encoding), tmp_path) == expected(clean())
 
 
+def test_an_id_stays_itself_where_it_matches(tmp_path: Path) -> None:
+    coco = clean()
+    coco['images'][1]['id'] = '07'
+    for item in coco['annotations']:
+        item['image_id'] = {7: 7, 8: '07'}[item['image_id']]
+    truth = read(coco, tmp_path)
+    assert not isinstance(truth, str)
+    assert [item['image_id'] for item in truth.instances] == [7, '07', 7, '07']
+    # A third way to write the number is the number, where that can be used.
+    coco['annotations'][0]['image_id'] = '7.0'
+    truth = read(coco, tmp_path)
+    assert not isinstance(truth, str)
+    assert [item['image_id'] for item in truth.instances] == [7, '07', 7, '07']
+    coco['images'][0]['file_name'] = ''
+    truth = read(coco, tmp_path)
+    assert not isinstance(truth, str)
+    assert [item['image_id'] for item in truth.instances] == ['07', '07']
+
+
+def said_of(**changes: Any) -> list[str]:
+    """Return what is said of a dataset with one more object, without the head of the lines."""
+    coco, said = clean(), []
+    coco['annotations'].append(entry(7, 3, LAST) | changes)
+    Annotations.from_coco(coco, 'truth', said.append)
+    return [line.removeprefix('truth: ') for line in said]
+
+
+def test_a_place_that_cannot_be_found_is_left_out_with_its_reason() -> None:
+    (line,) = said_of(bbox=[400, 300, 50, 50], segmentation=[polygon(400, 300, 50, 50)])
+    assert line.startswith('left out 1 annotations')
+    assert 'the box lies outside of its image' in line
+    (line,) = said_of(bbox=[400, 300, 50, 50])
+    assert line.startswith('took the box of 1 annotations from their masks')
+    small = [0.25, 0.4, 0.2, 0.25]
+    (line,) = said_of(bbox=small, segmentation=[polygon(*small)])
+    assert line.startswith('left out 1 annotations')
+    assert 'relative to the image? expected pixels' in line
+    (line,) = said_of(segmentation=[polygon(*small)])
+    assert line.startswith('kept only the box of 1 annotations')
+    assert 'relative to the image? expected pixels' in line
+
+
+def test_a_box_over_the_edge_lies_around_its_mask() -> None:
+    place = (70, 50, 90, 100)
+    assert said_of(bbox=list(place), segmentation=[polygon(*place)], area=9000) == []
+    (line,) = said_of(bbox=[5, 5, 20, 20], segmentation=[polygon(*place)], area=9000)
+    assert 'do not lie around their masks' in line
+
+
+def test_many_folders_with_one_name_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segnode.evaluation import annotations, entries
+
+    calls = 0
+
+    def counted(name: str) -> tuple[str, ...]:
+        nonlocal calls
+        calls += 1
+        return parts_of(name)
+
+    parts_of = entries.name_parts
+    monkeypatch.setattr(entries, 'name_parts', counted)
+    monkeypatch.setattr(annotations, 'name_parts', counted)
+    count = 200
+    paths = [Path(f'/data/{k}/frame.png') for k in range(count)]
+    images = [{'id': k, 'file_name': f'{k}/frame.png'} for k in range(count)]
+    with pytest.raises(AnnotationError, match='none of the 200 images'):
+        Annotations.from_coco(clean() | {'images': images, 'annotations': []}, pictures=paths)
+    assert calls < 10 * count
+    images = [image | {'height': 4, 'width': 4} for image in images]
+    truth = Annotations.from_coco(clean() | {'images': images, 'annotations': []})
+    found = truth.match(paths, lambda _: None)
+    assert [found[path].id for path in paths] == list(range(count))
+    assert calls < 20 * count
+
+
+def test_classes_that_differ_in_how_they_are_written_are_said() -> None:
+    categories = [{'id': 3, 'name': 'Cone'}, {'id': 5, 'name': 'Ball'}]
+    truth = Annotations.from_coco(clean() | {'categories': categories})
+    with pytest.raises(AnnotationError, match=r'none of the .*Cone; names have to be equal'):
+        common_categories(['cone', 'ball'], truth, [7, 8], lambda _: None)
+
+
+@pytest.mark.parametrize('ids', [[7, 8], [7]])
+def test_nothing_annotated_is_said(ids: list[int]) -> None:
+    coco, said = clean(), []
+    common_categories(['cone', 'ball'], Annotations.from_coco(coco), ids, said.append)
+    assert said == []
+    coco['annotations'] = [item for item in coco['annotations'] if item['image_id'] not in ids]
+    common_categories(['cone', 'ball'], Annotations.from_coco(coco), ids, said.append)
+    assert len(said) == 1
+    assert 'there is no AP' in said[0]
+
+
+def test_boxes_alone_have_no_mask_ap_and_that_is_said() -> None:
+    coco, said = clean(), []
+    each('annotations', lambda i: i.update(segmentation=[]))(coco)
+    common_categories(['cone', 'ball'], Annotations.from_coco(coco), [7, 8], said.append)
+    assert said == ['no object in these images has a usable mask, so there is no mask AP']
+
+
 def test_merged_names_score_together(tmp_path: Path) -> None:
     coco = clean()
     coco['categories'].append({'id': 9, 'name': 'cone', 'supercategory': 'other'})
@@ -267,8 +373,15 @@ GONE: dict[str, dict[str, Any]] = {
     'an endless box': {'bbox': [0, 0, 1e308, 1e308], 'segmentation': None},
     'a huge integer': {'bbox': [0, 0, 10**400, 9], 'segmentation': None},
     'a box of texts': {'bbox': ['a', 'b', 'c', 'd'], 'segmentation': []},
+    'a box and a polygon outside': {'bbox': [90, 10, 5, 5],
+                                    'segmentation': [polygon(90, 10, 5, 5)]},
+    'a box above': {'bbox': [10, -20, 5, 20], 'segmentation': None},
+    'a relative box': {'bbox': [0.25, 0.4, 0.2, 0.25], 'segmentation': None},
+    'a relative box and polygon': {'bbox': [0.25, 0.4, 0.2, 0.25],
+                                   'segmentation': [polygon(0.25, 0.4, 0.2, 0.25)]},
+    'a relative polygon of a pixel': {'bbox': None, 'segmentation': [polygon(0, 0, 1, 1)]},
     'a point': {'bbox': [4, 4, 0, 0], 'segmentation': [[4, 4]]},
-}
+}  # fmt: skip
 BOX_STAYS: dict[str, Any] = {
     'an empty list': [],
     'an empty polygon': [[]],
