@@ -100,7 +100,7 @@ CASES: dict[str, list[Case]] = {
         Case('mask_rcnn_R_50_FPN_3x --json {photo}'),
         Case('--list --json {out}/f.json', 0),
     ],
-    'node': [Case('--ros-args -p model:={config} -p weights:={names} -p device:=cpu', 1)],
+    'node': [Case('--ros-args -p model:={config} -p weights:={names} -p device:=cpu')],
 }
 
 

@@ -60,6 +60,9 @@ class SegmentationNode(LifecycleNode):
     Args:
         fail: called when the node cannot start by itself.
 
+    Attributes:
+        fault: why it could last not be configured, None where it was not tried or is a bug.
+
     Raises:
         ConfigError: a parameter's initial value does not fit.
     """
@@ -67,6 +70,7 @@ class SegmentationNode(LifecycleNode):
     def __init__(self, fail: Callable[[], None]) -> None:
         super().__init__('segnode')
         self._fail = fail
+        self.fault: SegnodeError | None = None
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
         self._input: ImageInput | None = None
@@ -100,6 +104,7 @@ class SegmentationNode(LifecycleNode):
             self._outputs = Outputs(self, self._engine.class_names)
             self._outputs.publish_label_info(self._engine.settings.score_threshold)
         except SegnodeError as error:
+            self.fault = error
             (log.info if self._closed else log.error)(str(error))
         except Exception:  # noqa: BLE001 - rclpy would pass over it in silence
             log.error(f'cannot configure:\n{traceback.format_exc()}')
