@@ -206,6 +206,7 @@ def test_nothing_of_the_users_is_written(
     assert code == case.code, errors
     if code == 2:
         assert added == []
+    if code == 2 and command != 'node':  # It logs.
         assert len(errors) == 1
         assert 'expected' in errors[0]
 
