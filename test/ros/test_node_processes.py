@@ -249,13 +249,14 @@ def test_shutdown_and_ctrl_c(managed: Process, peer: Peer) -> None:
 def test_ctrl_c_at_any_moment(peer: Peer, tmp_path: Path) -> None:
     """At 20 moments: while Python imports, while the model is warmed up, while frames come."""
     moments = random.Random(7)
-    waits = [('imported', 0.3 + 0.2 * (index + moments.random())) for index in range(14)]
-    waits += [('warming up', 0.3 * moments.random()) for _ in range(3)]
+    waits = [('imported', 0.3 + 0.12 * (index + moments.random())) for index in range(15)]
+    waits += [('warming up', 0.3 * moments.random()) for _ in range(2)]
     waits += [('active', 0.3 * moments.random()) for _ in range(3)]
     camera = peer.advertise(ImageMessage, '/image')
     header, pixels = peer.header(), np.zeros((120, 160, 3), np.uint8)
+    arguments = ['node', '--ros-args', *FAST.split()]
     ready = "import segnode.__main__, sys; print('imported', flush=True); "
-    command = [sys.executable, '-c', f"{ready} sys.exit(segnode.__main__.main(['node']))"]
+    command = [sys.executable, '-c', f'{ready} sys.exit(segnode.__main__.main({arguments}))']
 
     def interrupt(index: int) -> None:
         text, delay_s = waits[index]
