@@ -327,9 +327,10 @@ def test_good_qos_overrides_are_taken_and_others_named(
     )
     captured = capfd.readouterr()
     warnings = [line for line in (captured.out + captured.err).splitlines() if '[WARN]' in line]
-    (warning,) = warnings
-    assert names('reliabilty') in warning
-    assert 'did you mean reliability?' in warning
+    asked = (
+        f'parameter {names("reliabilty")} is unknown and has no effect; did you mean reliability?'
+    )
+    assert [line.partition(']: ')[2] for line in warnings] == [asked]
 
 
 KEYS = (
