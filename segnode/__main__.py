@@ -42,11 +42,13 @@ _NODE_HELP = """\
 usage: segnode node [--ros-args ...]
 
 The ROS 2 node: subscribes to a camera's image topic and publishes instance masks, detections
-and timings under its own name. What follows `node` are ROS arguments.
+and timings under its own name. What follows `node` are ROS arguments; they go over the shipped
+config/seg.yaml, which is taken first. Exit code 0 after a signal, 2 for a fault that starting it
+again cannot mend (arguments, parameters, model, installation), 1 for others.
 
 examples:
   segnode node --ros-args -r image:=/camera/image_raw
-  segnode node --ros-args --params-file config/seg.yaml -p device:=cuda:0 -r __ns:=/front
+  segnode node --ros-args --params-file own.yaml -p device:=cuda:0 -r __ns:=/front
   ros2 param describe /segnode filter.score_threshold   # every parameter, while it runs
 """
 
@@ -122,7 +124,8 @@ def _dispatch(args: list[str]) -> int:
     try:
         return int(importlib.import_module(COMMANDS[name].module).main(rest))
     except ImportError as error:
-        return _fail(_import_remedy(name, error), 1)
+        # The node's 2 keeps a launch file from starting it again, which would not mend that.
+        return _fail(_import_remedy(name, error), 2 if name == 'node' else 1)
     except SystemExit as stop:  # argparse leaves this way
         return stop.code if isinstance(stop.code, int) else 1
 

@@ -20,6 +20,10 @@ class CheckpointError(SegnodeError):
     """A model file or its weights cannot be used."""
 
 
+class FetchError(CheckpointError):
+    """A file cannot be had from its server; it may be later."""
+
+
 class ProgramError(CheckpointError):
     """An exported program failed on one image; it may do better on the next."""
 

@@ -187,7 +187,7 @@ def test_node_without_ros_says_what_to_do(
 ) -> None:
     monkeypatch.setitem(sys.modules, 'rclpy', None)
     monkeypatch.setattr('signal.signal', lambda *_: None)
-    assert main(['node', '--ros-args', '-p', 'device:=cpu']) == 1
+    assert main(['node', '--ros-args', '-p', 'device:=cpu']) == 2
     assert 'source a ROS 2' in one_line(capsys.readouterr().err)
 
 

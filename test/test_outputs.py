@@ -101,7 +101,7 @@ CASES: dict[str, list[Case]] = {
         Case('mask_rcnn_R_50_FPN_3x --json {photo}'),
         Case('--list --json {out}/f.json', 0),
     ],
-    'node': [Case('--ros-args -p model:={config} -p weights:={names} -p device:=cpu', 1)],
+    'node': [Case('--ros-args -p model:={config} -p weights:={names} -p device:=cpu')],
 }
 
 
@@ -207,6 +207,7 @@ def test_nothing_of_the_users_is_written(
     assert code == case.code, errors
     if code == 2:
         assert added == []
+    if code == 2 and command != 'node':  # It logs.
         assert len(errors) == 1
         assert 'expected' in errors[0]
 

@@ -307,7 +307,7 @@ def _answer(peer: Peer, areas: list[int]) -> tuple[Detection2DArray, ImageMessag
 
 
 def test_the_planner_joins_by_stamp(tmp_path: Path) -> None:
-    (program,) = blocks('python')
+    (program,) = [block for block in blocks('python') if 'Planner' in block]
     path = tmp_path / 'planner.py'
     path.write_text(program, encoding='utf-8')
     # Names of this test's own, as another node may share the domain.

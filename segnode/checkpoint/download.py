@@ -41,7 +41,7 @@ from segnode.checkpoint.web import (
     what_came,
 )
 from segnode.checkpoint.weights_file import digest, weights_kind
-from segnode.errors import CheckpointError
+from segnode.errors import CheckpointError, FetchError
 
 _TIMEOUT_S: Final = 30.0
 # Of a start that has a cached file to go on with.
@@ -284,7 +284,7 @@ def provide(url: str, checksum: Checksum | None, *, refresh: bool) -> Cached:
                 f'{shown(url)}: cannot be fetched again ({why}); '
                 f'the cached file of {date_of(path)} stays'
             ) from None
-        raise CheckpointError(f'{shown(url)}: cannot be fetched ({why}); {by_hand}') from None
+        raise FetchError(f'{shown(url)}: cannot be fetched ({why}); {by_hand}') from None
     if not there:
         return Cached(path, 'fetched')
     return Cached(path, 'replaced' if fetched and fetched.sha256 != before else 'unchanged')

@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar('T')
 
+ASKED_AGAIN_S = 0.2
+
 
 class Schedule(Generic[T]):
     """Hand frames from the cameras' thread to a worker.
@@ -43,20 +45,21 @@ class Schedule(Generic[T]):
             self._condition.notify()
             return replaced
 
-    def take(self, not_before_s: float = 0.0) -> tuple[int, T] | None:
+    def take(self, not_before_s: Callable[[], float] = lambda: 0.0) -> tuple[int, T] | None:
         """Wait for a frame and remove it; None once the schedule is closed.
 
         Args:
-            not_before_s: monotonic time until which newer frames may still replace it.
+            not_before_s: tells the monotonic time until which newer frames may still replace it;
+                asked again and again, as it may change meanwhile.
 
         Returns:
             The camera's number and its frame.
         """
         with self._condition:
             while not self._closed:
-                rest_s = not_before_s - self._monotonic_s()
+                rest_s = not_before_s() - self._monotonic_s()
                 if rest_s > 0:
-                    self._condition.wait(rest_s)
+                    self._condition.wait(min(rest_s, ASKED_AGAIN_S))
                 elif self._waiting:
                     camera = next(iter(self._waiting))
                     return camera, self._waiting.pop(camera)

@@ -24,6 +24,7 @@ from segnode.ros.outputs import Outputs
 from segnode.ros.parameters import CameraConfig, NodeParameters
 
 SAID_AGAIN_S = 60.0
+STALE_IN_ROW = 10
 # What clocks of two machines differ by where nothing is wrong.
 CLOCK_SLACK_S = 0.05
 # No frame waits for so long: such a stamp is of a simulation, a bag or a clock that was not set.
@@ -38,6 +39,7 @@ class Camera:
         accounting: of its frames.
         stages: milliseconds by stage.
         ages: seconds between stamp and publication.
+        stale: that its last frames all were too old, empty where they were not.
         clock: how its last stamp and the node's clock disagree, empty where they do not.
         stamps_ahead: frames whose stamp was ahead of the node's clock.
         network_hw: the network's input for its last frame.
@@ -53,11 +55,13 @@ class Camera:
         self.accounting = FrameAccounting()
         self.stages = RollingPercentiles()
         self.ages = RollingPercentiles()
+        self.stale = ''
         self.clock = ''
         self.stamps_ahead = 0
         self.network_hw = (0, 0)
         self.out_of_memory = False
         self.input: ImageInput | None = None
+        self._stale_in_row = 0
         self._silence = ''
         self._silence_said_s = -math.inf
         self._node = node
@@ -94,9 +98,10 @@ class Camera:
         )
         self._pipeline = Pipeline(engine, camera.decode, self._deliver, self._check_age)
         self.accounting.restart_idle()
+        # First, so that what fails half way is closed again.
+        self.input = camera
         camera.open()
         self._info.follow()
-        self.input = camera
 
     def unsubscribe(self) -> None:
         """Take no more images; the one that is being worked on may still be published."""
@@ -111,15 +116,18 @@ class Camera:
 
     def follow_publishers(self) -> None:
         """Adapt to who publishes its topics; called now and then."""
-        if self.input is not None:
-            self.input.follow_publishers()
-        if self._info is not None:
-            self._info.follow()
+        # The end of the process may take them away meanwhile.
+        source, info = self.input, self._info
+        if source is not None:
+            source.follow_publishers()
+        if info is not None:
+            info.follow()
 
     def say_silence(self) -> None:
         """Log why no image comes: when it begins or has another reason, and now and then."""
         idle_s = self.accounting.counts().idle_s
-        silence = '' if self.input is None or idle_s < IDLE_WARNING_S else self.input.silence()
+        source = self.input
+        silence = '' if source is None or idle_s < IDLE_WARNING_S else source.silence()
         now_s = time.monotonic()
         if silence and (silence != self._silence or now_s > self._silence_said_s + SAID_AGAIN_S):
             self._node.get_logger().warning(f'no image for {idle_s:.0f} s: {silence}')
@@ -139,7 +147,6 @@ class Camera:
         assert outputs is not None
         done = pipeline.process(frame)
         age_s = self._age_s(done.header.stamp)
-        self._compare_clocks(done.header.stamp)
         outputs.publish_stage_times(done.header, done.stage_ms, done.result)
         self.accounting.publish()
         self.network_hw = done.result.network_hw
@@ -150,10 +157,11 @@ class Camera:
     def properties(self) -> dict[str, str]:
         """Return for the diagnostics what it is connected to."""
         found = {'stamps_ahead': str(self.stamps_ahead)}
-        if self.input is not None:
-            found['topic'] = self.input.topic
-        if self._info is not None:
-            found['camera_info'] = self._info.state()
+        source, info = self.input, self._info
+        if source is not None:
+            found['topic'] = source.topic
+        if info is not None:
+            found['camera_info'] = info.state()
         return found
 
     def _deliver(self, header: Header, image: Image, result: Segmentation) -> None:
@@ -163,36 +171,47 @@ class Camera:
             self._info.publish(header)
 
     def _check_age(self, header: Header) -> None:
-        """Refuse a frame that is older than ``schedule.max_age_ms``."""
+        """Refuse a frame that is older than ``schedule.max_age_ms``, if it has a stamp."""
+        self._compare_clocks(header.stamp)
         limit_ms = self._settings.node.schedule.max_age_ms
-        age_s = self._age_s(header.stamp) if limit_ms else None
-        if age_s is not None and age_s * 1e3 > limit_ms:
-            raise StaleFrame(f'{age_s * 1e3:.0f} ms old')
+        late_ms = self._late_s(header.stamp) * 1e3
+        if limit_ms and to_nanoseconds(header.stamp) and late_ms > limit_ms:
+            self._stale_in_row += 1
+            if self._stale_in_row >= STALE_IN_ROW:
+                self.stale = (
+                    f'the last {self._stale_in_row} frames were older than schedule.max_age_ms '
+                    f'({limit_ms:g} ms), the last one by {late_ms - limit_ms:.0f} ms'
+                )
+            raise StaleFrame(f'{late_ms:.0f} ms old')
+        self._stale_in_row, self.stale = 0, ''
 
     def _compare_clocks(self, stamp: Time) -> None:
         """Note where the stamps are of another clock; ages mean nothing then."""
-        stamp_ns = to_nanoseconds(stamp)
-        late_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
+        late_s = self._late_s(stamp)
         simulated = self._node.get_parameter('use_sim_time').value
         remedy = (
             'is /clock published, and of the same run?'
             if simulated
             else 'set use_sim_time for simulated or replayed images, else synchronise the clocks'
         )
-        self.clock = ''
-        if not stamp_ns:
-            self.clock = 'the images have no stamp, so their age is not known'
+        clock = ''
+        if not to_nanoseconds(stamp):
+            clock = 'the images have no stamp, so their age is not known'
         elif late_s < -CLOCK_SLACK_S:
             self.stamps_ahead += 1
-            self.clock = f"stamps are {-late_s:.1f} s ahead of the node's clock: {remedy}"
+            clock = f"stamps are {-late_s:.1f} s ahead of the node's clock: {remedy}"
         elif late_s > OTHER_CLOCK_S:
             days = late_s / 86_400
-            self.clock = f"stamps are {days:.0f} days behind the node's clock: {remedy}"
-        if self.clock:
+            clock = f"stamps are {days:.0f} days behind the node's clock: {remedy}"
+        self.clock = clock
+        if clock:
             self.ages = RollingPercentiles()
 
     def _age_s(self, stamp: Time) -> float | None:
         """Return now - stamp; None without a stamp, and for one of another clock."""
-        stamp_ns = to_nanoseconds(stamp)
-        age_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
-        return age_s if stamp_ns and 0 <= age_s <= OTHER_CLOCK_S else None
+        age_s = self._late_s(stamp)
+        return age_s if to_nanoseconds(stamp) and 0 <= age_s <= OTHER_CLOCK_S else None
+
+    def _late_s(self, stamp: Time) -> float:
+        """Return now - stamp in seconds, whatever it is."""
+        return (self._node.get_clock().now().nanoseconds - to_nanoseconds(stamp)) * 1e-9

@@ -30,6 +30,7 @@ class NodeState:
         messages_lost: losses that the middleware reported, None where it cannot.
         out_of_memory: whether the last failure was for want of device memory.
         silence: why no image comes, as far as it is known.
+        stale: why every frame is dropped as too old, empty where not every one is.
         clock: how the stamps and the node's clock disagree, empty where they do not.
         age_s: age at publication (now - stamp), None before the first frame.
         stage_ms: each stage's times.
@@ -42,6 +43,7 @@ class NodeState:
     messages_lost: int | None = None
     out_of_memory: bool = False
     silence: str = ''
+    stale: str = ''
     clock: str = ''
     age_s: Percentiles | None = None
     stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
@@ -70,8 +72,9 @@ def judge(state: NodeState) -> tuple[bytes, str]:
         return DiagnosticStatus.OK, state.lifecycle
     if counts.idle_s > IDLE_WARNING_S:
         return (DiagnosticStatus.WARN, f'no image for {counts.idle_s:.0f} s: {state.silence}')
-    if state.clock:
-        return DiagnosticStatus.WARN, state.clock
+    for remark in (state.clock, state.stale):
+        if remark:
+            return DiagnosticStatus.WARN, remark
     return DiagnosticStatus.OK, f'{counts.published_hz:.1f} frames a second'
 
 

@@ -75,9 +75,12 @@ class ImageInput:
         self._receive = receive
         self._message_type = CompressedImage if transport == 'compressed' else ImageMessage
         self.topic = self.base_topic = node.resolve_topic_name(topic)
+        # rclpy remaps what it is given: a name that is resolved would be remapped once more.
+        self._name = topic
         if transport == 'compressed':
             # As image_transport does: remap the base topic first, then add the transport.
-            self.topic = node.resolve_topic_name(f'{self.topic}/compressed')
+            self._name = f'{self.base_topic}/compressed'
+            self.topic = node.resolve_topic_name(self._name)
         self.messages_lost: int | None = 0
         override = f'qos_overrides.{self.topic}.subscription.reliability'
         self._follows = qos == 'auto' and override not in node._parameter_overrides
@@ -118,7 +121,7 @@ class ImageInput:
 
     def silence(self) -> str:
         """Say why no image may be coming, and what to do."""
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        publishers = self._node.get_publishers_info_by_topic(self._name)
         if not publishers:
             return f'nobody publishes {self.topic}; check image_topics, remapping, ROS_DOMAIN_ID'
         expected = TYPE_NAMES[self._message_type]
@@ -165,7 +168,7 @@ class ImageInput:
         return message.header, image
 
     def _offers(self) -> list[ReliabilityPolicy]:
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        publishers = self._node.get_publishers_info_by_topic(self._name)
         return [p.qos_profile.reliability for p in publishers]
 
     def _subscribe(self, callbacks: dict[str, Callable[[Any], None]]) -> Subscription:
@@ -181,7 +184,7 @@ class ImageInput:
             kinds.append(QoSPolicyKind.RELIABILITY)
         subscription = self._node.create_subscription(
             self._message_type,
-            self.topic,
+            self._name,
             self._receive,
             profile,
             raw=True,

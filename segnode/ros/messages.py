@@ -110,14 +110,14 @@ def class_mask_message(
 def confidence_mask_message(
     header: Header, label_image: npt.NDArray[np.uint16], scores: npt.NDArray[np.float32]
 ) -> Image:
-    """Return mono8 of the score x 255 of the instance that owns each pixel, 0 where none does.
+    """Return mono8 of the score x 255, at least 1, of the instance that owns each pixel, else 0.
 
     Args:
         header: of the image.
         label_image: (H, W) uint16, 0 is background.
         scores: (D,) float32, 0 to 1.
     """
-    values = np.concatenate([[0.0], scores * 255]).round().astype(np.uint8)
+    values = np.concatenate([[0.0], (scores * 255).round().clip(min=1)]).astype(np.uint8)
     return _image_message(header, values[label_image], 'mono8')
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
@@ -56,6 +57,9 @@ class SegmentationNode(LifecycleNode):
     Args:
         fail: called when the node cannot start by itself.
 
+    Attributes:
+        fault: why it could last not be configured, None where it was not tried or is a bug.
+
     Raises:
         ConfigError: a parameter's initial value does not fit.
     """
@@ -63,6 +67,7 @@ class SegmentationNode(LifecycleNode):
     def __init__(self, fail: Callable[[], None]) -> None:
         super().__init__('segnode')
         self._fail = fail
+        self.fault: SegnodeError | None = None
         self._engine: Engine | None = None
         self._worker: threading.Thread | None = None
         self._closed = False
@@ -90,6 +95,7 @@ class SegmentationNode(LifecycleNode):
             for camera in self._cameras:
                 camera.offer(self._engine)
         except SegnodeError as error:
+            self.fault = error
             (log.info if self._closed else log.error)(str(error))
         except Exception:  # noqa: BLE001 - rclpy would pass over it in silence
             log.error(f'cannot configure:\n{traceback.format_exc()}')
@@ -108,8 +114,13 @@ class SegmentationNode(LifecycleNode):
         if self._closed:
             return TransitionCallbackReturn.FAILURE
         self._schedule = Schedule(len(self._cameras))
-        for number, camera in enumerate(self._cameras):
-            camera.subscribe(engine, partial(self._receive, number))
+        try:
+            for number, camera in enumerate(self._cameras):
+                camera.subscribe(engine, partial(self._receive, number))
+        except Exception:  # noqa: BLE001 - rclpy would pass over it in silence
+            self.get_logger().error(f'cannot activate:\n{traceback.format_exc()}')
+            self._stop()
+            return TransitionCallbackReturn.FAILURE
         self._worker = threading.Thread(target=self._work, args=(self._schedule,), daemon=True)
         self._worker.start()
         self._lifecycle = 'active'
@@ -205,8 +216,8 @@ class SegmentationNode(LifecycleNode):
         before = self._engine.settings.score_threshold
         self._engine.configure(config)
         after = self._engine.settings.score_threshold
-        for camera in self._cameras:
-            if before != after:
+        if before != after:
+            for camera in self._cameras:
                 camera.publish_label_info(after)
 
     # Frames
@@ -222,22 +233,31 @@ class SegmentationNode(LifecycleNode):
             accounting.drop('superseded')
 
     def _work(self, schedule: Schedule[Frame]) -> None:
-        not_before_s = 0.0
-        while (taken := schedule.take(not_before_s)) is not None:
-            started_s = time.monotonic()
-            camera = self._cameras[taken[0]]
-            try:
-                camera.process(taken[1])
-            except ImageError as error:
-                self._drop(camera, 'decode', error)
-            except StaleFrame:
-                camera.accounting.drop('stale')
-                continue
-            except Exception as error:  # noqa: BLE001 - no frame stops the node
-                self.get_logger().debug(traceback.format_exc())
-                self._drop(camera, 'error', error)
+        started_s = -math.inf
+
+        def not_before_s() -> float:
             rate_hz = self._config.node.schedule.max_rate_hz
-            not_before_s = started_s + 1 / rate_hz if rate_hz else 0.0
+            return started_s + 1 / rate_hz if rate_hz else 0.0
+
+        while (taken := schedule.take(not_before_s)) is not None:
+            now_s = time.monotonic()
+            if self._answer(self._cameras[taken[0]], taken[1]):
+                started_s = now_s
+
+    def _answer(self, camera: Camera, frame: Frame) -> bool:
+        """Work on a frame; return whether it got as far as the device."""
+        try:
+            camera.process(frame)
+        except ImageError as error:
+            self._drop(camera, 'decode', error)
+            return False
+        except StaleFrame:
+            camera.accounting.drop('stale')
+            return False
+        except Exception as error:  # noqa: BLE001 - no frame stops the node
+            self.get_logger().debug(traceback.format_exc())
+            self._drop(camera, 'error', error)
+        return True
 
     def _drop(self, camera: Camera, reason: DropReason, error: Exception) -> None:
         text = ' '.join(str(error).split()) or type(error).__name__
@@ -259,13 +279,22 @@ class SegmentationNode(LifecycleNode):
         if short_side < SMALLEST_SHORT_SIDE:
             return
         lower = Parameter('resolution.short_side', value=short_side)
-        if self.set_parameters([lower])[0].successful:
+        try:
+            done = self.set_parameters([lower])[0].successful
+        except Exception:  # noqa: BLE001 - the device may fail here, too
+            self.get_logger().error(f'cannot lower the resolution:\n{traceback.format_exc()}')
+            return
+        if done:
             self.get_logger().warning(f'out of memory: resolution.short_side is now {short_side}')
 
     # Every second
 
     def _watch(self) -> None:
         if self._lifecycle == 'active':
+            worker = self._worker
+            if worker is not None and not worker.is_alive() and not self._closed:
+                self.get_logger().fatal('the worker has ended; see the log above')
+                self._fail()
             for camera in self._cameras:
                 camera.follow_publishers()
                 camera.say_silence()
@@ -310,6 +339,7 @@ class SegmentationNode(LifecycleNode):
             out_of_memory=camera.out_of_memory,
             silence=source.silence() if source is not None else '',
             clock=camera.clock,
+            stale=camera.stale,
             age_s=camera.ages.percentiles().get('age'),
             stage_ms=camera.stages.percentiles(),
             memory=memory,

@@ -39,6 +39,17 @@ class Outputs:
         self._node = node
         self._prefix = prefix
         self._class_names = class_names
+        self._all: list[Publisher] = []
+        try:
+            self._offer()
+        except Exception:
+            self.close()
+            raise
+        # It looks for fonts, which must not cost a frame its time.
+        if line := undrawable(class_names):
+            node.get_logger().warning(line)
+
+    def _offer(self) -> None:
         self._detections = self._publisher(Detection2DArray, 'detections')
         self._instance_mask = self._publisher(ImageMessage, 'instance_mask')
         self._instance_mask_png = self._publisher(CompressedImage, 'instance_mask/compressed')
@@ -50,20 +61,6 @@ class Outputs:
         self._label_info = self._publisher(
             LabelInfo, 'label_info', depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
         )
-        self._all = [
-            self._detections,
-            self._instance_mask,
-            self._instance_mask_png,
-            self._class_mask,
-            self._confidence_mask,
-            self._overlay,
-            self._overlay_jpeg,
-            self._stage_times,
-            self._label_info,
-        ]
-        # It looks for fonts, which must not cost a frame its time.
-        if line := undrawable(class_names):
-            node.get_logger().warning(line)
 
     def close(self) -> None:
         """Remove all publishers."""
@@ -131,12 +128,14 @@ class Outputs:
             reliability=ReliabilityPolicy.RELIABLE,
             durability=durability,
         )
-        return self._node.create_publisher(
+        publisher = self._node.create_publisher(
             message_type,
             f'~/{self._prefix}{topic}',
             profile,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+        self._all.append(publisher)
+        return publisher
 
 
 def _wanted(publisher: Publisher) -> bool:

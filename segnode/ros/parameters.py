@@ -9,23 +9,34 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import rclpy.qos
+import yaml
 from rcl_interfaces.msg import (
     FloatingPointRange,
     IntegerRange,
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.exceptions import NameValidationException
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.qos import QoSPolicyKind
+from rclpy.validate_full_topic_name import validate_full_topic_name
+from rclpy.validate_topic_name import validate_topic_name
 
 from segnode.config import Config, Parameter, Settings, parameters, setting
 from segnode.errors import ConfigError, SegnodeError
 
 MOST_CAMERAS = 8
+SLOWEST_HZ = 0.01
+_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 # Last parts of an image topic that say what the image is, and not which camera's.
 _IMAGE_WORDS = re.compile(r'image(_\w+)?|compressed|rgb|color|raw')
 
@@ -51,6 +62,14 @@ class ScheduleConfig(Settings):
         maximum=1000.0,
         runtime=True,
     )
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        if 0 < self.max_rate_hz < SLOWEST_HZ:
+            raise ConfigError(
+                f'schedule.max_rate_hz: expected 0 or {SLOWEST_HZ} or more, found '
+                f'{self.max_rate_hz}'
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +130,8 @@ class NodeConfig(Settings):
             )
         if len(set(topics)) != len(topics):
             raise ConfigError(f'image_topics: expected different topics, found {list(topics)}')
+        for topic in topics:
+            _check_topic(topic)
         if not names:
             return
         if len(names) != len(topics) or len(set(names)) != len(names):
@@ -119,7 +140,7 @@ class NodeConfig(Settings):
                 f'image_topics, found {list(names)}'
             )
         for name in names:
-            if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', name):
+            if not _NAME.fullmatch(name):
                 raise ConfigError(
                     'camera_names: expected names of letters, digits and underscores that begin '
                     f'with a letter, as they stand in topics, found {name!r}'
@@ -154,8 +175,8 @@ def names_of_topics(topics: Sequence[str]) -> list[str]:
             break
     if len(set(names)) != len(names):
         # Names that differ in what is left out alone, as left/image_raw and left/image_color.
-        names = ['_'.join(word for word in topic.strip('~/').split('/')) for topic in topics]
-    if len(set(names)) != len(names):
+        names = [topic.strip('~/').replace('/', '_') for topic in topics]
+    if len(set(names)) != len(names) or not all(map(_NAME.fullmatch, names)):
         names = [f'camera_{number}' for number in range(len(topics))]
     return names
 
@@ -180,6 +201,8 @@ class NodeParameters:
     def __init__(self, node: Node, apply: Callable[[Config], None]) -> None:
         self._node = node
         self._apply = apply
+        # A worker lowers the resolution while an operator may set something else.
+        self._setting = threading.RLock()
         known = all_parameters()
         # rclpy has no public way to read an override without declaring it by its type first,
         # which fails for an integer where a double is meant and for an empty list.
@@ -188,7 +211,24 @@ class NodeParameters:
             for name, override in node._parameter_overrides.items()
             if name in known
         }
+        for said in _understand_compressed(overrides):
+            node.get_logger().info(said)
         self.engine, self.node = _replace(Config(), NodeConfig(), overrides)
+        resolved: dict[str, str] = {}
+        for topic in self.node.image_topics:
+            try:
+                name = node.resolve_topic_name(topic)
+            except (NameValidationException, RuntimeError, ValueError) as error:
+                raise _no_topic(topic, error) from None
+            if name in resolved:
+                raise ConfigError(
+                    f'image_topics: expected different topics, found {resolved[name]} and '
+                    f'{topic}, which both are {name}'
+                )
+            resolved[name] = topic
+        given = {name: override.value for name, override in node._parameter_overrides.items()}
+        for warning in _check_qos_overrides(given):
+            node.get_logger().warning(warning)
         values = {**self.engine.flat(), **self.node.flat()}
         for name, parameter in known.items():
             _declare(node, parameter, values[name])
@@ -208,6 +248,10 @@ class NodeParameters:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _set(self, changed: list[RosParameter]) -> SetParametersResult:
+        with self._setting:
+            return self._set_alone(changed)
+
+    def _set_alone(self, changed: list[RosParameter]) -> SetParametersResult:
         known = all_parameters()
         changes = {p.name: p.value for p in changed if p.name in known}
         try:
@@ -224,6 +268,191 @@ class NodeParameters:
             return SetParametersResult(successful=False, reason=str(error))
         self.engine, self.node = engine, node
         return SetParametersResult(successful=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterFile:
+    """A ROS parameter file: whom it is for.
+
+    Attributes:
+        path: as it was given.
+        keys: the node names in it, with wildcards; nested namespaces joined with ``/``.
+    """
+
+    path: str
+    keys: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: str) -> ParameterFile:
+        """Read the keys; the file is parsed and nothing is built from it.
+
+        Raises:
+            ConfigError: no such file, or no parameter file.
+        """
+        expected = f'{path}: expected a YAML file of ROS parameters, found'
+        try:
+            with Path(path).open('rb') as stream:
+                root = yaml.compose(stream, yaml.SafeLoader)
+            return cls(path, tuple(dict.fromkeys(_node_keys(root))))
+        except OSError as error:
+            raise ConfigError(f'{expected} {error.strerror or "no file"}') from None
+        except yaml.MarkedYAMLError as error:
+            where = f' in line {error.problem_mark.line + 1}' if error.problem_mark else ''
+            raise ConfigError(f'{expected} broken YAML: {error.problem}{where}') from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigError(f'{expected} broken YAML: {cause(error)}') from None
+
+    def warning(self, node_name: str) -> str:
+        """Return what is wrong with a file that has nothing for a node, empty where it has.
+
+        Args:
+            node_name: full name of the node.
+        """
+        if any(_matches(key, node_name) for key in self.keys):
+            return ''
+        found = f'only {", ".join(self.keys)}' if self.keys else 'no node at all'
+        return (
+            f'{self.path}: expected parameters of {node_name}, found {found}, so nothing in it '
+            f'has an effect; write {node_name}: or /**: (if you did not give this file: an '
+            'including launch file hands on its own params_file, unless the include is scoped)'
+        )
+
+
+def parameter_files(args: Sequence[str]) -> list[ParameterFile]:
+    """Return the parameter files that ROS arguments name, in their order.
+
+    Raises:
+        ConfigError: one of them cannot be read.
+    """
+    files, for_ros = [], False
+    for index, arg in enumerate(args):
+        if arg in ('--ros-args', '--'):
+            for_ros = arg == '--ros-args'
+        elif for_ros and arg == '--params-file' and index + 1 < len(args):
+            files.append(ParameterFile.read(args[index + 1]))
+    return files
+
+
+def _node_keys(node: yaml.Node | None, namespace: str = '') -> Iterator[str]:
+    """Yield the names that have ``ros__parameters`` under them."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        name = str(key.value)
+        if name == 'ros__parameters':
+            yield namespace
+        else:
+            yield from _node_keys(value, f'{namespace.rstrip("/")}/{name}' if namespace else name)
+
+
+def _matches(key: str, node_name: str) -> bool:
+    """Return whether a key is for a node, as rclpy finds out: ``/*`` is one name, ``/**`` any."""
+    pattern = f'/{key.removeprefix("/")}'.replace('/*', r'(/\w+)')
+    try:
+        return re.fullmatch(pattern, node_name) is not None
+    except re.error:
+        return False
+
+
+def cause(error: Exception) -> str:
+    """Return what ROS says is wrong, in one line, without places in its own sources."""
+    text = str(error)
+    if isinstance(error, NameValidationException):
+        # "Invalid topic name: CAUSE:", then the name, then a mark under one of its letters.
+        text = text.splitlines()[0].partition(': ')[2]
+    return re.sub(r' ?, at \S+:\d+', '', ' '.join(text.split())).rstrip(':')
+
+
+def _check_topic(topic: str) -> None:
+    """Refuse what ROS refuses as a topic name, before and after its expansion.
+
+    Raises:
+        ConfigError: the name.
+    """
+    try:
+        validate_topic_name(topic)
+        # The node's own name and namespace are not known yet; any will do.
+        validate_full_topic_name(expand_topic_name(topic, 'segnode', '/namespace'))
+    except (NameValidationException, RuntimeError, ValueError) as error:
+        raise _no_topic(topic, error) from None
+
+
+def _no_topic(topic: str, error: Exception) -> ConfigError:
+    return ConfigError(f'image_topics: expected a topic name, found {topic!r}: {cause(error)}')
+
+
+def _understand_compressed(overrides: dict[str, Any]) -> Iterator[str]:
+    """Take the base topics and the transport where a compressed topic itself is given.
+
+    Args:
+        overrides: the given parameters by name; changed in place.
+
+    Yields:
+        What was understood, for each topic.
+
+    Raises:
+        ConfigError: one topic is compressed and another is not, in raw transport.
+    """
+    topics = overrides.get('image_topics')
+    if not isinstance(topics, list | tuple) or not all(isinstance(t, str) for t in topics):
+        return
+    bases = [_base_topic(topic) for topic in topics]
+    if bases == list(topics):
+        return
+    if overrides.get('image_transport', 'raw') == 'raw':
+        raw = [topic for topic, base in zip(topics, bases, strict=True) if topic == base]
+        if raw:
+            raise ConfigError(
+                f'image_topics: expected one transport, found {", ".join(topics)}, of which '
+                f'{", ".join(raw)} is not compressed'
+            )
+        overrides['image_transport'] = 'compressed'
+    overrides['image_topics'] = bases
+    for topic, base in zip(topics, bases, strict=True):
+        if topic != base:
+            yield f'image_topics: {topic} is taken as {base} with image_transport: compressed'
+
+
+def _base_topic(topic: str) -> str:
+    """Return the topic that image_transport would add ``/compressed`` to, else the topic."""
+    base = topic.removesuffix('/compressed')
+    return topic if base in ('', '~') else base
+
+
+_QOS_WORDS = ('history', 'reliability', 'durability', 'liveliness')
+
+
+def _check_qos_overrides(overrides: Mapping[str, Any]) -> Iterator[str]:
+    """Refuse values of QoS overrides that rclpy would fail on when the topic is opened.
+
+    Yields:
+        A warning for each policy that does not exist.
+
+    Raises:
+        ConfigError: a wrong word or number.
+    """
+    policies = [kind.name.lower() for kind in QoSPolicyKind if kind.name != 'INVALID']
+    for name, value in overrides.items():
+        found = re.fullmatch(r'qos_overrides\..+\.(?:publisher|subscription)\w*\.(\w+)', name)
+        if found is None:
+            continue
+        policy = found[1]
+        if policy in _QOS_WORDS:
+            kinds = getattr(rclpy.qos, f'{policy.capitalize()}Policy')
+            words = [word for word in kinds.short_keys() if word != 'unknown']
+            expected = f'one of {", ".join(words)}'
+            right = isinstance(value, str) and value.lower() in words
+        elif policy == 'avoid_ros_namespace_conventions':
+            expected, right = 'true or false', isinstance(value, bool)
+        elif policy in policies:
+            expected, right = 'an integer of 0 or more', type(value) is int and value >= 0
+        else:
+            near = difflib.get_close_matches(policy, policies, n=1)
+            remedy = f'did you mean {near[0]}?' if near else f'known are {", ".join(policies)}'
+            yield f'parameter {name} is unknown and has no effect; {remedy}'
+            continue
+        if not right:
+            raise ConfigError(f'{name}: expected {expected}, found {value!r}')
 
 
 def _replace(

@@ -1,25 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""The node's process: signals, the thread that serves the node, and the exit code."""
+"""The node's process: ROS arguments, signals, the thread that serves the node, the exit code."""
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnode.errors import ConfigError
+from segnode.errors import CheckpointError, ConfigError, FetchError
+from segnode.shipped import shipped_file
 
 if TYPE_CHECKING:
     from segnode.ros.node import SegmentationNode
+    from segnode.ros.parameters import ParameterFile
 
 SPIN_S = 0.2
 FINISH_FRAME_S = 5.0
+
+FAULT = 1
+WRONG_USE = 2
+"""What restarting cannot mend; the launch file has it, too."""
+
+HIGHEST_DOMAIN = 232
+"""Above it the ports that DDS derives from the domain would not be ports any more."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -29,12 +40,17 @@ def main(args: Sequence[str]) -> int:
     way; the main thread waits for it while another one makes the node and serves the callbacks.
     Setting an event would take a lock, on which a second signal in the handler would wait forever.
 
+    The shipped ``config/seg.yaml`` comes before the arguments, so that theirs win.
+
     Args:
         args: ROS arguments, without the program's name.
 
     Returns:
-        2 on wrong use. Otherwise the process ends here: with 0 after a signal, 1 after a fatal
-        fault.
+        ``WRONG_USE``. Otherwise the process ends here: with 0 after a signal, ``WRONG_USE`` after
+        a fault that restarting cannot mend, ``FAULT`` after another.
+
+    Raises:
+        ConfigError: the environment keeps rclpy from being imported.
     """
     # OpenMP's threads wait for each other hundreds of times a frame. Spinning is a little faster
     # on idle cores; beside a busy process it takes the time that the awaited thread needs.
@@ -45,24 +61,19 @@ def main(args: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: None)
 
+    _check_environment()
     # A signal may come at any time: imports wait until it is taken care of.
     import rclpy
     from rclpy.logging import get_logger
-    from rclpy.signals import SignalHandlerOptions
-    from rclpy.utilities import remove_ros_args
 
     log = get_logger('segnode')
     try:
-        rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
-    except (RuntimeError, ValueError) as error:
-        log.fatal(f'wrong ROS arguments: {" ".join(str(error).split())}')
-        return 2
-    surplus = remove_ros_args(list(args))
-    if surplus:
-        log.fatal(f'expected ROS arguments after --ros-args, found {" ".join(surplus)}')
-        return 2
+        files = _start_ros(list(args))
+    except ConfigError as error:
+        log.fatal(str(error))
+        return WRONG_USE
 
-    server = _Server(wake)
+    server = _Server(wake, files)
     server.start()
     os.read(signalled, 1)
     server.stop.set()
@@ -77,7 +88,59 @@ def main(args: Sequence[str]) -> int:
         # than ros2 launch is patient for, and under a thread that still loads a model it aborts.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1 if server.failed else 0)
+        os._exit(server.exit_code)
+
+
+def _check_environment() -> None:
+    """Refuse what rclpy ends the process for, or blames on something else.
+
+    Raises:
+        ConfigError: a variable of ROS has an unusable value.
+    """
+    domain = os.environ.get('ROS_DOMAIN_ID') or '0'
+    if not re.fullmatch('[0-9]{1,3}', domain) or int(domain) > HIGHEST_DOMAIN:
+        raise ConfigError(f'ROS_DOMAIN_ID: expected 0 to {HIGHEST_DOMAIN}, found {domain!r}')
+    wanted = os.environ.get('RMW_IMPLEMENTATION')
+    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
+    index = 'share/ament_index/resource_index/rmw_typesupport'
+    installed = {path.name for each in prefixes if each for path in Path(each, index).glob('*')}
+    installed.discard('rmw_implementation')  # It chooses among them.
+    if wanted and installed and wanted not in installed:
+        package = f'ros-{os.environ.get("ROS_DISTRO", "DISTRO")}-{wanted.replace("_", "-")}'
+        raise ConfigError(
+            f'RMW_IMPLEMENTATION: expected what is installed ({", ".join(sorted(installed))}), '
+            f'found {wanted}; unset it, or install {wanted} (apt install {package})'
+        )
+
+
+def _start_ros(args: list[str]) -> list[ParameterFile]:
+    """Initialise rclpy and return the parameter files that the arguments name.
+
+    Raises:
+        ConfigError: wrong arguments, a parameter file that cannot be read, no place for logs.
+    """
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
+
+    from segnode.ros.parameters import cause, parameter_files
+
+    files = parameter_files(args)
+    shipped = ['--ros-args', '--params-file', str(shipped_file('config/seg.yaml')), '--']
+    try:
+        rclpy.init(args=[*shipped, *args], signal_handler_options=SignalHandlerOptions.NO)
+    except (RuntimeError, ValueError) as error:
+        text = cause(error)
+        if 'initialize logging' in text:
+            raise ConfigError(
+                f'expected a folder for log files, found none ({text}); set ROS_LOG_DIR to one '
+                'that can be written to'
+            ) from None
+        raise ConfigError(f'wrong ROS arguments: {text}') from None
+    surplus = remove_ros_args(args)
+    if surplus:
+        raise ConfigError(f'expected ROS arguments after --ros-args, found {" ".join(surplus)}')
+    return files
 
 
 class _Server(threading.Thread):
@@ -87,21 +150,25 @@ class _Server(threading.Thread):
         stop: ends it.
         uses_middleware: set before the node is made, which is not done once ``stop`` is set.
         node: None until it is made.
-        failed: the process is to end with a fault.
+        exit_code: of the process; 0 until something fails.
     """
 
-    def __init__(self, wake: int) -> None:
+    def __init__(self, wake: int, files: list[ParameterFile]) -> None:
         super().__init__(name='server', daemon=True)
         self._wake = wake
+        self._files = files
         self.stop = threading.Event()
         self.uses_middleware = threading.Event()
         self.node: SegmentationNode | None = None
-        self.failed = False
+        self.exit_code = 0
 
     def run(self) -> None:
+        from rclpy.exceptions import ParameterException
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.logging import get_logger
 
+        log = get_logger('segnode')
+        code = FAULT
         try:
             from segnode.ros.node import SegmentationNode
 
@@ -109,19 +176,29 @@ class _Server(threading.Thread):
             if self.stop.is_set():
                 return
             self.node = SegmentationNode(self._fail)
+            for file in self._files:
+                if warning := file.warning(self.node.get_fully_qualified_name()):
+                    log.warning(warning)
             executor = SingleThreadedExecutor()
             executor.add_node(self.node)
             while not self.stop.is_set():
                 executor.spin_once(timeout_sec=SPIN_S)
         except ConfigError as error:
-            get_logger('segnode').fatal(str(error))
+            code = WRONG_USE
+            log.fatal(str(error))
+        except ParameterException as error:
+            # rclpy's own parameters, such as use_sim_time, it declares before the node's.
+            code = WRONG_USE
+            text = ' '.join(str(error).split())
+            log.fatal(f'{text}; in YAML true, false and numbers have no quotes, texts may have')
         except ImportError as error:
-            get_logger('segnode').fatal(f'{error}; "segnode doctor" says what to install')
+            code = WRONG_USE
+            log.fatal(f'{error}; "segnode doctor" says what to install')
         except Exception:  # noqa: BLE001 - the process may end before Python tells of a thread's
-            get_logger('segnode').fatal(traceback.format_exc())
+            log.fatal(traceback.format_exc())
         finally:
             if not self.stop.is_set():
-                self._fail()
+                self._end(code)
 
     def leave(self) -> None:
         """End the node, so that the middleware says goodbye and gives its memory back."""
@@ -137,5 +214,11 @@ class _Server(threading.Thread):
         gc.collect()
 
     def _fail(self) -> None:
-        self.failed = True
+        fault = self.node.fault if self.node is not None else None
+        # A server may answer later what it does not now.
+        final = isinstance(fault, ConfigError | CheckpointError)
+        self._end(WRONG_USE if final and not isinstance(fault, FetchError) else FAULT)
+
+    def _end(self, code: int) -> None:
+        self.exit_code = code
         os.write(self._wake, b'\0')

@@ -59,7 +59,7 @@ def test_close_ends_a_waiting_worker(rest_s: float) -> None:
     schedule: Schedule[int] = Schedule(1)
     taken: list[object] = []
     worker = threading.Thread(
-        target=lambda: taken.append(schedule.take(time.monotonic() + rest_s))
+        target=lambda: taken.append(schedule.take(lambda: time.monotonic() + rest_s))
     )
     worker.start()
     schedule.close()
@@ -74,9 +74,21 @@ def test_a_frame_may_be_replaced_until_its_time() -> None:
     started_s = time.monotonic()
     newer = threading.Timer(0.05, schedule.put, (0, 2))
     newer.start()
-    assert schedule.take(started_s + 0.2) == (0, 2)
+    assert schedule.take(lambda: started_s + 0.2) == (0, 2)
     assert time.monotonic() - started_s >= 0.2
     newer.join()
+
+
+def test_the_time_may_change_meanwhile() -> None:
+    schedule: Schedule[int] = Schedule(1)
+    schedule.put(0, 1)
+    end_s = [time.monotonic() + 1e12]
+    sooner = threading.Timer(0.05, end_s.__setitem__, (0, 0.0))
+    sooner.start()
+    started_s = time.monotonic()
+    assert schedule.take(lambda: end_s[0]) == (0, 1)
+    assert time.monotonic() - started_s < 5
+    sooner.join()
 
 
 def test_no_frame_is_lost_between_threads() -> None:

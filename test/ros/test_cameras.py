@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.publisher import Publisher
 from ros_harness import (
     SEG_YAML,
@@ -170,6 +171,47 @@ def test_a_frame_too_old_costs_no_device_time(
         assert peer.set({'schedule.max_age_ms': 0.0}).successful
 
 
+def test_frames_that_all_are_too_old_are_said(
+    peer: Peer, cameras: dict[str, Publisher], frames: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    def message() -> str:
+        found = [
+            s.message
+            for m in peer.received['/diagnostics'][-3:]
+            for s in m.status
+            if s.name == 'segnode: rear' and s.level == DiagnosticStatus.WARN
+        ]
+        return found[-1] if found else ''
+
+    # The stamps of the peer are an hour old.
+    assert peer.set({'schedule.max_age_ms': 100}).successful
+    try:
+        for _ in range(400):
+            cameras['rear'].publish(bgr_message(peer.header('rear'), frames['rear']))
+            time.sleep(0.02)
+            if 'frames were older than schedule.max_age_ms (100 ms)' in message():
+                break
+        assert 'frames were older than schedule.max_age_ms (100 ms)' in message()
+    finally:
+        assert peer.set({'schedule.max_age_ms': 0.0}).successful
+    peer.exchange(
+        cameras['rear'], bgr_message(peer.header('rear'), frames['rear']), '/segnode/rear'
+    )
+
+
+def test_a_low_rate_does_not_outlast_its_end(
+    peer: Peer, cameras: dict[str, Publisher], frames: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    assert peer.set({'schedule.max_rate_hz': 0.01}).successful
+    message = bgr_message(peer.header('front'), frames['front'])
+    peer.exchange(cameras['front'], message, '/segnode/front')
+    assert peer.set({'schedule.max_rate_hz': 0.0}).successful
+    started_s = time.monotonic()
+    message = bgr_message(peer.header('front'), frames['front'])
+    peer.exchange(cameras['front'], message, '/segnode/front')
+    assert time.monotonic() - started_s < 20
+
+
 def test_the_rate_is_bounded_for_all_together(
     peer: Peer, cameras: dict[str, Publisher], frames: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
@@ -213,3 +255,29 @@ def test_outputs_have_their_types(peer: Peer) -> None:
         ):
             package = kind.__module__.split('.')[0]
             assert known[f'/segnode/{camera}/{topic}'] == [f'{package}/msg/{kind.__name__}']
+
+
+def test_remapped_topics_are_remapped_once(
+    tmp_path: Path, frames: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    """Even where two are swapped; and a camera's own camera_info never answers itself."""
+    arguments = (
+        "-r __node:=swapped -p image_topics:=[/l/image,/r/image,'~/image'] "
+        '-p camera_names:=[l,r,own] -r /l/image:=/r/image -r /r/image:=/l/image'
+    )
+    with start_node(tmp_path / 'log', arguments) as process, Peer('swapping') as other:
+        process.wait_for('active')
+        other.watch('/swapped/l')
+        camera = other.camera(topic='/r/image')
+        message = bgr_message(other.header('seen by r'), frames['front'])
+        answer = other.exchange(camera, message, '/swapped/l')
+        assert answer['detections'].header.frame_id == 'seen by r'
+
+        def properties() -> dict[str, dict[str, str]]:
+            return {
+                s.name: values(s) for m in other.received['/diagnostics'][-2:] for s in m.status
+            }
+
+        wait_until(lambda: 'swapped: own' in properties(), 'diagnostics')
+        assert properties()['swapped: l']['topic'] == '/r/image'
+        assert properties()['swapped: own']['topic'] == '/swapped/image'

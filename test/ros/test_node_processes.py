@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -249,17 +252,43 @@ def test_shutdown_and_ctrl_c(managed: Process, peer: Peer) -> None:
     assert 'Traceback' not in managed.output()
 
 
-def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
-    """At several moments: while Python imports, while the model is loaded, just after."""
+def test_ctrl_c_at_any_moment(peer: Peer, tmp_path: Path) -> None:
+    """At 20 moments: while Python imports, while the model is warmed up, while frames come."""
+    moments = random.Random(7)
+    waits = [('imported', 0.3 + 0.12 * (index + moments.random())) for index in range(15)]
+    waits += [('warming up', 0.3 * moments.random()) for _ in range(2)]
+    waits += [('active', 0.3 * moments.random()) for _ in range(3)]
+    camera = peer.advertise(ImageMessage, '/image')
+    header, pixels = peer.header(), np.zeros((120, 160, 3), np.uint8)
+    arguments = ['node', '--ros-args', *FAST.split()]
     ready = "import segnode.__main__, sys; print('imported', flush=True); "
-    command = [sys.executable, '-c', f"{ready} sys.exit(segnode.__main__.main(['node']))"]
-    for index, delay_s in enumerate((0.3, 1.5, 4.0)):
+    command = [sys.executable, '-c', f'{ready} sys.exit(segnode.__main__.main({arguments}))']
+
+    def interrupt(index: int) -> None:
+        text, delay_s = waits[index]
         with Process(command, tmp_path / str(index)) as process:
-            process.wait_for('imported')
+            process.wait_for(text)
             time.sleep(delay_s)
+            start_s = time.monotonic()
             process.send(signal.SIGINT)
-            assert process.wait() == 0
-            assert 'Traceback' not in process.output()
+            if index % 2:  # The second meets the ending.
+                time.sleep(0.03)
+                with contextlib.suppress(ProcessLookupError):
+                    process.send(signal.SIGINT)
+            code, ended_s, output = process.wait(), time.monotonic() - start_s, process.output()
+            assert code == 0, output
+            assert 'Traceback' not in output
+            assert ended_s < 3.0, f'{ended_s:.1f} s, {delay_s:.1f} s after {text}: {output}'
+
+    with ThreadPoolExecutor(4) as pool:
+        # The long ones last of all would leave cores idle.
+        ends = [pool.submit(interrupt, index) for index in reversed(range(len(waits)))]
+        while not all(end.done() for end in ends):
+            camera.publish(bgr_message(header, pixels))
+            time.sleep(0.1)
+    for end in ends:
+        end.result()
+    peer.node.destroy_publisher(camera)
 
 
 def test_many_signals_end_it_as_one_does(tmp_path: Path) -> None:
@@ -278,19 +307,67 @@ def test_many_signals_end_it_as_one_does(tmp_path: Path) -> None:
             assert 'Traceback' not in process.output()
 
 
+def test_shipped_parameters_come_first(peer: Peer, tmp_path: Path) -> None:
+    """The user's own files and arguments beat them, and a file for another node is named."""
+    own, other = tmp_path / 'own.yaml', tmp_path / 'other.yaml'
+    own.write_text('/ns/own:\n  ros__parameters:\n    filter.score_threshold: 0.25\n')
+    other.write_text('seg_node:\n  ros__parameters:\n    filter.score_threshold: 0.75\n')
+    waiting = '-p autostart:=false'
+    with (
+        Process(
+            [sys.executable, '-m', 'segnode', 'node'], tmp_path / 'bare', ROS_LOG_DIR=str(tmp_path)
+        ) as bare,
+        start_node(
+            tmp_path / 'given', f'{waiting} -r __node:=given -p filter.score_threshold:=0.3'
+        ),
+        start_node(
+            tmp_path / 'files',
+            f'{waiting} -r __node:=own -r __ns:=/ns --params-file {own} --params-file {other}',
+        ) as files,
+    ):
+        thresholds = {
+            name: peer.get('filter.score_threshold', name)
+            for name in ('/segnode', '/given', '/ns/own')
+        }
+        warnings = [line for line in files.output().splitlines() if '[WARN]' in line]
+        named = [line.partition(']: ')[2].partition(', so')[0] for line in warnings]
+        assert (thresholds, named) == (
+            {'/segnode': 0.5, '/given': 0.3, '/ns/own': 0.25},
+            [f'{other}: expected parameters of /ns/own, found only seg_node'],
+        )
+        assert '[WARN]' not in bare.output()
+
+
 @pytest.fixture(scope='module')
 def fatal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Process]]:
     """Nodes that cannot start, all started at once."""
     folder = tmp_path_factory.mktemp('fatal')
+    broken = folder / 'broken.yaml'
+    broken.write_text('/**: [\n', encoding='utf-8')
+    text = folder / 'text.yaml'
+    text.write_text('/**:\n  ros__parameters:\n    use_sim_time: "true"\n', encoding='utf-8')
     arguments = {
         'no such model': '-p model:=/no/such/model.yaml',
         'unknown class': '-p filter.classes:=[unicorn]',
         'out of range': '-p filter.score_threshold:=1.5',
         'no such file': '--params-file /no/such/file.yaml',
         'wrong ROS argument': '--wrong',
+        'broken YAML': f'--params-file {broken}',
+        'text for a boolean': f'--params-file {text}',
+        'wrong topic': '-p image_topics:=[/camera-1/image_raw]',
+        'no server': '-p weights:=http://127.0.0.1:9/model.pth',
+        'no place for logs': '',
+        'no such middleware': '',
+        'no such domain': '',
+    }
+    environment = {
+        'no server': {'SEGNODE_CACHE': str(folder)},
+        'no place for logs': {'ROS_LOG_DIR': '/proc/nowhere'},
+        'no such middleware': {'RMW_IMPLEMENTATION': 'rmw_none_cpp'},
+        'no such domain': {'ROS_DOMAIN_ID': '300'},
     }
     processes = {
-        name: start_node(folder / name.replace(' ', '_'), extra)
+        name: start_node(folder / name.replace(' ', '_'), extra, **environment.get(name, {}))
         for name, extra in arguments.items()
     }
     yield processes
@@ -299,24 +376,32 @@ def fatal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proces
 
 
 @pytest.mark.parametrize(
-    ('name', 'text'),
+    ('name', 'code', 'text'),
     [
-        ('no such model', '/no/such/model.yaml'),
-        ('unknown class', 'unicorn'),
-        ('out of range', 'filter.score_threshold: expected'),
-        ('no such file', '/no/such/file.yaml'),
-        ('wrong ROS argument', '--wrong'),
+        ('no such model', 2, '/no/such/model.yaml'),
+        ('unknown class', 2, 'unicorn'),
+        ('out of range', 2, 'filter.score_threshold: expected'),
+        ('no such file', 2, '/no/such/file.yaml: expected a YAML file of ROS parameters'),
+        ('wrong ROS argument', 2, '--wrong'),
+        ('broken YAML', 2, 'broken.yaml: expected a YAML file of ROS parameters, found broken'),
+        ('text for a boolean', 2, "'use_sim_time' to 'true' of type 'STRING', expecting type 'BO"),
+        ('wrong topic', 2, "image_topics: expected a topic name, found '/camera-1/image_raw'"),
+        # It may answer when the node is started again.
+        ('no server', 1, 'cannot be fetched'),
+        ('no place for logs', 2, 'set ROS_LOG_DIR'),
+        ('no such middleware', 2, 'RMW_IMPLEMENTATION: expected what is installed (rmw_'),
+        ('no such domain', 2, "ROS_DOMAIN_ID: expected 0 to 232, found '300'"),
     ],
 )
 def test_fatal_faults_end_it_with_an_error(
-    fatal: dict[str, Process], name: str, text: str
+    fatal: dict[str, Process], name: str, code: int, text: str
 ) -> None:
     process = fatal[name]
-    assert process.wait() in (1, 2)
+    assert process.wait() == code, process.output()
+    marks = ('[ERROR]', '[FATAL]', 'segnode: error:')
     complaints = [
-        line for line in process.output().splitlines() if '[ERROR]' in line or '[FATAL]' in line
+        line for line in process.output().splitlines() if any(mark in line for mark in marks)
     ]
     assert 'Traceback' not in process.output()
-    assert [line for line in complaints if text in line]
     own = [line for line in complaints if '[rcl]' not in line]
-    assert len(own) == 1
+    assert [text in line for line in own] == [True], process.output()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from ros_harness import DOMAIN_ID, SEG_YAML
 
 from segnode.config import Config
 from segnode.errors import ConfigError
+from segnode.ros import parameters as ros_parameters
 from segnode.ros.parameters import (
     NodeConfig,
     NodeParameters,
@@ -207,6 +209,8 @@ def test_the_engine_hears_only_of_its_own(declare: Any, engine: Engine) -> None:
         ({'image_topics': ['a', 'a']}, 'image_topics: expected different topics'),
         ({'camera_names': ['a', 'b']}, 'camera_names: expected 1 different names, one for each'),
         ({'camera_names': ['front-left']}, 'camera_names: expected names of letters, digits and'),
+        ({'image_topics': ['image', '/image']}, 'which both are /image'),
+        ({'schedule__max_rate_hz': 1e-10}, 'schedule.max_rate_hz: expected 0 or 0.01 or more'),
         ({'schedule__max_age_ms': -1.0}, 'schedule.max_age_ms: expected 0 or more'),
         ({'image_topics': 'image'}, 'image_topics: expected a list of strings'),
         ({'image_transport': 'h264'}, 'image_transport: expected one of raw, compressed'),
@@ -252,3 +256,153 @@ def test_cameras_are_named_after_their_topics(topics: list[str], names: list[str
     assert [camera.topic for camera in cameras] == topics
     several = len(names) > 1
     assert [camera.prefix for camera in cameras] == [f'{n}/' if several else '' for n in names]
+
+
+@pytest.mark.parametrize(
+    ('topic', 'cause'),
+    [
+        ('/camera-1/image_raw', 'topic name must not contain characters other than'),
+        ('camera/', 'topic name must not end with a forward slash'),
+        ('a//b', "topic name must not contain repeated '/'"),
+        ('//a', "topic name must not contain repeated '/'"),
+        ('/1/image', 'topic name token must not start with a number'),
+        ('2nd', 'topic name token must not start with a number'),
+        ('a/~', "topic name must not have tilde '~'"),
+        ('{place}/image', 'unknown substitution: {place}'),
+        ('{node', 'topic name must not have unmatched'),
+        # It begins with two slashes in the root namespace, where this node is.
+        ('{ns}/image', "topic name must not contain repeated '/'"),
+        ('/' + 'a' * 300, 'topic length should not exceed'),
+    ],
+)
+def test_topic_names_are_ros_s(declare: Any, topic: str, cause: str) -> None:
+    found = ''
+    try:
+        node, _ = declare(image_topics=[topic])
+    except ConfigError as error:
+        found = str(error)
+    else:  # ROS refuses them all, as it should here.
+        with pytest.raises(RuntimeError):
+            node.resolve_topic_name(topic)
+    assert found.startswith(f'image_topics: expected a topic name, found {topic!r}: ')
+    assert cause in found
+    assert '\n' not in found
+
+
+@pytest.mark.parametrize(
+    'topic', ['image', '/a/b_1', '~/image', '{node}/image', '/{node}_left', 'compressed']
+)
+def test_good_topic_names_stay(declare: Any, topic: str) -> None:
+    node, parameters = declare(image_topics=[topic])
+    assert parameters.node.image_topics == (topic,)
+    assert parameters.node.image_transport == 'raw'
+    assert node.resolve_topic_name(topic)
+
+
+@pytest.mark.parametrize(
+    'transport', [{}, *({'image_transport': t} for t in ('raw', 'compressed'))]
+)
+def test_a_compressed_topic_is_understood(
+    declare: Any, capfd: pytest.CaptureFixture[str], transport: dict[str, str]
+) -> None:
+    node, parameters = declare(image_topics=['/eye/image/compressed'], **transport)
+    assert parameters.node.image_topics == ('/eye/image',)
+    assert parameters.node.image_transport == 'compressed'
+    assert node.get_parameter('image_topics').value == ['/eye/image']
+    assert node.get_parameter('image_transport').value == 'compressed'
+    captured = capfd.readouterr()
+    assert '/eye/image/compressed is taken as /eye/image' in captured.out + captured.err
+
+
+@pytest.mark.parametrize(
+    ('policy', 'value', 'expected'),
+    [
+        ('reliability', 'relable', 'one of system_default, reliable, best_effort'),
+        ('reliability', 1, 'one of system_default'),
+        ('history', 'keep-last', 'one of system_default, keep_last, keep_all'),
+        ('durability', 'unknown', 'one of system_default, transient_local, volatile'),
+        ('depth', '5', 'an integer of 0 or more'),
+        ('depth', -1, 'an integer of 0 or more'),
+        ('depth', True, 'an integer of 0 or more'),
+    ],
+)
+@pytest.mark.parametrize('entity', ['/image.subscription', '/parameters/overlay.publisher'])
+def test_wrong_qos_overrides_are_refused(
+    declare: Any, entity: str, policy: str, value: Any, expected: str
+) -> None:
+    name, found = f'qos_overrides.{entity}.{policy}', ''
+    try:
+        declare(**{name: value})
+    except ConfigError as error:
+        found = str(error)
+    assert found.startswith(f'{name}: expected {expected}')
+    assert found.endswith(f', found {value!r}')
+
+
+def test_good_qos_overrides_are_taken_and_others_named(
+    declare: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = 'qos_overrides./image.subscription.{}'.format
+    declare(
+        **{
+            names('reliability'): 'best_effort',
+            names('history'): 'KEEP_LAST',
+            names('depth'): 2,
+            names('reliabilty'): 'reliable',
+        }
+    )
+    captured = capfd.readouterr()
+    warnings = [line for line in (captured.out + captured.err).splitlines() if '[WARN]' in line]
+    asked = (
+        f'parameter {names("reliabilty")} is unknown and has no effect; did you mean reliability?'
+    )
+    assert [line.partition(']: ')[2] for line in warnings] == [asked]
+
+
+KEYS = (
+    'parameters', '/parameters', '/**', '**', '/*', '*', '/front/parameters', 'front/parameters',
+    '/*/parameters', '/**/parameters', '/front/*', '/front/**', 'Parameters',
+    '/parameter', '/front', 'rear/parameters',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('namespace', ['/', '/front', '/a/front'])
+@pytest.mark.parametrize('key', KEYS)
+def test_files_are_for_the_nodes_that_ros_gives_them_to(
+    context: Context, tmp_path: Path, key: str, namespace: str
+) -> None:
+    path = tmp_path / 'file.yaml'
+    content = {key: {'ros__parameters': {'proposals': 7}}}
+    if key.count('/') == 2 and key[0] == '/' and '*' not in key:  # Nested, it is the same.
+        first, second = key.strip('/').split('/')
+        content = {f'/{first}': {second: content[key]}}
+    path.write_text(yaml.safe_dump(content), encoding='utf-8')
+    arguments = ['--ros-args', '--params-file', str(path)]
+    node = rclpy.create_node(
+        'parameters', context=context, namespace=namespace, cli_args=arguments
+    )
+    try:
+        taken = 'proposals' in node._parameter_overrides
+        (file,) = ros_parameters.parameter_files(arguments)
+        assert (file.warning(node.get_fully_qualified_name()) == '') == taken
+    finally:
+        node.destroy_node()
+
+
+def test_a_parameter_file_is_parsed_and_nothing_is_built(tmp_path: Path) -> None:
+    path = tmp_path / 'file.yaml'
+    arguments = ['x', '--params-file', 'not/ours', '--ros-args', '--params-file', str(path)]
+    made = tmp_path / 'made'
+    path.write_text(
+        f'/**:\n  ros__parameters:\n    a: !!python/object/apply:os.mkdir [{made}]\n',
+        encoding='utf-8',
+    )
+    (file,) = ros_parameters.parameter_files(arguments)
+    assert file == ros_parameters.ParameterFile(str(path), ('/**',))
+    assert not made.exists()
+    for content in (b'/**: [', b'\t', b'a: b: c', b'\xff\xfe\x00', b'/**: &a\n  x: *a\n', b'*b'):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError) as raised:
+            ros_parameters.parameter_files(arguments)
+        assert str(raised.value).startswith(f'{path}: expected a YAML file of ROS parameters, ')
+        assert '\n' not in str(raised.value)
