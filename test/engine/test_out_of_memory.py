@@ -112,7 +112,7 @@ def test_the_node_steps_down_and_its_parameter_says_so(ros: None) -> None:
         node.trigger_configure()
         assert node._engine is not None
         for expected in (96, 96):
-            node._drop('error', OutOfMemoryError('cpu ran out of memory'))
+            node._drop(node._cameras[0], 'error', OutOfMemoryError('cpu ran out of memory'))
             assert node._engine.settings.short_side == expected
             assert node.get_parameter('resolution.short_side').value == expected
     finally:
