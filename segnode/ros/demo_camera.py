@@ -125,12 +125,18 @@ def main() -> int:
     parser.add_argument('list', type=Path, help='JSON list of image files')
     options = parser.parse_args()
     paths = [Path(item) for item in json.loads(options.list.read_text(encoding='utf-8'))]
+    # What the middleware has half made, nobody takes apart: its shared memory would stay.
+    early: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, lambda number, _: early.append(number))
     camera = None
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         camera = Camera(paths, options.topic, options.frame_id)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
+        if early:
+            raise KeyboardInterrupt
         if not camera.wait_for_subscriber():
             report('error', text=f'nobody subscribed to {options.topic}')
             return 1
