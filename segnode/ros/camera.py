@@ -187,25 +187,23 @@ class Camera:
 
     def _compare_clocks(self, stamp: Time) -> None:
         """Note where the stamps are of another clock; ages mean nothing then."""
-        late_s = self._late_s(stamp)
-        simulated = self._node.get_parameter('use_sim_time').value
-        remedy = (
-            'is /clock published, and of the same run?'
-            if simulated
-            else 'set use_sim_time for simulated or replayed images, else synchronise the clocks'
-        )
-        clock = ''
+        late_s, clock = self._late_s(stamp), ''
         if not to_nanoseconds(stamp):
             clock = 'the images have no stamp, so their age is not known'
         elif late_s < -CLOCK_SLACK_S:
             self.stamps_ahead += 1
-            clock = f"stamps are {-late_s:.1f} s ahead of the node's clock: {remedy}"
+            clock = f"stamps are {-late_s:.1f} s ahead of the node's clock: {self._clock_remedy()}"
         elif late_s > OTHER_CLOCK_S:
             days = late_s / 86_400
-            clock = f"stamps are {days:.0f} days behind the node's clock: {remedy}"
+            clock = f"stamps are {days:.0f} days behind the node's clock: {self._clock_remedy()}"
         self.clock = clock
         if clock:
             self.ages = RollingPercentiles()
+
+    def _clock_remedy(self) -> str:
+        if self._node.get_parameter('use_sim_time').value:
+            return 'is /clock published, and of the same run?'
+        return 'set use_sim_time for simulated or replayed images, else synchronise the clocks'
 
     def _age_s(self, stamp: Time) -> float | None:
         """Return now - stamp; None without a stamp, and for one of another clock."""
