@@ -12,9 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from segnode.kernels.mask_crops import MaskCrop, label_image, whole_mask
+
+
+def as_raw_masks(probabilities: Tensor) -> Tensor:
+    """Return mask probabilities, 0 to 1, as uint8 of value x 255, on their device."""
+    return (probabilities * 255).round().to(torch.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,7 @@ class Labelled:
         areas: (D,) int64, input pixels of each own mask.
         labels: (H, W) uint16.
         counts: of the image.
+        raw_masks: (D, M, M) uint8, probability x 255, where they were asked for.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -75,6 +82,7 @@ class Labelled:
     areas: npt.NDArray[np.int64]
     labels: npt.NDArray[np.uint16]
     counts: Counts
+    raw_masks: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,8 @@ class Segmentation:
         stage_ms: milliseconds by stage, in the order of the stages; of the whole batch.
         network_hw: the network's input before padding.
         counts: what was found, and what each filter took out.
+        raw_masks: (D, M, M) uint8, the network's own masks as probability x 255, each to be
+            pasted into its box; None where they were not asked for, or the model has none.
     """
 
     detections: Detections
@@ -115,6 +125,7 @@ class Segmentation:
     stage_ms: dict[str, float]
     network_hw: tuple[int, int]
     counts: Counts
+    raw_masks: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)

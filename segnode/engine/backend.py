@@ -33,11 +33,13 @@ class Backend(Protocol):
         device: where it runs.
         precision: number format of the network.
         paste: whose mask paste belongs to it.
+        gives_raw_masks: whether its masks lie in their boxes, and not in the image.
     """
 
     device: torch.device
     precision: str
     paste: Rule
+    gives_raw_masks: bool
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the model's own config."""
@@ -54,9 +56,17 @@ class Backend(Protocol):
         ...
 
     def label(
-        self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
+        self,
+        images: Sequence[Image],
+        settings: InferenceSettings,
+        clock: StageClock,
+        *,
+        raw_masks: bool,
     ) -> list[Labelled]:
-        """Return detections and label image of each of several images of one size."""
+        """Return detections and label image of each of several images of one size.
+
+        ``raw_masks`` asks for the network's own masks as well.
+        """
         ...
 
     def run(
@@ -75,6 +85,10 @@ class Backend(Protocol):
 
     def prepare(self, settings: InferenceSettings) -> None:
         """Build what the sizes in use need under other settings, beside running frames."""
+        ...
+
+    def reserve(self, variants: int) -> None:
+        """Keep what is built for so many resolutions and numbers of frames of each image size."""
         ...
 
     def clear(self) -> None:

@@ -31,6 +31,7 @@ class DynamicBackend:
         self.device = network.device
         self.precision = network.precision
         self.paste = network.architecture.semantics.paste
+        self.gives_raw_masks = True
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the model's own config."""
@@ -66,12 +67,17 @@ class DynamicBackend:
         return answers
 
     def label(
-        self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
+        self,
+        images: Sequence[Image],
+        settings: InferenceSettings,
+        clock: StageClock,
+        *,
+        raw_masks: bool,
     ) -> list[Labelled]:
         """Return detections and label image of each image; the clock gets paste, too."""
         image_hw = (images[0].height, images[0].width)
         found = self.run(images, settings, clock)
-        return label_images(found, image_hw, settings, self.paste, clock)
+        return label_images(found, image_hw, settings, self.paste, clock, raw_masks=raw_masks)
 
     def replace_detections(self, replace: Callable[[BoxDetections], BoxDetections] | None) -> None:
         """Have ``replace`` answer in place of the box head; None ends it."""
@@ -79,6 +85,9 @@ class DynamicBackend:
 
     def prepare(self, settings: InferenceSettings) -> None:
         """Nothing is built for settings."""
+
+    def reserve(self, variants: int) -> None:
+        """Nothing is built for sizes."""
 
     def clear(self) -> None:
         """Nothing is held between frames."""

@@ -132,16 +132,23 @@ class Engine:
         except ProgramError as error:
             self._report(f'going on, though on an empty picture {error}')
 
-    def segment(self, images: Sequence[Image]) -> list[Segmentation]:
+    def segment(
+        self, images: Sequence[Image], *, scale: float = 1.0, raw_masks: bool = False
+    ) -> list[Segmentation]:
         """Return detections and label image of each of several images of one size.
+
+        Args:
+            images: all of one height and width.
+            scale: of the sides of the network's input, 1 for those of the settings.
+            raw_masks: whether the network's own masks are wanted, too.
 
         Raises:
             OutOfMemoryError: what the frame held has been freed; another resolution may fit.
         """
-        settings, clock = self.settings, StageClock()
-        image_hw = _common_size(images)
+        image_hw, clock = _common_size(images), StageClock()
+        settings = self.settings.scaled(scale, image_hw)
         with self._freeing_memory():
-            answers = self._backend.label(images, settings, clock)
+            answers = self._backend.label(images, settings, clock, raw_masks=raw_masks)
         network_hw = self._backend.resized_hw(image_hw, settings)
         stage_ms = clock.milliseconds()
         return [
@@ -151,6 +158,7 @@ class Engine:
                 stage_ms,
                 network_hw,
                 found.counts,
+                found.raw_masks,
             )
             for found in answers
         ]
@@ -174,8 +182,17 @@ class Engine:
         stage_ms = clock.milliseconds()
         return [
             Prediction(detections, crops, image_hw, stage_ms, network_hw, counts)
-            for detections, crops, counts in pasted
+            for detections, crops, counts, _ in pasted
         ]
+
+    def reserve(self, variants: int) -> None:
+        """Keep what is built for so many scales and numbers of frames of each image size."""
+        self._backend.reserve(variants)
+
+    @property
+    def gives_raw_masks(self) -> bool:
+        """Whether ``raw_masks`` can be had: an exported program may paste its masks itself."""
+        return self._backend.gives_raw_masks
 
     def memory(self) -> dict[str, int]:
         """Return the device memory ``in_use`` and at its ``peak`` in bytes; 0 on a CPU."""

@@ -11,8 +11,9 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from segnode.engine.answers import Counts, Detections, Instances, Labelled
+from segnode.engine.answers import Counts, Detections, Instances, Labelled, as_raw_masks
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
 from segnode.kernels.mask_crops import MaskCrop, crop_mask, label_image, paste_masks
@@ -21,11 +22,11 @@ from segnode.model.architecture import Rule
 
 def paste_instances(
     found: Instances, image_hw: tuple[int, int], settings: InferenceSettings, paste: Rule
-) -> tuple[Detections, list[MaskCrop], Counts]:
+) -> tuple[Detections, list[MaskCrop], Counts, npt.NDArray[np.intp]]:
     """Paste the masks of one image and drop those that are too small or too large.
 
     Returns:
-        The detections that stay, their masks, and the counts with what did not.
+        The detections that stay, their masks, the counts with what did not, and which stay.
     """
     boxes, masks = found.boxes.numpy(), found.masks.numpy()
     crops = (
@@ -43,7 +44,8 @@ def paste_instances(
         kept=len(detections),
         filtered_area=found.counts.filtered_area + int((~stay).sum()),
     )
-    return detections, [crops[i] for i in np.flatnonzero(stay)], counts
+    stays = np.flatnonzero(stay)
+    return detections, [crops[i] for i in stays], counts, stays
 
 
 def label_images(
@@ -52,16 +54,26 @@ def label_images(
     settings: InferenceSettings,
     paste: Rule,
     clock: StageClock,
+    *,
+    raw_masks: bool,
 ) -> list[Labelled]:
     """Paint the masks of each image into its label image; the clock gets paste."""
     with clock.stage('paste'):
-        return [_label_image(each, image_hw, settings, paste) for each in found]
+        return [
+            _label_image(each, image_hw, settings, paste, raw_masks=raw_masks) for each in found
+        ]
 
 
 def _label_image(
-    found: Instances, image_hw: tuple[int, int], settings: InferenceSettings, paste: Rule
+    found: Instances,
+    image_hw: tuple[int, int],
+    settings: InferenceSettings,
+    paste: Rule,
+    *,
+    raw_masks: bool,
 ) -> Labelled:
-    detections, crops, counts = paste_instances(found, image_hw, settings, paste)
+    detections, crops, counts, stays = paste_instances(found, image_hw, settings, paste)
+    raw = raw_masks and found.masks.is_floating_point()
     return Labelled(
         detections.boxes_xyxy,
         detections.scores,
@@ -69,4 +81,5 @@ def _label_image(
         detections.mask_areas,
         label_image(crops, image_hw),
         counts,
+        as_raw_masks(found.masks[stays]).numpy() if raw else None,
     )

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segnode.engine.answers import Instances, Labelled
+from segnode.engine.answers import Instances, Labelled, as_raw_masks
 from segnode.engine.graphs import Capture, CapturedSequence
 from segnode.engine.network import NativeNetwork
 from segnode.engine.packet import Packet, read_packet
@@ -86,22 +86,32 @@ class StaticPath:
         self._host_labels = on_host((key.images, *key.image_hw), torch.uint16)
         self._host_areas = on_host((-(-slots // most), key.images * most), torch.int64)
 
-    def segment(self, images: Sequence[Image], settings: InferenceSettings) -> list[Labelled]:
+    def segment(
+        self, images: Sequence[Image], settings: InferenceSettings, *, raw_masks: bool
+    ) -> list[Labelled]:
         """Run N images to their label images; two stops: the packet's and the answer's."""
         chosen, kept = self._find(images, settings)
         parts = [torch.zeros((len(images), 0), dtype=torch.int64)]
+        side = self._mask_side
+        raw = [torch.zeros((len(images), 0, side, side), dtype=torch.uint8)]
         labels: Tensor | None = None
         for masks, host in zip(self._mask(chosen, kept), self._host_areas, strict=False):
             # As one stretch: a copy between other layouts blocks.
             areas = host[: masks.areas.numel()].view_as(masks.areas)
             parts.append(areas.copy_(masks.areas, non_blocking=True))
             labels = masks.labels
+            if raw_masks:
+                raw.append(as_raw_masks(masks.probabilities).to('cpu'))
         if labels is not None:
             self._host_labels.copy_(labels, non_blocking=True)
         self.marks.mark('download')
         self._synchronise()
         each = torch.cat(parts, 1)
-        return [self._labelled(n, count, each[n]) for n, count in enumerate(kept)]
+        own = torch.cat(raw, 1) if raw_masks else None
+        return [
+            self._labelled(n, count, each[n], None if own is None else own[n])
+            for n, count in enumerate(kept)
+        ]
 
     def run(self, images: Sequence[Image], settings: InferenceSettings) -> list[Instances]:
         """Run N images to their mask probabilities."""
@@ -165,7 +175,7 @@ class StaticPath:
     def _packet(self, n: int, count: int) -> Packet:
         return read_packet(self._host_packet[n].numpy(), count)
 
-    def _labelled(self, n: int, count: int, slots: Tensor) -> Labelled:
+    def _labelled(self, n: int, count: int, slots: Tensor, raw: Tensor | None) -> Labelled:
         packet, areas = self._packet(n, count), slots[:count].numpy()
         labels = np.zeros(self.key.image_hw, dtype=np.uint16)
         if count:
@@ -183,4 +193,5 @@ class StaticPath:
             areas[stay],
             labels,
             counts,
+            None if raw is None else raw[:count].numpy()[stay],
         )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -38,6 +39,17 @@ class InferenceSettings:
     min_mask_area: int = 0
     max_mask_area: float = math.inf
     classes: frozenset[int] = frozenset()
+
+    def scaled(self, scale: float, image_hw: tuple[int, int]) -> InferenceSettings:
+        """Return these with the sides of the network's input scaled, for an image of a size."""
+        if scale == 1:
+            return self
+        short, long = (self.short_side, self.long_side) if self.short_side else sorted(image_hw)
+        return dataclasses.replace(
+            self,
+            short_side=max(1, round(short * scale)),
+            long_side=max(1, round(long * scale)),
+        )
 
 
 def resolve_settings(

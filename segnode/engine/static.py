@@ -65,8 +65,8 @@ class StaticBackend:
     the other, on a GPU in a thread of its own.
     """
 
-    # Image sizes and resolutions in use at a time; the one unused for longest goes first.
-    LIMIT = 4
+    # Image sizes in use at a time; the path unused for longest goes first.
+    SIZES = 4
 
     def __init__(
         self,
@@ -79,6 +79,8 @@ class StaticBackend:
         self.device = network.device
         self.precision = network.precision
         self.paste = network.architecture.semantics.paste
+        self.gives_raw_masks = True
+        self._limit = self.SIZES
         self._operators = operators
         self._report = report
         self._paths: OrderedDict[PathKey, StaticPath] = OrderedDict()
@@ -111,12 +113,17 @@ class StaticBackend:
         """Every setting has a meaning for a native network."""
 
     def label(
-        self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
+        self,
+        images: Sequence[Image],
+        settings: InferenceSettings,
+        clock: StageClock,
+        *,
+        raw_masks: bool,
     ) -> list[Labelled]:
         """Return detections and label image of each image; ``clock`` gets the stages."""
         path = self._path(images, settings)
         with inference_on(self._streams.frames):
-            answer = path.segment(images, settings)
+            answer = path.segment(images, settings, raw_masks=raw_masks)
             clock.add(path.marks.milliseconds())
             return answer
 
@@ -141,6 +148,10 @@ class StaticBackend:
             sizes = {(key.images, key.image_hw, key.order) for key in self._paths}
         for images, image_hw, order in sizes:
             self._prepared(self._key(images, image_hw, order, settings), settings)
+
+    def reserve(self, variants: int) -> None:
+        """Keep the paths of so many resolutions and numbers of frames of each image size."""
+        self._limit = max(self._limit, self.SIZES * variants)
 
     def clear(self) -> None:
         """Drop all paths and their memory, and what is being built as soon as it is."""
@@ -204,7 +215,7 @@ class StaticBackend:
             path = self._build(key, settings)
             with self._lock:
                 self._paths[key] = path
-                while len(self._paths) > self.LIMIT:
+                while len(self._paths) > self._limit:
                     self._paths.popitem(last=False)
             return path
 

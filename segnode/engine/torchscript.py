@@ -51,6 +51,7 @@ class TorchScriptBackend:
         self.device = device
         self.precision = 'exported'
         self.paste = model.description.paste
+        self.gives_raw_masks = not self._pasted
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the description; the program has its own thresholds inside."""
@@ -103,12 +104,17 @@ class TorchScriptBackend:
         return [self._run_one(image, settings, clock) for image in images]
 
     def label(
-        self, images: Sequence[Image], settings: InferenceSettings, clock: StageClock
+        self,
+        images: Sequence[Image],
+        settings: InferenceSettings,
+        clock: StageClock,
+        *,
+        raw_masks: bool,
     ) -> list[Labelled]:
         """Return detections and label image of each image; the clock gets paste, too."""
         image_hw = (images[0].height, images[0].width)
         found = self.run(images, settings, clock)
-        return label_images(found, image_hw, settings, self.paste, clock)
+        return label_images(found, image_hw, settings, self.paste, clock, raw_masks=raw_masks)
 
     def replace_detections(self, replace: Callable[[BoxDetections], BoxDetections] | None) -> None:
         """Refuse it.
@@ -121,6 +127,9 @@ class TorchScriptBackend:
 
     def prepare(self, settings: InferenceSettings) -> None:
         """Nothing is built for settings."""
+
+    def reserve(self, variants: int) -> None:
+        """Nothing is built for sizes."""
 
     def clear(self) -> None:
         """Nothing is held between frames."""

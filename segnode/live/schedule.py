@@ -6,12 +6,74 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from segnode.config import Settings, setting
+from segnode.errors import ConfigError
 
 T = TypeVar('T')
 
+MOST_CAMERAS = 8
+SLOWEST_HZ = 0.01
 ASKED_AGAIN_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleConfig(Settings):
+    """Which frames are worked on, when, and at what price."""
+
+    max_age_ms: float = setting(
+        0.0,
+        'Age of a frame (now - stamp) from which it is dropped before it costs device time; '
+        '0 is off',
+        unit='ms',
+        minimum=0.0,
+        maximum=3.6e6,
+        runtime=True,
+    )
+    latency_budget_ms: float = setting(
+        0.0,
+        "Age at publication (now - stamp) that 95 of 100 frames keep to: the network's input "
+        'shrinks in steps, down to 41 % of its sides, while they do not; 0 is off',
+        unit='ms',
+        minimum=0.0,
+        maximum=3.6e6,
+        runtime=True,
+    )
+    max_batch: int = setting(
+        1,
+        'Most frames of different cameras and one size that go through the network together, '
+        'where that was measured to answer them sooner on average; 1 is off',
+        minimum=1,
+        maximum=MOST_CAMERAS,
+        runtime=True,
+    )
+    max_rate_hz: float = setting(
+        0.0,
+        'Most frames a second, of all cameras together, for power or for a shared GPU; 0 is off',
+        unit='Hz',
+        minimum=0.0,
+        maximum=1000.0,
+        runtime=True,
+    )
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        if 0 < self.max_rate_hz < SLOWEST_HZ:
+            raise ConfigError(
+                f'schedule.max_rate_hz: expected 0 or {SLOWEST_HZ} or more, found '
+                f'{self.max_rate_hz}'
+            )
+
+
+def _at_once() -> float:
+    return 0.0
+
+
+def _the_first(waiting: Sequence[int]) -> Sequence[int]:
+    return waiting[:1]
 
 
 class Schedule(Generic[T]):
@@ -45,15 +107,21 @@ class Schedule(Generic[T]):
             self._condition.notify()
             return replaced
 
-    def take(self, not_before_s: Callable[[], float] = lambda: 0.0) -> tuple[int, T] | None:
-        """Wait for a frame and remove it; None once the schedule is closed.
+    def take(
+        self,
+        not_before_s: Callable[[], float] = _at_once,
+        choose: Callable[[Sequence[int]], Sequence[int]] = _the_first,
+    ) -> list[tuple[int, T]]:
+        """Wait for frames and remove them; none once the schedule is closed.
 
         Args:
-            not_before_s: tells the monotonic time until which newer frames may still replace it;
-                asked again and again, as it may change meanwhile.
+            not_before_s: tells the monotonic time until which newer frames may still replace
+                them; asked again and again, as it may change meanwhile.
+            choose: tells which cameras' frames are taken together, of those that have one
+                waiting; the one that has waited for longest comes first, and must be taken.
 
         Returns:
-            The camera's number and its frame.
+            Numbers of cameras and their frames, in the order of ``choose``.
         """
         with self._condition:
             while not self._closed:
@@ -61,11 +129,16 @@ class Schedule(Generic[T]):
                 if rest_s > 0:
                     self._condition.wait(min(rest_s, ASKED_AGAIN_S))
                 elif self._waiting:
-                    camera = next(iter(self._waiting))
-                    return camera, self._waiting.pop(camera)
+                    chosen = choose(list(self._waiting))
+                    return [(camera, self._waiting.pop(camera)) for camera in chosen]
                 else:
                     self._condition.wait()
-            return None
+            return []
+
+    def wake(self) -> None:
+        """Have ``not_before_s`` asked again, as its answer may be another now."""
+        with self._condition:
+            self._condition.notify()
 
     def close(self) -> Iterable[tuple[int, T]]:
         """End all waiting; return the frames that nobody took, with their cameras."""

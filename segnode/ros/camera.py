@@ -14,8 +14,9 @@ from std_msgs.msg import Header
 
 from segnode.engine import Engine, Segmentation
 from segnode.image import Image
+from segnode.live import pipeline
 from segnode.live.accounting import FrameAccounting, RollingPercentiles
-from segnode.live.pipeline import Frame, Pipeline, StaleFrame
+from segnode.live.pipeline import Answered, Decoded, Frame, StaleFrame
 from segnode.ros.camera_info import CameraInfoRelay
 from segnode.ros.diagnostics import IDLE_WARNING_S
 from segnode.ros.image_input import ImageInput
@@ -69,11 +70,15 @@ class Camera:
         self._settings = settings
         self._info: CameraInfoRelay | None = None
         self._outputs: Outputs | None = None
-        self._pipeline: Pipeline[Header] | None = None
 
     def offer(self, engine: Engine) -> None:
         """Offer the topics of its results."""
-        self._outputs = Outputs(self._node, self._config.prefix, engine.class_names)
+        self._outputs = Outputs(
+            self._node,
+            self._config.prefix,
+            engine.class_names,
+            raw_masks=engine.gives_raw_masks,
+        )
         self._outputs.publish_label_info(engine.settings.score_threshold)
 
     def withdraw(self) -> None:
@@ -87,7 +92,7 @@ class Camera:
         if self._outputs is not None:
             self._outputs.publish_label_info(score_threshold)
 
-    def subscribe(self, engine: Engine, receive: Callable[[bytes], None]) -> None:
+    def subscribe(self, receive: Callable[[bytes], None]) -> None:
         """Subscribe to its images; their bytes go to ``receive``."""
         own = self._settings.node
         camera = ImageInput(
@@ -96,7 +101,6 @@ class Camera:
         self._info = CameraInfoRelay(
             self._node, camera.base_topic, f'{self._config.prefix}camera_info'
         )
-        self._pipeline = Pipeline(engine, camera.decode, self._deliver, self._check_age)
         self.accounting.restart_idle()
         # First, so that what fails half way is closed again.
         self.input = camera
@@ -112,7 +116,7 @@ class Camera:
         """Forget the subscription, once nothing of it is being worked on."""
         if self._info is not None:
             self._info.close()
-        self.input = self._info = self._pipeline = None
+        self.input = self._info = None
 
     def follow_publishers(self) -> None:
         """Adapt to who publishes its topics; called now and then."""
@@ -134,25 +138,41 @@ class Camera:
             self._silence_said_s = now_s
         self._silence = silence
 
-    def process(self, frame: Frame) -> None:
-        """Answer one frame, publish what was found and count it.
+    def decode(self, frame: Frame) -> Decoded[Header]:
+        """Make a frame ready for the engine.
 
         Raises:
             ImageError: it cannot be decoded.
             StaleFrame: it is too old to be worth the device's time.
-            SegnodeError: the engine refused it.
         """
-        pipeline, outputs = self._pipeline, self._outputs
-        assert pipeline is not None
+        source = self.input
+        assert source is not None
+        return pipeline.decode(frame, source.decode, self._check_age)
+
+    def wants_raw_masks(self) -> bool:
+        """Return whether somebody subscribes to the network's own masks."""
+        return self._outputs is not None and self._outputs.wants_raw_masks()
+
+    def deliver(self, answered: Answered[Header]) -> float:
+        """Publish an answer and count its frame.
+
+        Returns:
+            The age at publication in seconds: since the stamp, or since the image came where the
+            stamp does not tell.
+        """
+        outputs = self._outputs
         assert outputs is not None
-        done = pipeline.process(frame)
-        age_s = self._age_s(done.header.stamp)
-        outputs.publish_stage_times(done.header, done.stage_ms, done.result)
+        stage_ms = pipeline.deliver(answered, self._publish)
+        age_s = self._age_s(answered.header.stamp)
+        outputs.publish_stage_times(answered.header, stage_ms, answered.result)
         self.accounting.publish()
-        self.network_hw = done.result.network_hw
-        self.stages.add(done.stage_ms)
-        if age_s is not None:
-            self.ages.add({'age': age_s})
+        self.out_of_memory = False
+        self.network_hw = answered.result.network_hw
+        self.stages.add(stage_ms)
+        if age_s is None:
+            return time.monotonic() - answered.received_s
+        self.ages.add({'age': age_s})
+        return age_s
 
     def properties(self) -> dict[str, str]:
         """Return for the diagnostics what it is connected to."""
@@ -164,7 +184,7 @@ class Camera:
             found['camera_info'] = info.state()
         return found
 
-    def _deliver(self, header: Header, image: Image, result: Segmentation) -> None:
+    def _publish(self, header: Header, image: Image, result: Segmentation) -> None:
         assert self._outputs is not None
         self._outputs.publish(header, image, result, self._settings.node.class_id_format)
         if self._info is not None:

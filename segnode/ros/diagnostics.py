@@ -29,8 +29,11 @@ class NodeState:
         counts: the frames' accounting.
         messages_lost: losses that the middleware reported, None where it cannot.
         out_of_memory: whether the last failure was for want of device memory.
+        fault: why the last transition failed, empty where it did not.
+        progress: what was done last while the model was loaded.
         silence: why no image comes, as far as it is known.
         stale: why every frame is dropped as too old, empty where not every one is.
+        budget: that frames are too late at the smallest input, empty where they are not.
         clock: how the stamps and the node's clock disagree, empty where they do not.
         age_s: age at publication (now - stamp), None before the first frame.
         stage_ms: each stage's times.
@@ -42,8 +45,11 @@ class NodeState:
     counts: Counts
     messages_lost: int | None = None
     out_of_memory: bool = False
+    fault: str = ''
+    progress: str = ''
     silence: str = ''
     stale: str = ''
+    budget: str = ''
     clock: str = ''
     age_s: Percentiles | None = None
     stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
@@ -68,11 +74,15 @@ def judge(state: NodeState) -> tuple[bytes, str]:
     if counts.failed_s < FAILURE_SHOWN_S:
         level = DiagnosticStatus.WARN if state.out_of_memory else DiagnosticStatus.ERROR
         return level, f'a frame failed: {counts.failure}'
+    if state.fault:
+        return DiagnosticStatus.ERROR, f'{state.lifecycle}: {state.fault}'
+    if state.lifecycle == 'configuring':
+        return DiagnosticStatus.OK, f'configuring: {state.progress}'
     if state.lifecycle != 'active':
         return DiagnosticStatus.OK, state.lifecycle
     if counts.idle_s > IDLE_WARNING_S:
         return (DiagnosticStatus.WARN, f'no image for {counts.idle_s:.0f} s: {state.silence}')
-    for remark in (state.clock, state.stale):
+    for remark in (state.clock, state.stale, state.budget):
         if remark:
             return DiagnosticStatus.WARN, remark
     return DiagnosticStatus.OK, f'{counts.published_hz:.1f} frames a second'

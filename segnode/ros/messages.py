@@ -121,6 +121,16 @@ def confidence_mask_message(
     return _image_message(header, values[label_image], 'mono8')
 
 
+def raw_masks_message(header: Header, masks: npt.NDArray[np.uint8]) -> Image:
+    """Return the network's own masks one below the other as mono8, M wide and D x M high.
+
+    Args:
+        header: of the image.
+        masks: (D, M, M) uint8, probability x 255.
+    """
+    return _image_message(header, masks.reshape(-1, masks.shape[-1]), 'mono8')
+
+
 def overlay_message(header: Header, overlay: npt.NDArray[np.uint8]) -> Image:
     """Return the drawn picture, (H, W, 3) uint8 BGR, as bgr8."""
     return _image_message(header, overlay, 'bgr8')
@@ -172,7 +182,8 @@ def _image_message(
 ) -> Image:
     height, width = pixels.shape[:2]
     data = array.array('B')
-    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
+    if pixels.size:  # Nothing cannot be cast.
+        data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
     return Image(
         header=header,
         height=height,

@@ -4,42 +4,39 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, State, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from segnode.config import Config
 from segnode.engine import Engine
-from segnode.errors import ImageError, OutOfMemoryError, SegnodeError
-from segnode.live.accounting import DropReason
-from segnode.live.pipeline import Frame, StaleFrame
-from segnode.live.schedule import Schedule
+from segnode.errors import SegnodeError, first_line
 from segnode.ros.camera import Camera
 from segnode.ros.diagnostics import NodeState, process_memory, status_message
-from segnode.ros.parameters import NodeParameters
+from segnode.ros.parameters import NodeParameters, ParameterSetService
+from segnode.ros.worker import Worker
 
 WARM_UP_HW = (480, 640)
-LOG_PERIOD_S = 5.0
 CLOSE_POLL_S = 0.1
 # Below it a network input shows next to nothing.
 SMALLEST_SHORT_SIDE = 96
 
 
-def _load(loaded: Future[Engine], config: Config, log: RcutilsLogger) -> None:
+def _load(loaded: Future[Engine], config: Config, report: Callable[[str], None]) -> None:
     """Load the model and warm it up; what is raised is raised where it is waited for."""
     try:
-        engine = Engine(config, report=log.info)
-        log.info(f'warming up on {engine.device}')
+        engine = Engine(config, report=report)
+        report(f'warming up on {engine.device}')
         engine.warm_up(WARM_UP_HW)
         loaded.set_result(engine)
     except BaseException as error:  # noqa: BLE001 - not swallowed
@@ -48,111 +45,141 @@ def _load(loaded: Future[Engine], config: Config, log: RcutilsLogger) -> None:
         del loaded
 
 
+class _Progress:
+    """Logs what is being done, and keeps the last line for the diagnostics."""
+
+    def __init__(self, log: RcutilsLogger) -> None:
+        self._log = log
+        self.line = ''
+
+    def __call__(self, line: str) -> None:
+        self.line = line
+        self._log.info(line)
+
+
 class SegmentationNode(LifecycleNode):
     """Image topics in; masks, detections and timings out.
 
-    Callbacks run in the executor's thread and never touch an image: they leave its bytes in the
-    schedule, from where one worker thread takes the newest of each camera in turn.
+    Callbacks run in the executor's thread and never touch an image: they leave its bytes to the
+    worker.
 
     Args:
         fail: called when the node cannot start by itself.
 
     Attributes:
-        fault: why it could last not be configured, None where it was not tried or is a bug.
+        fault: why the last transition failed, None where it did not.
 
     Raises:
         ConfigError: a parameter's initial value does not fit.
     """
 
     def __init__(self, fail: Callable[[], None]) -> None:
-        super().__init__('segnode')
+        # As LifecycleNode's own, which takes no group: with one for transitions, and questions
+        # about them, the node answers while one lasts.
+        transitions = ReentrantCallbackGroup()
+        Node.__init__(self, 'segnode', start_parameter_services=False)
+        LifecycleNodeMixin.__init__(self, callback_group=transitions)
         self._fail = fail
-        self.fault: SegnodeError | None = None
+        self.fault: Exception | None = None
         self._engine: Engine | None = None
-        self._worker: threading.Thread | None = None
+        self._worker: Worker | None = None
         self._closed = False
-        self._schedule: Schedule[Frame] = Schedule(0)
+        self._progress = _Progress(self.get_logger())
         self._lifecycle = 'unconfigured'
         self._cameras: list[Camera] = []
         self._config = NodeParameters(self, self._apply)
+        self._parameter_service = ParameterSetService(self)
         self._cameras = [Camera(self, camera, self._config) for camera in self._config.cameras]
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: simulated time may stand still or jump back.
         self.create_timer(1.0, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if self._config.node.autostart:
             self._start_timer = self.create_timer(
-                0.0, self._start, clock=Clock(clock_type=ClockType.STEADY_TIME)
+                0.0,
+                self._start,
+                callback_group=transitions,
+                clock=Clock(clock_type=ClockType.STEADY_TIME),
             )
 
     # Lifecycle
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Load the model, warm it up, offer the topics."""
-        start_s = time.monotonic()
-        log = self.get_logger()
-        try:
-            self._engine = self._load()
-            for camera in self._cameras:
-                camera.offer(self._engine)
-        except SegnodeError as error:
-            self.fault = error
-            (log.info if self._closed else log.error)(str(error))
-        except Exception:  # noqa: BLE001 - rclpy would pass over it in silence
-            log.error(f'cannot configure:\n{traceback.format_exc()}')
-        else:
-            self._lifecycle = 'inactive'
-            log.info(f'configured in {time.monotonic() - start_s:.1f} s')
-            return TransitionCallbackReturn.SUCCESS
-        self._free()
-        return TransitionCallbackReturn.FAILURE
+        return self._transition('configure', 'inactive', self._configure)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Start the worker and subscribe."""
-        engine = self._engine
-        if engine is None:
-            return TransitionCallbackReturn.ERROR
-        if self._closed:
-            return TransitionCallbackReturn.FAILURE
-        self._schedule = Schedule(len(self._cameras))
-        try:
-            for number, camera in enumerate(self._cameras):
-                camera.subscribe(engine, partial(self._receive, number))
-        except Exception:  # noqa: BLE001 - rclpy would pass over it in silence
-            self.get_logger().error(f'cannot activate:\n{traceback.format_exc()}')
-            self._stop()
-            return TransitionCallbackReturn.FAILURE
-        self._worker = threading.Thread(target=self._work, args=(self._schedule,), daemon=True)
-        self._worker.start()
-        self._lifecycle = 'active'
-        topics = ', '.join(camera.input.topic for camera in self._cameras if camera.input)
-        self.get_logger().info(f'active, subscribed to {topics}')
-        return TransitionCallbackReturn.SUCCESS
+        """Subscribe and work."""
+        return self._transition('activate', 'active', self._activate)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
-        """Unsubscribe and finish the frame that is being worked on."""
-        self._stop()
-        self._lifecycle = 'inactive'
-        return TransitionCallbackReturn.SUCCESS
+        """Unsubscribe and finish the frames that are being worked on."""
+        return self._transition('deactivate', 'inactive', self._stop)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Free the model and its device."""
-        self._free()
-        self._lifecycle = 'unconfigured'
-        return TransitionCallbackReturn.SUCCESS
+        return self._transition('clean up', 'unconfigured', self._free)
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Stop and free everything."""
-        self._stop()
-        self._free()
-        self._lifecycle = 'finalized'
-        return TransitionCallbackReturn.SUCCESS
+        return self._transition('shut down', 'finalized', self._stop, self._free)
 
     def on_error(self, state: State) -> TransitionCallbackReturn:
         """Go back to unconfigured, so that the node can be configured again."""
-        self._stop()
-        self._free()
-        self._lifecycle = 'unconfigured'
-        return TransitionCallbackReturn.SUCCESS
+        return self._transition('recover', 'unconfigured', self._stop, self._free)
+
+    def _transition(
+        self, verb: str, reached: str, *steps: Callable[[], object]
+    ) -> TransitionCallbackReturn:
+        """Take the steps of a transition; rclpy would pass over what they raise in silence."""
+        log, left = self.get_logger(), self._lifecycle
+        self.fault = None
+        try:
+            for step in steps:
+                step()
+        except SegnodeError as error:
+            self.fault = error
+            (log.info if self._closed else log.error)(str(error))
+        except Exception as error:  # noqa: BLE001 - see above
+            self.fault = error
+            log.error(f'cannot {verb}:\n{traceback.format_exc()}')
+        else:
+            self._lifecycle = reached
+            return TransitionCallbackReturn.SUCCESS
+        self._lifecycle = left
+        return TransitionCallbackReturn.FAILURE
+
+    def _configure(self) -> None:
+        start_s = time.monotonic()
+        self._lifecycle = 'configuring'
+        try:
+            config = self._config.engine
+            engine = self._load(config)
+            if self._config.engine != config:
+                engine.configure(self._config.engine)  # They were changed meanwhile.
+            self._engine = engine
+            for camera in self._cameras:
+                camera.offer(engine)
+        except BaseException:
+            self._free()
+            raise
+        self.get_logger().info(f'configured in {time.monotonic() - start_s:.1f} s')
+
+    def _activate(self) -> None:
+        engine = self._engine
+        if engine is None:
+            raise SegnodeError('expected a configured node, found one without a model')
+        if self._closed:
+            raise SegnodeError('closed before it was active')
+        self._worker = Worker(
+            self._cameras, engine, self._config, self.get_logger(), self._step_down
+        )
+        try:
+            self._worker.start()
+        except BaseException:
+            self._stop()
+            raise
+        topics = ', '.join(camera.input.topic for camera in self._cameras if camera.input)
+        self.get_logger().info(f'active, subscribed to {topics}')
 
     def close(self, timeout_s: float) -> bool:
         """Stop for the end of the process, in any state; return whether the worker has ended."""
@@ -167,42 +194,41 @@ class SegmentationNode(LifecycleNode):
                     self._fail()
                 return
 
-    def _load(self) -> Engine:
+    def _load(self, config: Config) -> Engine:
         """Load in a thread that is left behind when the node is closed.
 
-        Loading cannot be interrupted. The thread has no reference to the node, so that the
-        middleware can let go of it meanwhile.
+        Loading cannot be interrupted, and may take minutes, in which the node answers. The thread
+        has no reference to the node, so that the middleware can let go of it meanwhile.
 
         Raises:
             SegnodeError: the node was closed before the end.
             Exception: whatever loading raises.
         """
         loaded: Future[Engine] = Future()
-        arguments = (loaded, self._config.engine, self.get_logger())
+        arguments = (loaded, config, self._progress)
         threading.Thread(target=_load, args=arguments, name='load', daemon=True).start()
         del arguments
-        while not wait([loaded], CLOSE_POLL_S).done:
+        while not loaded.done():
             if self._closed:
                 raise SegnodeError('closed before the model was loaded')
+            if self.executor is not None:
+                # Within a callback of it: others are served, as all but transitions are in
+                # another group, and still one at a time.
+                self.executor.spin_once(timeout_sec=CLOSE_POLL_S)
+            else:
+                wait([loaded], CLOSE_POLL_S)
         try:
             return loaded.result()
         finally:
             del loaded  # Held by an exception's frames, as in the thread.
 
     def _stop(self, timeout_s: float | None = None) -> bool:
-        for camera in self._cameras:
-            camera.unsubscribe()
-        for number, _ in self._schedule.close():
-            self._cameras[number].accounting.drop('inactive')
         # The end of the process may come while a transition stops it as well.
         worker = self._worker
         if worker is not None:
-            worker.join(timeout_s)
-            if worker.is_alive():
+            if not worker.stop(timeout_s):
                 return False
             self._worker = None
-        for camera in self._cameras:
-            camera.leave()
         return True
 
     def _free(self) -> None:
@@ -219,56 +245,6 @@ class SegmentationNode(LifecycleNode):
         if before != after:
             for camera in self._cameras:
                 camera.publish_label_info(after)
-
-    # Frames
-
-    def _receive(self, number: int, data: bytes) -> None:
-        accounting = self._cameras[number].accounting
-        accounting.receive()
-        frame = Frame(data, time.monotonic())
-        dropped = self._schedule.put(number, frame)
-        if dropped is frame:
-            accounting.drop('inactive')
-        elif dropped is not None:
-            accounting.drop('superseded')
-
-    def _work(self, schedule: Schedule[Frame]) -> None:
-        started_s = -math.inf
-
-        def not_before_s() -> float:
-            rate_hz = self._config.node.schedule.max_rate_hz
-            return started_s + 1 / rate_hz if rate_hz else 0.0
-
-        while (taken := schedule.take(not_before_s)) is not None:
-            now_s = time.monotonic()
-            if self._answer(self._cameras[taken[0]], taken[1]):
-                started_s = now_s
-
-    def _answer(self, camera: Camera, frame: Frame) -> bool:
-        """Work on a frame; return whether it got as far as the device."""
-        try:
-            camera.process(frame)
-        except ImageError as error:
-            self._drop(camera, 'decode', error)
-            return False
-        except StaleFrame:
-            camera.accounting.drop('stale')
-            return False
-        except Exception as error:  # noqa: BLE001 - no frame stops the node
-            self.get_logger().debug(traceback.format_exc())
-            self._drop(camera, 'error', error)
-        return True
-
-    def _drop(self, camera: Camera, reason: DropReason, error: Exception) -> None:
-        text = ' '.join(str(error).split()) or type(error).__name__
-        camera.out_of_memory = isinstance(error, OutOfMemoryError)
-        camera.accounting.drop(reason, text)
-        line = f'frame dropped ({reason}): {text}'
-        if camera.out_of_memory:
-            self.get_logger().warning(line, throttle_duration_sec=LOG_PERIOD_S)
-            self._step_down()
-        else:
-            self.get_logger().error(line, throttle_duration_sec=LOG_PERIOD_S)
 
     def _step_down(self) -> None:
         """Go on at a lower resolution; the parameter shows it, and raises it again."""
@@ -292,7 +268,7 @@ class SegmentationNode(LifecycleNode):
     def _watch(self) -> None:
         if self._lifecycle == 'active':
             worker = self._worker
-            if worker is not None and not worker.is_alive() and not self._closed:
+            if worker is not None and not worker.runs() and not self._closed:
                 self.get_logger().fatal('the worker has ended; see the log above')
                 self._fail()
             for camera in self._cameras:
@@ -331,15 +307,20 @@ class SegmentationNode(LifecycleNode):
         if self._engine is not None:
             height, width = camera.network_hw
             sizes = {'network_height': str(height), 'network_width': str(width)}
-        source = camera.input
+        source, worker = camera.input, self._worker
+        if worker is not None:
+            sizes['resolution_scale'] = f'{worker.scale:g}'
         return NodeState(
             lifecycle=self._lifecycle,
             counts=camera.accounting.counts(),
             messages_lost=source.messages_lost if source is not None else 0,
             out_of_memory=camera.out_of_memory,
+            fault='' if self.fault is None else first_line(self.fault),
+            progress=self._progress.line,
             silence=source.silence() if source is not None else '',
             clock=camera.clock,
             stale=camera.stale,
+            budget='' if worker is None else worker.budget_missed,
             age_s=camera.ages.percentiles().get('age'),
             stage_ms=camera.stages.percentiles(),
             memory=memory,

@@ -28,20 +28,31 @@ from segnode.ros import messages
 class Outputs:
     """Publishers under the node's own name; what nobody subscribes to is not even made."""
 
-    def __init__(self, node: LifecycleNode, prefix: str, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        prefix: str,
+        class_names: Sequence[str],
+        *,
+        raw_masks: bool,
+    ) -> None:
         """Offer the topics.
 
         Args:
             node: publishes.
             prefix: of the topics below the node's own name: empty, or a camera's with a slash.
             class_names: name of each class index.
+            raw_masks: whether the model has masks of its own size.
         """
         self._node = node
         self._prefix = prefix
         self._class_names = class_names
         self._all: list[Publisher] = []
+        self._raw_masks: Publisher | None = None
         try:
             self._offer()
+            if raw_masks:
+                self._raw_masks = self._publisher(ImageMessage, 'raw_masks')
         except Exception:
             self.close()
             raise
@@ -61,6 +72,10 @@ class Outputs:
         self._label_info = self._publisher(
             LabelInfo, 'label_info', depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
         )
+
+    def wants_raw_masks(self) -> bool:
+        """Return whether somebody subscribes to the network's own masks."""
+        return self._raw_masks is not None and _wanted(self._raw_masks)
 
     def close(self) -> None:
         """Remove all publishers."""
@@ -87,6 +102,8 @@ class Outputs:
             self._confidence_mask.publish(
                 messages.confidence_mask_message(header, labels, detections.scores)
             )
+        if self._raw_masks is not None and result.raw_masks is not None:
+            self._raw_masks.publish(messages.raw_masks_message(header, result.raw_masks))
         if _wanted(self._overlay) or _wanted(self._overlay_jpeg):
             overlay = draw_overlay(image, detections, labels, self._class_names)
             if _wanted(self._overlay):

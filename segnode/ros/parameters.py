@@ -23,53 +23,23 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
-from rclpy.exceptions import NameValidationException
+from rcl_interfaces.srv import SetParameters
+from rclpy.exceptions import NameValidationException, ParameterNotDeclaredException
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.parameter_service import ParameterService
 from rclpy.qos import QoSPolicyKind
 from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
 from segnode.config import Config, Parameter, Settings, parameters, setting
 from segnode.errors import ConfigError, SegnodeError
+from segnode.live.schedule import MOST_CAMERAS, ScheduleConfig
 
-MOST_CAMERAS = 8
-SLOWEST_HZ = 0.01
 _NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 # Last parts of an image topic that say what the image is, and not which camera's.
 _IMAGE_WORDS = re.compile(r'image(_\w+)?|compressed|rgb|color|raw')
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleConfig(Settings):
-    """Which frames are worked on, and when."""
-
-    max_age_ms: float = setting(
-        0.0,
-        'Age of a frame (now - stamp) from which it is dropped before it costs device time; '
-        '0 is off',
-        unit='ms',
-        minimum=0.0,
-        maximum=3.6e6,
-        runtime=True,
-    )
-    max_rate_hz: float = setting(
-        0.0,
-        'Most frames a second, of all cameras together, for power or for a shared GPU; 0 is off',
-        unit='Hz',
-        minimum=0.0,
-        maximum=1000.0,
-        runtime=True,
-    )
-
-    def __post_init__(self) -> None:
-        Settings.__post_init__(self)
-        if 0 < self.max_rate_hz < SLOWEST_HZ:
-            raise ConfigError(
-                f'schedule.max_rate_hz: expected 0 or {SLOWEST_HZ} or more, found '
-                f'{self.max_rate_hz}'
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +238,30 @@ class NodeParameters:
             return SetParametersResult(successful=False, reason=str(error))
         self.engine, self.node = engine, node
         return SetParametersResult(successful=True)
+
+
+class ParameterSetService(ParameterService):
+    """Takes a set of parameters whole where it is valid as a whole, else one by one.
+
+    rclpy's own takes them one by one, as ``ros2 param load`` and YAML in rqt send them: then of
+    two that have to fit each other, such as the least and the largest area, the first one may not
+    fit the old value of the second.
+    """
+
+    def _set_parameters_callback(
+        self, request: SetParameters.Request, response: SetParameters.Response
+    ) -> SetParameters.Response:
+        wanted = [RosParameter.from_parameter_msg(p) for p in request.parameters]
+        if len(wanted) > 1:
+            try:
+                whole = self._get_node().set_parameters_atomically(wanted)
+            except ParameterNotDeclaredException:
+                pass  # One by one it is told which.
+            else:
+                if whole.successful:
+                    response.results = [whole] * len(wanted)
+                    return response
+        return super()._set_parameters_callback(request, response)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ def eager_collector() -> Iterator[None]:
 def test_an_evicted_path_is_freed_without_the_collector(cuda: EmulatedCuda) -> None:
     engine = Engine(CONFIG, static=True)
     assert isinstance(engine._backend, StaticBackend)
-    first, *others = sizes(StaticBackend.LIMIT + 1)
+    first, *others = sizes(StaticBackend.SIZES + 1)
     engine.segment([first])
     ((_, path),) = engine._backend._paths.items()
     evicted = weakref.ref(path)

@@ -13,7 +13,8 @@ from segnode.config import Config
 from segnode.engine import Engine, Segmentation
 from segnode.errors import ImageError
 from segnode.image import Image
-from segnode.live.pipeline import Frame, Pipeline
+from segnode.live import pipeline
+from segnode.live.pipeline import Frame, StaleFrame
 
 HW = (48, 64)
 
@@ -33,26 +34,50 @@ def decode(data: bytes) -> tuple[str, Image]:
 
 def test_a_frame_is_decoded_segmented_and_delivered(engine: Engine) -> None:
     delivered: list[tuple[str, Image, Segmentation]] = []
-    pipeline = Pipeline(engine, decode, lambda *answer: delivered.append(answer))
     pixels = np.random.default_rng(0).integers(0, 256, (*HW, 3), dtype=np.uint8)
     frame = Frame(b'head' + pixels.tobytes(), time.monotonic() - 0.25)
-    done = pipeline.process(frame)
+    (answered,) = pipeline.segment([pipeline.decode(frame, decode)], engine)
+    stage_ms = pipeline.deliver(answered, lambda *answer: delivered.append(answer))
     ((header, image, result),) = delivered
-    assert done.header == header == 'head'
-    assert done.result is result
+    assert answered.header == header == 'head'
+    assert answered.result is result
     np.testing.assert_array_equal(image.pixels, pixels)
     assert result.label_image.shape == HW
-    names = list(done.stage_ms)
-    assert names[:2] == ['wait', 'decode']
-    assert names[-1] == 'publish'
-    assert names[2:-1] == list(result.stage_ms)
-    assert 250 <= done.stage_ms['wait'] < 2000
-    assert all(ms >= 0 for ms in done.stage_ms.values())
+    names = list(stage_ms)
+    assert names[:3] == ['wait', 'decode', 'device_wait']
+    assert names[-2:] == ['publish_wait', 'publish']
+    assert names[3:-2] == list(result.stage_ms)
+    assert 250 <= stage_ms['wait'] < 2000
+    assert all(ms >= 0 for ms in stage_ms.values())
+    # Every millisecond since it came stands somewhere.
+    assert sum(stage_ms.values()) >= 0.9 * (time.monotonic() - frame.received_s) * 1e3
 
 
-def test_what_cannot_be_decoded_is_not_delivered(engine: Engine) -> None:
-    delivered: list[object] = []
-    pipeline = Pipeline(engine, decode, lambda *answer: delivered.append(answer))
+def test_the_time_between_the_steps_is_told(engine: Engine) -> None:
+    frame = Frame(b'head' + bytes(3 * HW[0] * HW[1]), time.monotonic())
+    decoded = pipeline.decode(frame, decode)
+    time.sleep(0.02)
+    answers = pipeline.segment([decoded, decoded], engine, 0.5)
+    time.sleep(0.03)
+    for answered in answers:
+        assert answered.result.network_hw == (32, 43)
+        stage_ms = pipeline.deliver(answered, lambda *_: time.sleep(0.01))
+        assert stage_ms['device_wait'] >= 20
+        assert stage_ms['publish_wait'] >= 30
+        assert stage_ms['publish'] >= 10
+
+
+def test_what_cannot_be_decoded_is_told() -> None:
     with pytest.raises(ImageError, match='cut short'):
-        pipeline.process(Frame(b'head', time.monotonic()))
-    assert not delivered
+        pipeline.decode(Frame(b'head', time.monotonic()), decode)
+
+
+def test_what_is_too_old_is_not_for_the_engine() -> None:
+    def refuse(header: str) -> None:
+        assert header == 'head'
+        raise StaleFrame('old')
+
+    with pytest.raises(StaleFrame):
+        pipeline.decode(
+            Frame(b'head' + bytes(3 * HW[0] * HW[1]), time.monotonic()), decode, refuse
+        )

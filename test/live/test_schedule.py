@@ -7,19 +7,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
-from segnode.live.schedule import Schedule
+from segnode.live.schedule import ASKED_AGAIN_S, Schedule
 
 
 def test_newest_frame_wins() -> None:
     schedule: Schedule[int] = Schedule(1)
     assert schedule.put(0, 1) is None
     assert schedule.put(0, 2) == 1
-    assert schedule.take() == (0, 2)
+    assert schedule.take() == [(0, 2)]
     assert schedule.put(0, 3) is None
-    assert schedule.take() == (0, 3)
+    assert schedule.take() == [(0, 3)]
 
 
 def test_cameras_do_not_replace_each_other() -> None:
@@ -28,7 +29,7 @@ def test_cameras_do_not_replace_each_other() -> None:
     assert schedule.put(0, 'a') is None
     assert schedule.put(2, 'C') == 'c'
     # Camera 2 has waited for longest, though its frame is newer.
-    assert [schedule.take(), schedule.take()] == [(2, 'C'), (0, 'a')]
+    assert [*schedule.take(), *schedule.take()] == [(2, 'C'), (0, 'a')]
 
 
 def test_a_fast_and_a_slow_camera_are_served_in_turn() -> None:
@@ -38,10 +39,47 @@ def test_a_fast_and_a_slow_camera_are_served_in_turn() -> None:
         for frame in range(7):
             schedule.put(0, 7 * turn + frame)
         schedule.put(1, turn)
-        taken = schedule.take()
-        assert taken is not None
-        served[taken[0]] += 1
+        ((camera, _),) = schedule.take()
+        served[camera] += 1
     assert served == {0: 50, 1: 50}
+
+
+def test_frames_of_several_cameras_are_taken_together() -> None:
+    schedule: Schedule[str] = Schedule(3)
+    for camera, frame in ((1, 'b'), (0, 'a'), (2, 'c')):
+        schedule.put(camera, frame)
+    asked: list[list[int]] = []
+
+    def choose(waiting: Sequence[int]) -> Sequence[int]:
+        asked.append(list(waiting))
+        return [waiting[0], waiting[-1]]
+
+    assert schedule.take(choose=choose) == [(1, 'b'), (2, 'c')]
+    assert schedule.take(choose=lambda waiting: waiting) == [(0, 'a')]
+    assert asked == [[1, 0, 2]]
+
+
+def test_whoever_knows_of_another_time_wakes_it() -> None:
+    schedule: Schedule[int] = Schedule(1)
+    schedule.put(0, 1)
+    begin_s = [time.monotonic() + 60.0]
+    asked = threading.Event()
+
+    def not_before_s() -> float:
+        asked.set()
+        return begin_s[0]
+
+    taken: list[object] = []
+    worker = threading.Thread(target=lambda: taken.append(schedule.take(not_before_s)))
+    worker.start()
+    assert asked.wait(5)
+    begin_s[0] = 0.0
+    woken_s = time.monotonic()
+    schedule.wake()
+    worker.join(5)
+    assert taken == [[(0, 1)]]
+    # Asking again and again would have found out, too, only later.
+    assert time.monotonic() - woken_s < ASKED_AGAIN_S
 
 
 def test_closed_schedule_gives_everything_back() -> None:
@@ -51,7 +89,7 @@ def test_closed_schedule_gives_everything_back() -> None:
     assert list(schedule.close()) == [(1, 5), (0, 4)]
     assert list(schedule.close()) == []
     assert schedule.put(0, 2) == 2
-    assert schedule.take() is None
+    assert schedule.take() == []
 
 
 @pytest.mark.parametrize('rest_s', [0.0, 60.0])
@@ -65,7 +103,7 @@ def test_close_ends_a_waiting_worker(rest_s: float) -> None:
     schedule.close()
     worker.join(5)
     assert not worker.is_alive()
-    assert taken == [None]
+    assert taken == [[]]
 
 
 def test_a_frame_may_be_replaced_until_its_time() -> None:
@@ -74,7 +112,7 @@ def test_a_frame_may_be_replaced_until_its_time() -> None:
     started_s = time.monotonic()
     newer = threading.Timer(0.05, schedule.put, (0, 2))
     newer.start()
-    assert schedule.take(lambda: started_s + 0.2) == (0, 2)
+    assert schedule.take(lambda: started_s + 0.2) == [(0, 2)]
     assert time.monotonic() - started_s >= 0.2
     newer.join()
 
@@ -86,7 +124,7 @@ def test_the_time_may_change_meanwhile() -> None:
     sooner = threading.Timer(0.05, end_s.__setitem__, (0, 0.0))
     sooner.start()
     started_s = time.monotonic()
-    assert schedule.take(lambda: end_s[0]) == (0, 1)
+    assert schedule.take(lambda: end_s[0]) == [(0, 1)]
     assert time.monotonic() - started_s < 5
     sooner.join()
 
@@ -97,8 +135,8 @@ def test_no_frame_is_lost_between_threads() -> None:
     given_back: list[tuple[int, int]] = []
 
     def work() -> None:
-        while (item := schedule.take()) is not None:
-            taken.append(item)
+        while items := schedule.take():
+            taken.extend(items)
 
     def see(camera: int) -> None:
         for frame in range(1, 3001):

@@ -278,6 +278,6 @@ def test_remapped_topics_are_remapped_once(
                 s.name: values(s) for m in other.received['/diagnostics'][-2:] for s in m.status
             }
 
-        wait_until(lambda: 'swapped: own' in properties(), 'diagnostics')
+        wait_until(lambda: 'topic' in properties().get('swapped: own', {}), 'diagnostics')
         assert properties()['swapped: l']['topic'] == '/r/image'
         assert properties()['swapped: own']['topic'] == '/swapped/image'

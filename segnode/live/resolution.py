@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The latency promise: the network's input shrinks while frames are published too late."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from segnode.percentiles import Percentiles
+
+# Of the sides of the network's input; each step takes about two thirds of the time before.
+SCALES = (1.0, 0.8, 0.64, 0.512, 0.41)
+
+# Ages are judged over the last 2 s, and over so many frames at least and at most.
+WINDOW_S = 2.0
+ENOUGH = 20
+WINDOW = 40
+# So few are enough where the most of them are too late, and so many to see that there is room.
+FEW = 4
+MANY = 10
+# Where a step aims, as a part of the budget: below it, so that it does not come back at once.
+AIM_DOWN = 0.95
+AIM_UP = 0.9
+# What a step saves at least and costs at most, in p95, for each millisecond by which the times of
+# inference alone differ: they vary with the frame, and the next frame waits for this one.
+SAVES = 1.0
+COSTS = 1.3
+# How long a size is kept before a larger one is tried: twice as long whenever a larger one had
+# to be left again so soon.
+HOLD_S = 2.0
+LONGEST_HOLD_S = 60.0
+TRIED_S = 10.0
+
+
+class LatencyBudget:
+    """Chooses the step of ``SCALES`` by the ages at which frames are published.
+
+    Ages are told by one thread and the step is asked by another.
+
+    Attributes:
+        missed: in words, that even the smallest input does not keep the budget; empty if it does.
+    """
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        """Begin at full size."""
+        self._monotonic_s = monotonic_s
+        self._lock = threading.Lock()
+        self._ages: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self.missed = ''
+        self._step = 0
+        self._since_s = monotonic_s()
+        self._rose_s = -LONGEST_HOLD_S
+        self._hold_s = HOLD_S
+
+    @property
+    def scale(self) -> float:
+        """Part of the network's input sides to run the next frame at."""
+        return SCALES[self._step]
+
+    def restart(self) -> None:
+        """Go back to full size, as without a budget or with another."""
+        with self._lock:
+            self._take(0)
+            self._hold_s, self.missed = HOLD_S, ''
+
+    def observe(
+        self, age_ms: float, scale: float, budget_ms: float, costs_ms: Sequence[float]
+    ) -> None:
+        """Note a published frame, and step where it is time to.
+
+        Args:
+            age_ms: at publication.
+            scale: that it was run at.
+            budget_ms: that 95 of 100 frames shall keep to.
+            costs_ms: what inference takes at each of ``SCALES``, as far as they can be used.
+        """
+        with self._lock:
+            if scale != self.scale:
+                return  # It was under way before the last step.
+            now_s = self._monotonic_s()
+            self._ages.append((now_s, age_ms))
+            while self._ages[0][0] < now_s - WINDOW_S and len(self._ages) > ENOUGH:
+                self._ages.popleft()
+            frames = len(self._ages)
+            ages = Percentiles.that_occurred([age for _, age in self._ages])
+            if ages.p95 > budget_ms:
+                # One frame of few may be late for any reason.
+                if frames >= (FEW if ages.p50 > budget_ms else ENOUGH):
+                    self._step_down(ages.p95, budget_ms, costs_ms, now_s)
+                return
+            self.missed = ''
+            if self._since_s == self._rose_s and now_s - self._rose_s >= TRIED_S:
+                self._hold_s = HOLD_S
+            if frames >= MANY and now_s - self._since_s >= self._hold_s:
+                self._step_up(ages.p95, budget_ms, costs_ms)
+
+    def _step_down(
+        self, late_ms: float, budget_ms: float, costs_ms: Sequence[float], now_s: float
+    ) -> None:
+        last = len(costs_ms) - 1
+        if self._step >= last:
+            self.missed = (
+                f'frames are {late_ms:.0f} ms old when they are published (p95), more than '
+                f'schedule.latency_budget_ms ({budget_ms:g}), at the smallest network input'
+            )
+            return
+        if now_s - self._rose_s < TRIED_S:
+            self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
+        saving_ms = late_ms - AIM_DOWN * budget_ms
+        here_ms = costs_ms[self._step]
+        fits = (n for n in range(self._step + 1, last) if SAVES * (here_ms - costs_ms[n]) >= saving_ms)
+        self._take(next(fits, last))
+
+    def _step_up(self, late_ms: float, budget_ms: float, costs_ms: Sequence[float]) -> None:
+        if not 0 < self._step < len(costs_ms):
+            return
+        more_ms = COSTS * (costs_ms[self._step - 1] - costs_ms[self._step])
+        if late_ms + more_ms <= AIM_UP * budget_ms:
+            self._take(self._step - 1)
+            self._rose_s = self._since_s
+
+    def _take(self, step: int) -> None:
+        self._step, self._since_s = step, self._monotonic_s()
+        self._ages.clear()
