@@ -263,7 +263,7 @@ class Config(Settings):
     model: str = setting(
         '',
         'Preset name, or path of a Detectron2 config or of the description of an exported model; '
-        'empty takes the embedded demo model',
+        'empty takes the embedded demo model; null or null:MS has no network, for measurements',
     )
     weights: str = setting('', "Path or URL of the weights; empty takes the model's own")
     refresh: bool = setting(

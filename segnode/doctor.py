@@ -315,7 +315,8 @@ def model(config: Config) -> Finding:
         from segnode.engine import Engine
         from segnode.image import Image
 
-        engine = Engine(config)
+        warnings: list[str] = []
+        engine = Engine(config, warn=warnings.append)
         engine.warm_up((480, 640))
         start = time.perf_counter()
         engine.segment([Image(np.zeros((480, 640, 3), np.uint8), 'bgr')])
@@ -324,6 +325,8 @@ def model(config: Config) -> Finding:
         return Finding('FAIL', 'model', f'cannot be run ({error})', 'mend the lines above first')
     except SegnodeError as error:
         return Finding('FAIL', 'model', str(error), 'give another --model or --weights')
+    if warnings:
+        return Finding('warn', 'model', warnings[0], 'give another --model to detect something')
     return Finding(
         'ok',
         'model',

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from segnode.benchmark.contenders import LEAST_AGREEMENT
 from segnode.benchmark.oracle import import_detectron2
-from segnode.benchmark.planted import SEED, PlantedDetections, render_frames
+from segnode.benchmark.planted import PlantedDetections, render_frames
 from segnode.benchmark.references import merge_masks
+from segnode.engine.null import blob_masks
 from segnode.errors import MeasurementError
 from segnode.kernels.mask_crops import label_image, paste_masks
 from segnode.kernels.preprocess import preprocess, resized_hw
@@ -30,7 +31,6 @@ SHORT_SIDES = (480, 800)
 LONG_SIDE = 1333
 PASTE_HW = ((480, 640), (1080, 1920))
 PASTE_COUNTS = (20, 100)
-MASK_SIDE = 28
 THRESHOLD = 0.5
 
 
@@ -202,14 +202,3 @@ def _paste_part(
                 )
 
     return Part('paste', image_hw, count, None, calls, check)
-
-
-def blob_masks(count: int) -> npt.NDArray[np.float32]:
-    """Return (D, M, M) float32 probabilities of wobbly ellipses that nearly fill their box."""
-    rng = np.random.default_rng((SEED, count))
-    axis = (np.arange(MASK_SIDE) + 0.5) / MASK_SIDE * 2 - 1
-    angle, radius = np.arctan2(axis[:, None], axis), np.hypot(axis[:, None], axis)
-    wave, phase = rng.integers(2, 6, (count, 1, 1)), rng.uniform(0, 6.28, (count, 1, 1))
-    edge = 0.85 + 0.1 * np.sin(wave * angle + phase)
-    logits = 12 * (edge - radius) + rng.normal(0, 0.2, (count, MASK_SIDE, MASK_SIDE))
-    return (1 / (1 + np.exp(-logits))).astype(np.float32)

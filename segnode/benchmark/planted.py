@@ -24,19 +24,17 @@ from segnode.checkpoint.load import DEMO_MODEL, named_model
 from segnode.checkpoint.planting import plant_weights
 from segnode.checkpoint.presets import Preset
 from segnode.config import Config
+from segnode.engine.null import SEED, planted_boxes, planted_scores
 from segnode.errors import ConfigError
 from segnode.image import Image
 from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import Architecture
 from segnode.model.box_head import BoxDetections
 
-SEED = 0
 # Frames that take turns, so that no implementation sees one twice in a row.
 FRAMES = 4
 # The weights are calibrated on a frame of this size, whatever is timed.
 CALIBRATION_HW = (480, 640)
-# Sides of the planted boxes in shares of the frame's short side: small to large objects of COCO.
-SMALLEST_SIDE, LARGEST_SIDE = 0.03, 0.6
 
 
 def render_frames(image_hw: tuple[int, int], count: int = FRAMES) -> list[Image]:
@@ -60,16 +58,10 @@ class PlantedDetections:
     """
 
     def __init__(self, count: int, image_hw: tuple[int, int], classes: int) -> None:
-        """Draw boxes that lie inside of the frame; the scores fall from 0.99 to 0.5."""
+        """Draw boxes that lie inside of the frame; the scores fall from 0.99 to 0.51."""
         rng = np.random.default_rng((SEED, count, *image_hw))
-        side = np.exp(rng.uniform(np.log(SMALLEST_SIDE), np.log(LARGEST_SIDE), (count, 1)))
-        aspect = np.exp(rng.uniform(-0.7, 0.7, (count, 1)))
-        size = min(image_hw) * side * np.hstack((aspect**0.5, aspect**-0.5))
-        frame = np.array((image_hw[1], image_hw[0]))
-        size = np.minimum(size, 0.9 * frame)
-        low = rng.uniform(0, 1, (count, 2)) * (frame - size)
-        self.boxes = np.hstack((low, low + size)).astype(np.float32)
-        self.scores = np.linspace(0.99, 0.5, count, dtype=np.float32)
+        self.boxes = planted_boxes(rng, count, image_hw)
+        self.scores = planted_scores(count)
         self.class_ids = rng.integers(0, classes, count)
         self._placed: dict[tuple[int, int, torch.device], tuple[Tensor, ...]] = {}
 

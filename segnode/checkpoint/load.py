@@ -13,7 +13,13 @@ from segnode.checkpoint.class_names import category_ids, class_names, is_publish
 from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS, COCO_CLASS_NAMES
 from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
 from segnode.checkpoint.download import fetch
-from segnode.checkpoint.model import ModelDescription, NativeModel, TorchScriptModel
+from segnode.checkpoint.model import (
+    ModelDescription,
+    NativeModel,
+    NullModel,
+    TorchScriptModel,
+)
+from segnode.checkpoint.null import is_null, null_model
 from segnode.checkpoint.other_configs import check_language
 from segnode.checkpoint.presets import (
     PRESETS,
@@ -46,6 +52,8 @@ def named_model(name: str) -> Preset | Path:
     """
     if name in PRESETS:
         return PRESETS[name]
+    if is_null(name):
+        raise ConfigError(f'model: expected one with a network for this, found {name!r}')
     path = user_path(name) if name else DEMO_MODEL
     if name and not path.exists():
         raise ConfigError(unknown_model(name))
@@ -54,7 +62,7 @@ def named_model(name: str) -> Preset | Path:
 
 def load_model(
     config: Config, report: Callable[[str], None] = lambda _: None
-) -> NativeModel | TorchScriptModel:
+) -> NativeModel | TorchScriptModel | NullModel:
     """Load the model that ``model`` and ``weights`` name; nothing in its files is executed.
 
     A preset without ``weights``, and ``weights`` that are a URL, are fetched into the cache.
@@ -68,6 +76,8 @@ def load_model(
         ConfigError: the model is neither preset nor file, or a key, name or class list does not
             fit.
     """
+    if is_null(config.model):
+        return null_model(config)
     path = named_model(config.model)
     if isinstance(path, Preset):
         _check_backend(config, 'native')

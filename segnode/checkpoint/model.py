@@ -39,6 +39,27 @@ class NativeModel:
     licence: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NullModel:
+    """No network: fixed instances stand for its answer, and a wait for its work.
+
+    Attributes:
+        class_names: one for each class.
+        category_ids: None, as the classes are nobody's.
+        name: ``null``, or ``null:MS`` as the user wrote it.
+        weights_path: says that there are none, where people look for a file.
+        weights_sha256: says the same.
+        wait_ms: milliseconds a frame that a network would take on a device of its own.
+    """
+
+    class_names: tuple[str, ...]
+    category_ids: None
+    name: str
+    weights_path: Path
+    weights_sha256: str
+    wait_ms: float
+
+
 # How an exported network takes its one image, a (3, H, W) float32 tensor: in a list, as it is,
 # with a batch dimension, or in a list of one dictionary under ``image``.
 Layout: TypeAlias = Literal['list_of_chw', 'chw', 'nchw', 'list_of_dict']

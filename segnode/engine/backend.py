@@ -9,11 +9,12 @@ from typing import Protocol
 
 import torch
 
-from segnode.checkpoint import NativeModel, TorchScriptModel
+from segnode.checkpoint import NativeModel, NullModel, TorchScriptModel
 from segnode.config import Config
 from segnode.engine.answers import Instances, Labelled
 from segnode.engine.dynamic import DynamicBackend
 from segnode.engine.network import NativeNetwork
+from segnode.engine.null import NullBackend
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
 from segnode.engine.torchscript import TorchScriptBackend
@@ -101,7 +102,7 @@ class Backend(Protocol):
 
 
 def open_backend(
-    model: NativeModel | TorchScriptModel,
+    model: NativeModel | TorchScriptModel | NullModel,
     config: Config,
     device: torch.device,
     report: Callable[[str], None],
@@ -121,6 +122,9 @@ def open_backend(
         CheckpointError: an exported program cannot be loaded.
         ConfigError: the precision does not fit the model.
     """
+    if isinstance(model, NullModel):
+        _load_cpu_kernels(report)
+        return NullBackend(model)
     if isinstance(model, TorchScriptModel):
         if config.precision != 'auto':
             raise ConfigError(
@@ -143,8 +147,8 @@ def open_backend(
             f'{len(network.float32_layers)} layers stay in fp32, as their numbers do not '
             f'fit in {precision}: {", ".join(network.float32_layers)}'
         )
-    if device.type == 'cpu' and isinstance(reason := load_cpu_kernels(), str):
-        report(f'no compiled CPU kernels ({reason}): resize, RoIAlign and paste are slow')
+    if device.type == 'cpu':
+        _load_cpu_kernels(report)
     if not static and device.type != 'cuda':
         return DynamicBackend(network)
     # Here, as a CPU that runs the dynamic path needs neither.
@@ -152,3 +156,8 @@ def open_backend(
     from segnode.kernels.operators import select_operators
 
     return StaticBackend(network, select_operators(device), report)
+
+
+def _load_cpu_kernels(report: Callable[[str], None]) -> None:
+    if isinstance(reason := load_cpu_kernels(), str):
+        report(f'no compiled CPU kernels ({reason}): resize, RoIAlign and paste are slow')

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segnode.checkpoint import NativeModel, TorchScriptModel, load_model
+from segnode.checkpoint import NativeModel, NullModel, TorchScriptModel, load_model
 from segnode.config import Config, parameters
 from segnode.engine.answers import Detections, Prediction, Segmentation
 from segnode.engine.backend import open_backend
@@ -52,7 +52,8 @@ class Engine:
         report: Callable[[str], None] | None = None,
         *,
         static: bool = False,
-        model: NativeModel | TorchScriptModel | None = None,
+        model: NativeModel | TorchScriptModel | NullModel | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         """Load the model and move it to its device.
 
@@ -61,6 +62,7 @@ class Engine:
             report: is told in a line what is being done.
             static: run the fixed shapes of a stop-free device on any device.
             model: already loaded, in place of the one that ``config`` names.
+            warn: is told in a line what makes the answers useless; None tells ``report``.
 
         Raises:
             CheckpointError: the model's files are not usable.
@@ -75,6 +77,11 @@ class Engine:
             f'model {model.name}, weights {model.weights_path}, '
             f'sha256 {model.weights_sha256[:12]}...'
         )
+        if isinstance(model, NullModel):
+            (warn or say)(
+                f'model {model.name} has no network: nothing is detected, and every frame gets '
+                'the same planted instances'
+            )
         self._backend = open_backend(model, config, device, say, static=static)
         self.device = self._backend.device
         self.precision = self._backend.precision

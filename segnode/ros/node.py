@@ -32,10 +32,15 @@ CLOSE_POLL_S = 0.1
 SMALLEST_SHORT_SIDE = 96
 
 
-def _load(loaded: Future[Engine], config: Config, report: Callable[[str], None]) -> None:
+def _load(
+    loaded: Future[Engine],
+    config: Config,
+    report: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> None:
     """Load the model and warm it up; what is raised is raised where it is waited for."""
     try:
-        engine = Engine(config, report=report)
+        engine = Engine(config, report=report, warn=warn)
         report(f'warming up on {engine.device}')
         engine.warm_up(WARM_UP_HW)
         loaded.set_result(engine)
@@ -205,7 +210,7 @@ class SegmentationNode(LifecycleNode):
             Exception: whatever loading raises.
         """
         loaded: Future[Engine] = Future()
-        arguments = (loaded, config, self._progress)
+        arguments = (loaded, config, self._progress, self.get_logger().warning)
         threading.Thread(target=_load, args=arguments, name='load', daemon=True).start()
         del arguments
         while not loaded.done():

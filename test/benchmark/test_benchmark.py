@@ -19,7 +19,7 @@ from segnode.__main__ import main
 from segnode.benchmark.contenders import Answer, Case, SegnodeContender, check_counts, check_equal
 from segnode.benchmark.floor import count_layers, floor_ms, known_peak
 from segnode.benchmark.measure import Spread, count_calls, paired_ratio, time_rounds
-from segnode.benchmark.parts import blob_masks, parts
+from segnode.benchmark.parts import parts
 from segnode.benchmark.planted import PlantedDetections, render_frames
 from segnode.benchmark.references import merge_masks
 from segnode.benchmark.torchvision import Torchvision
@@ -28,6 +28,7 @@ from segnode.checkpoint.planting import plant_weights
 from segnode.checkpoint.torchvision import fit_weights, to_torchvision
 from segnode.config import Config
 from segnode.engine import Engine
+from segnode.engine.null import blob_masks
 from segnode.errors import ConfigError, MeasurementError
 from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import TORCHVISION, Architecture, Pooler

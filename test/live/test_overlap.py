@@ -117,8 +117,8 @@ def test_frames_come_out_in_order_and_none_is_lost() -> None:
             old = schedule.put(camera, frame)
             if old is not None:
                 dropped.append((camera, old))
-        if frame % 20 == 0:
-            time.sleep(0.001)
+        if frame % 50 == 0:
+            time.sleep(0.005)
     left = list(schedule.close())
     assert overlap.join(10)
     assert not overlap.runs()
