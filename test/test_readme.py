@@ -212,7 +212,7 @@ class _Recorder:
 
 def test_topics() -> None:
     node = _Recorder()
-    Outputs(node, '', ['cone'])
+    Outputs(node, '', ['cone'], raw_masks=True)
     written = {topic: cells[0].strip('`') for topic, cells in table('Topics').items()}
     others = {
         'camera_info': 'sensor_msgs/CameraInfo',

@@ -50,6 +50,8 @@ _CHECK_TIMEOUT_S: Final = 5.0
 _BLOCK: Final = 1 << 18
 # A part that grew no more for so long is left of a process that was killed.
 _ABANDONED_S: Final = 600.0
+# How often it is told how much has come, where there is no progress bar.
+_REPORTED_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,7 @@ def fetch(
     if not there:
         report(f'fetching {shown(url)} into {path.parent}')
     try:
-        cached = provide(url, checksum, refresh=refresh)
+        cached = provide(url, checksum, report, refresh=refresh)
     except CheckpointError as error:
         if not (there and refresh) or _damage(path, checksum):
             raise
@@ -245,11 +247,18 @@ def fetch(
     return path
 
 
-def provide(url: str, checksum: Checksum | None, *, refresh: bool) -> Cached:
+def provide(
+    url: str,
+    checksum: Checksum | None,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    refresh: bool,
+) -> Cached:
     """Fetch a file that is not cached, or with ``refresh`` one that the server has anew.
 
-    A progress bar goes to stderr where that is a terminal. The file appears in the cache whole
-    and checked, or not at all; one that is replaced stays whole for whoever has it open.
+    A progress bar goes to stderr where that is a terminal, and lines to ``report`` where it is
+    not. The file appears in the cache whole and checked, or not at all; one that is replaced stays
+    whole for whoever has it open.
 
     Raises:
         CheckpointError: it cannot be fetched, is not the published one, or no weights.
@@ -269,7 +278,7 @@ def provide(url: str, checksum: Checksum | None, *, refresh: bool) -> Cached:
     if damage or (known is not None and known.sha256 != before):
         known = None  # The record is of another file than the one that lies there.
     try:
-        fetched = _download(url, path, checksum, known)
+        fetched = _download(url, path, checksum, known, report)
     except _NotWritableError as error:
         stays = (
             f'; the cached file of {date_of(path)} stays'
@@ -366,7 +375,11 @@ def _not_weights(path: Path) -> str:
 
 
 def _download(
-    url: str, path: Path, checksum: Checksum | None, known: Record | None
+    url: str,
+    path: Path,
+    checksum: Checksum | None,
+    known: Record | None,
+    report: Callable[[str], None],
 ) -> Record | None:
     """Fetch a file; return None where the server still has the ``known`` one."""
     folder = path.parent
@@ -381,7 +394,7 @@ def _download(
     try:
         with stream:
             timeout_s = _REFRESH_TIMEOUT_S if path.exists() else _TIMEOUT_S
-            record = _receive(url, stream, part, known, timeout_s)
+            record = _receive(url, stream, part, known, timeout_s, report)
         if record is None:
             return None
         if checksum is not None and (damage := _damage(part, checksum)):
@@ -397,7 +410,12 @@ def _download(
 
 
 def _receive(
-    url: str, stream: IO[bytes], part: Path, known: Record | None, timeout_s: float
+    url: str,
+    stream: IO[bytes],
+    part: Path,
+    known: Record | None,
+    timeout_s: float,
+    report: Callable[[str], None],
 ) -> Record | None:
     """Write what a server sends to ``part``; return None where it has nothing new."""
     try:
@@ -417,6 +435,8 @@ def _receive(
                 f'{shown(url)}, found {free / 1e6:.0f} MB'
             )
         state, size = hashlib.sha256(usedforsecurity=False), 0
+        of = '' if answer.length is None else f' of {answer.length / 1e6:.0f}'
+        reported_s = time.monotonic()
         with tqdm(
             total=answer.length,
             unit='B',
@@ -437,6 +457,9 @@ def _receive(
                 state.update(block)
                 size += len(block)
                 progress.update(len(block))
+                if progress.disable and time.monotonic() - reported_s > _REPORTED_S:
+                    reported_s = time.monotonic()
+                    report(f'{size / 1e6:.0f}{of} MB of {shown(url)} fetched')
         with _writing(part.parent):
             # A robot may lose its power at any time; the name must not outlive the content.
             os.fsync(stream.fileno())

@@ -24,9 +24,8 @@ MANY = 10
 # Where a step aims, as a part of the budget: below it, so that it does not come back at once.
 AIM_DOWN = 0.95
 AIM_UP = 0.9
-# What a step saves at least and costs at most, in p95, for each millisecond by which the times of
-# inference alone differ: they vary with the frame, and the next frame waits for this one.
-SAVES = 1.0
+# What a larger size may cost, in p95, for each millisecond more that inference takes: that varies
+# with the frame, and the next frame waits for this one.
 COSTS = 1.3
 # How long a size is kept before a larger one is tried: twice as long whenever a larger one had
 # to be left again so soon.
@@ -111,7 +110,9 @@ class LatencyBudget:
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
         saving_ms = late_ms - AIM_DOWN * budget_ms
         here_ms = costs_ms[self._step]
-        fits = (n for n in range(self._step + 1, last) if SAVES * (here_ms - costs_ms[n]) >= saving_ms)
+        fits = (
+            step for step in range(self._step + 1, last) if here_ms - costs_ms[step] >= saving_ms
+        )
         self._take(next(fits, last))
 
     def _step_up(self, late_ms: float, budget_ms: float, costs_ms: Sequence[float]) -> None:

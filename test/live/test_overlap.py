@@ -117,7 +117,7 @@ def test_frames_come_out_in_order_and_none_is_lost() -> None:
             old = schedule.put(camera, frame)
             if old is not None:
                 dropped.append((camera, old))
-        if frame % 50 == 0:
+        if frame % 47 == 0:
             time.sleep(0.005)
     left = list(schedule.close())
     assert overlap.join(10)

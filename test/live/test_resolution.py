@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -69,16 +70,15 @@ def test_with_room_again_it_climbs_back() -> None:
 
 
 def test_it_does_not_swing() -> None:
-    """Where it is late for another reason at times, a larger size is tried more and more rarely."""
+    """Where the costs tell that there is room and there is none, it is tried more rarely."""
     device = Device(100, other_ms=10)
     changes = []
     for _ in range(12):
         before = len(device.scales)
-        # The costs say that there is room, and there is none.
         device.costs_ms = [10 * scale**2 for scale in SCALES]
         device.run(20, 78)
         part = device.scales[before:]
-        changes.append(sum(a != b for a, b in zip(part, part[1:], strict=False)))
+        changes.append(sum(a != b for a, b in itertools.pairwise(part)))
     assert changes[0] >= 2
     assert sum(changes[-4:]) < sum(changes[:4])
 

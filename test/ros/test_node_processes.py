@@ -23,6 +23,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from ros_harness import (
     ROOT,
     Peer,
@@ -37,6 +38,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
+from weights_server import running_server
 
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene
 
@@ -336,6 +338,52 @@ def test_shipped_parameters_come_first(peer: Peer, tmp_path: Path) -> None:
             [f'{other}: expected parameters of /ns/own, found only seg_node'],
         )
         assert '[WARN]' not in bare.output()
+
+
+def test_it_answers_while_it_configures(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slowly weights come: a manager and an operator see what it is doing."""
+    with running_server(monkeypatch) as server:
+        server.answering.clear()
+        arguments = (
+            '-r __node:=slow -p autostart:=false -p model:=mask_rcnn_R_50_FPN_3x '
+            f'-p weights:={server.url}/model.pkl'
+        )
+        with start_node(tmp_path / 'log', arguments, SEGNODE_CACHE=str(tmp_path)) as process:
+            configure = ChangeState.Request()
+            configure.transition.id = Transition.TRANSITION_CONFIGURE
+            client = peer.node.create_client(ChangeState, '/slow/change_state')
+            assert client.wait_for_service(60)
+            configured = client.call_async(configure)
+            process.wait_for('fetching')
+            assert peer.state('/slow') == 'configuring'
+            assert not peer.change_state(Transition.TRANSITION_ACTIVATE, '/slow')
+            assert peer.set({'filter.min_mask_area': 9}, '/slow').successful
+            assert peer.get('filter.min_mask_area', '/slow') == 9
+            status = peer.status('slow')
+            assert status.level == DiagnosticStatus.OK
+            assert status.message.startswith('configuring: fetching')
+            assert values(status)['state'] == 'configuring'
+            assert not configured.done()
+            server.answering.set()
+            wait_until(configured.done, 'the end of it')
+            # What came are no weights, which the diagnostics tell as the log does.
+            assert not configured.result().success
+            assert peer.state('/slow') == 'unconfigured'
+            status = peer.status('slow')
+            assert status.level == DiagnosticStatus.ERROR
+            assert 'model.pkl' in status.message
+            assert 'Traceback' not in process.output()
+            # Another try, and an end in the middle of it.
+            server.answering.clear()
+            client.call_async(configure)
+            wait_until(lambda: peer.state('/slow') == 'configuring', 'another try')
+            process.send(signal.SIGINT)
+            began_s = time.monotonic()
+            assert process.wait() == 0
+            assert time.monotonic() - began_s < 10
+            server.answering.set()
 
 
 @pytest.fixture(scope='module')
