@@ -56,7 +56,7 @@ def test_an_allocation_that_fails_is_one_typed_error(
 def test_whoever_raises_it(
     engine: Engine, raised: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def label(*_: object) -> None:
+    def label(*_: object, **__: object) -> None:
         raise raised
 
     with monkeypatch.context() as patch:
@@ -110,10 +110,13 @@ def test_the_node_steps_down_and_its_parameter_says_so(ros: None) -> None:
     node = SegmentationNode(fail=lambda: None)
     try:
         node.trigger_configure()
+        node.trigger_activate()
         assert node._engine is not None
+        assert node._worker is not None
         for expected in (96, 96):
-            node._drop(node._cameras[0], 'error', OutOfMemoryError('cpu ran out of memory'))
+            node._worker._fail(0, OutOfMemoryError('cpu ran out of memory'))
             assert node._engine.settings.short_side == expected
             assert node.get_parameter('resolution.short_side').value == expected
     finally:
+        node.close(5.0)
         node.destroy_node()

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +17,25 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 from ros_harness import DOMAIN_ID, Peer, bgr_message, values, wait_until
 
 from segnode.config import Config
 from segnode.engine import Engine, Segmentation
+from segnode.engine.graphs import CapturedSequence
+from segnode.engine.path import StaticPath
+from segnode.engine.program import DeviceLimits
+from segnode.engine.static import StaticBackend
 from segnode.errors import OutOfMemoryError
 from segnode.image import Image
+from segnode.live.accounting import Counts
 from segnode.ros import node as segmentation_node
+from segnode.ros.camera import Camera
+from segnode.ros.camera_info import CameraInfoRelay
+from segnode.ros.image_input import ImageInput
 from segnode.ros.node import SegmentationNode
+from segnode.ros.outputs import Outputs
 
 pytestmark = pytest.mark.ros
 
@@ -35,18 +47,20 @@ class FaultyEngine(Engine):
 
     faults: list[Exception]
 
-    def __init__(self, config: Config, report: Callable[[str], None]) -> None:
-        super().__init__(config, report, static=True)
+    def __init__(
+        self, config: Config, report: Callable[[str], None], warn: Callable[[str], None]
+    ) -> None:
+        super().__init__(config, report=report, warn=warn, static=True)
 
-    def segment(self, images: Sequence[Image]) -> list[Segmentation]:
+    def segment(self, images: Sequence[Image], **how: Any) -> list[Segmentation]:
         if self.faults:
             raise self.faults.pop(0)
-        return super().segment(images)
+        return super().segment(images, **how)
 
 
 @pytest.fixture(scope='module')
-def faults() -> Iterator[list[Exception]]:
-    """Faults of the frames to come, of a node that runs in this process."""
+def running() -> Iterator[SegmentationNode]:
+    """A node that runs in this process."""
     with pytest.MonkeyPatch.context() as patch:
         FaultyEngine.faults = []
         patch.setattr(segmentation_node, 'Engine', FaultyEngine)
@@ -67,7 +81,7 @@ def faults() -> Iterator[list[Exception]]:
 
         thread = threading.Thread(target=spin)
         thread.start()
-        yield FaultyEngine.faults
+        yield node
         stop.set()
         thread.join()
         assert node.close(10.0)
@@ -76,13 +90,26 @@ def faults() -> Iterator[list[Exception]]:
         assert not failed.is_set()
 
 
+@pytest.fixture
+def faults(running: SegmentationNode) -> list[Exception]:
+    """Faults of the frames to come."""
+    return FaultyEngine.faults
+
+
 @pytest.fixture(scope='module')
-def peer(faults: list[Exception]) -> Iterator[Peer]:
+def peer(running: SegmentationNode) -> Iterator[Peer]:
     with Peer('faulty_peer') as peer:
         yield peer
 
 
-def _fail(peer: Peer, camera: rclpy.publisher.Publisher, count: int) -> DiagnosticStatus:
+@pytest.fixture(scope='module')
+def camera(peer: Peer) -> Publisher:
+    camera = peer.camera(topic='/faulty_camera')
+    peer.watch('/faulty')
+    return camera
+
+
+def _fail(peer: Peer, camera: Publisher, count: int) -> DiagnosticStatus:
     """Send frames until some more have failed."""
     before = peer.counts('faulty')['dropped_error']
     for done in range(1, count + 1):
@@ -92,9 +119,7 @@ def _fail(peer: Peer, camera: rclpy.publisher.Publisher, count: int) -> Diagnost
     return peer.status('faulty')
 
 
-def test_no_fault_stops_the_node(faults: list[Exception], peer: Peer) -> None:
-    camera = peer.camera(topic='/faulty_camera')
-    peer.watch('/faulty')
+def test_no_fault_stops_the_node(faults: list[Exception], peer: Peer, camera: Publisher) -> None:
     peer.exchange(camera, bgr_message(peer.header(), PIXELS), '/faulty')
 
     faults.append(OutOfMemoryError('the device ran out of memory'))
@@ -119,3 +144,59 @@ def test_diagnostics_tell_how_frames_are_run(faults: list[Exception], peer: Peer
     found = values(peer.status('faulty'))
     assert found['graphs'] == 'off (none on a CPU)'
     assert found['operators'] == 'PyTorch (no kernels for device cpu)'
+
+
+# Where a frame passes, from its message to its last output: whose method, and which.
+STATIONS: dict[str, tuple[type, str]] = {
+    'message': (ImageInput, 'decode'),
+    'age': (Camera, '_check_age'),
+    'capture': (StaticBackend, '_build'),
+    'upload': (DeviceLimits, 'set'),
+    'detect': (CapturedSequence, '__call__'),
+    'mask head and paste': (StaticPath, '_mask'),
+    'download': (StaticPath, '_labelled'),
+    'messages': (Outputs, 'publish'),
+    'camera info': (CameraInfoRelay, 'publish'),
+    'stage times': (Outputs, 'publish_stage_times'),
+}
+
+
+@pytest.mark.parametrize('raised', [MemoryError(), RuntimeError('something odd')], ids=repr)
+@pytest.mark.parametrize('station', STATIONS)
+def test_a_fault_costs_its_frame_alone(
+    running: SegmentationNode,
+    faults: list[Exception],
+    peer: Peer,
+    camera: Publisher,
+    station: str,
+    raised: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def counts() -> Counts:
+        return running._cameras[0].accounting.counts()
+
+    owner, method = STATIONS[station]
+    asked = threading.Event()
+
+    def refuse(*_: object, **__: object) -> None:
+        asked.set()
+        raise raised
+
+    # A size that nothing was built for yet.
+    sizes = itertools.count(2 * list(STATIONS).index(station) + isinstance(raised, MemoryError))
+    pixels = np.zeros((60 + next(sizes), 64, 3), np.uint8)
+    before = counts()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, refuse)
+        camera.publish(bgr_message(peer.header(), pixels))
+        wait_until(lambda: counts().dropped['error'] > before.dropped['error'], 'its drop')
+    assert asked.is_set()
+    peer.exchange(camera, bgr_message(peer.header(), pixels), '/faulty')
+    wait_until(lambda: not counts().in_flight, 'the end of it')
+    after = counts()
+    assert after.received == before.received + 2
+    assert after.published == before.published + 1
+    assert after.dropped == {**before.dropped, 'error': before.dropped['error'] + 1}
+    assert after.received == after.published + sum(after.dropped.values())
+    assert running._worker is not None
+    assert running._worker.runs()
