@@ -347,9 +347,7 @@ def test_sizes_are_evicted_and_built_again(
 ) -> None:
     monkeypatch.setattr(StaticBackend, 'SIZES', 2)
     engine = Engine(CONFIG, static=True, model=model)
-    crops = [
-        Image(np.ascontiguousarray(images[0].pixels[: 120 - 8 * n]), 'bgr') for n in range(3)
-    ]
+    crops = [Image(np.ascontiguousarray(images[0].pixels[: 120 - 8 * n]), 'bgr') for n in range(3)]
     expected = [dynamic.segment([crop])[0] for crop in crops]
     for number in (0, 1, 2, 0, 2, 1):
         wrong = difference(engine.segment([crops[number]])[0], expected[number])
@@ -378,9 +376,7 @@ def test_two_threads_may_build_at_once(
     lines: list[str] = []
     engine = Engine(CONFIG, lines.append, static=True, model=model)
     engine.segment(images[:1])
-    crops = [
-        Image(np.ascontiguousarray(images[0].pixels[: 120 - 8 * n]), 'bgr') for n in range(3)
-    ]
+    crops = [Image(np.ascontiguousarray(images[0].pixels[: 120 - 8 * n]), 'bgr') for n in range(3)]
     sides = (128, 96)
     expected = []
     for side in sides:
