@@ -552,11 +552,13 @@ def guessed(frame: SceneFrame, rng: np.random.Generator) -> Segmentation:
     scores = rng.uniform(0.3, 1, count).astype(np.float32)
     boxes = frame.boxes_xyxy + rng.normal(0, 3, (count, 4)).astype(np.float32)
     wrong = rng.random(count) < 0.2
+    # One at least, else all may be right in the rare draw in which nothing moves far.
+    wrong[0] = True
     order = np.argsort(-scores)
     number = np.zeros(count + 1, np.uint16)
     number[order + 1] = np.arange(1, count + 1)
     labels = number[np.roll(frame.instance_map, int(rng.integers(-4, 5)), 1)]
-    class_ids = np.where(wrong, 0, frame.class_ids)
+    class_ids = np.where(wrong, (frame.class_ids + 1) % len(CLASS_NAMES), frame.class_ids)
     areas = np.zeros(count, np.int64)
     found = Detections(boxes[order], scores[order], class_ids[order], areas)
     return Segmentation(found, labels, {}, frame.instance_map.shape, {})

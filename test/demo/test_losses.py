@@ -25,6 +25,12 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> FramePool:
     return FramePool.render(tmp_path_factory.mktemp('pool'), TRAIN_SEEDS[:1], workers=1)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Whatever the tests before have drawn."""
+    torch.manual_seed(0)
+
+
 def random_boxes(count: int) -> torch.Tensor:
     corner = torch.rand(count, 2) * 200
     return torch.cat((corner, corner + 5 + torch.rand(count, 2) * 100), 1)
@@ -60,7 +66,6 @@ def test_sampled_rois_are_labelled_by_overlap() -> None:
 
 
 def test_every_loss_is_finite_and_trains_every_layer(pool: FramePool) -> None:
-    torch.manual_seed(0)
     model = MaskRCNN(ARCHITECTURE)
     initialise(model)
     images, targets = pool.sample(np.random.default_rng(0), 2, (256, 320))

@@ -34,12 +34,16 @@ from segnode.kernels.preprocess import preprocess, resized_hw
 from segnode.model.architecture import Architecture
 
 ROOT = Path(__file__).resolve().parents[2]
+# Programs of full size spend most of their time on 1000 proposals.
+CANDIDATES = PROPOSALS = 500
 NARROW = Architecture(
     width_per_group=16,
     res2_out_channels=64,
     fpn_channels=64,
     box_fc_dims=(256, 256),
     mask_conv_dims=(64, 64, 64, 64),
+    rpn_pre_nms_topk=CANDIDATES,
+    rpn_post_nms_topk=PROPOSALS,
     num_classes=5,
     score_threshold=0.5,
     short_side=256,
@@ -168,7 +172,8 @@ def torchvision_program(
     state = plant_weights(architecture, preprocess(image, network_hw, architecture)[None], seed=0)
     model = maskrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=5, min_size=224, max_size=400,
-        box_score_thresh=0.5,
+        box_score_thresh=0.5, rpn_pre_nms_top_n_test=CANDIDATES,
+        rpn_post_nms_top_n_test=PROPOSALS,
     ).eval()  # fmt: skip
     model.load_state_dict(to_torchvision(state), strict=False)
     rgb = image.pixels if image.order == 'rgb' else image.pixels[..., ::-1]

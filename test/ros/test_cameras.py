@@ -202,9 +202,15 @@ def test_frames_that_all_are_too_old_are_said(
 def test_a_low_rate_does_not_outlast_its_end(
     peer: Peer, cameras: dict[str, Publisher], frames: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
-    assert peer.set({'schedule.max_rate_hz': 0.01}).successful
+    # The pause is counted from this frame, whichever came before.
     message = bgr_message(peer.header('front'), frames['front'])
     peer.exchange(cameras['front'], message, '/segnode/front')
+    before = int(status_of(peer, 'front')['received'])
+    assert peer.set({'schedule.max_rate_hz': 0.01}).successful
+    held = bgr_message(peer.header('front'), frames['front'])
+    cameras['front'].publish(held)
+    wait_until(lambda: int(status_of(peer, 'front')['received']) > before, 'the frame to be held')
+    assert peer.find('/segnode/front/detections', held.header) is None
     assert peer.set({'schedule.max_rate_hz': 0.0}).successful
     started_s = time.monotonic()
     message = bgr_message(peer.header('front'), frames['front'])
