@@ -88,8 +88,8 @@ class Backend(Protocol):
         """Build what the sizes in use need under other settings, beside running frames."""
         ...
 
-    def reserve(self, variants: int) -> None:
-        """Keep what is built for so many resolutions and numbers of frames of each image size."""
+    def reserve(self, paths: int) -> None:
+        """Keep what is built for so many image sizes, resolutions and numbers of frames."""
         ...
 
     def clear(self) -> None:

@@ -86,7 +86,7 @@ class DynamicBackend:
     def prepare(self, settings: InferenceSettings) -> None:
         """Nothing is built for settings."""
 
-    def reserve(self, variants: int) -> None:
+    def reserve(self, paths: int) -> None:
         """Nothing is built for sizes."""
 
     def clear(self) -> None:

@@ -192,9 +192,9 @@ class Engine:
             for detections, crops, counts, _ in pasted
         ]
 
-    def reserve(self, variants: int) -> None:
-        """Keep what is built for so many scales and numbers of frames of each image size."""
-        self._backend.reserve(variants)
+    def reserve(self, paths: int) -> None:
+        """Keep what is built for so many image sizes, scales and numbers of frames."""
+        self._backend.reserve(paths)
 
     @property
     def gives_raw_masks(self) -> bool:

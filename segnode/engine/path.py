@@ -89,7 +89,10 @@ class StaticPath:
     def segment(
         self, images: Sequence[Image], settings: InferenceSettings, *, raw_masks: bool
     ) -> list[Labelled]:
-        """Run N images to their label images; two stops: the packet's and the answer's."""
+        """Run N images to their label images; two stops: the packet's and the answer's.
+
+        Raw masks add a stop for each part.
+        """
         chosen, kept = self._find(images, settings)
         parts = [torch.zeros((len(images), 0), dtype=torch.int64)]
         side = self._mask_side

@@ -149,9 +149,9 @@ class StaticBackend:
         for images, image_hw, order in sizes:
             self._prepared(self._key(images, image_hw, order, settings), settings)
 
-    def reserve(self, variants: int) -> None:
-        """Keep the paths of so many resolutions and numbers of frames of each image size."""
-        self._limit = max(self._limit, self.SIZES * variants)
+    def reserve(self, paths: int) -> None:
+        """Keep that many paths, where they are more than usual."""
+        self._limit = max(self.SIZES, paths)
 
     def clear(self) -> None:
         """Drop all paths and their memory, and what is being built as soon as it is."""

@@ -128,7 +128,7 @@ class TorchScriptBackend:
     def prepare(self, settings: InferenceSettings) -> None:
         """Nothing is built for settings."""
 
-    def reserve(self, variants: int) -> None:
+    def reserve(self, paths: int) -> None:
         """Nothing is built for sizes."""
 
     def clear(self) -> None:

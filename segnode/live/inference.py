@@ -8,9 +8,10 @@ scale and number of frames that may be needed, so that nothing is built in mid-s
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
@@ -22,11 +23,13 @@ from segnode.live.pipeline import Answered, Decoded, Header, segment
 from segnode.live.resolution import SCALES, LatencyBudget
 from segnode.live.schedule import ScheduleConfig
 
-# A size is rehearsed when it comes for the second time: one that never does is not worth it.
-COMES_AGAIN = 2
-KINDS = 16
 # The first run builds what it needs, and the others may be disturbed.
 TIMED = 3
+# What the settings have to stay for before a size is rehearsed with them.
+SETTLED_S = 1.0
+# A smaller input that takes more than this of the larger one's time is of no use.
+OF_USE = 0.9
+KINDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +50,19 @@ class Measured:
     """What inference of a kind takes.
 
     Attributes:
-        alone_ms: of one frame at each of ``SCALES``, as far as they can be used.
-        most: by scale, most frames that are answered together.
+        alone_ms: of one frame, at each of ``SCALES`` that is of use.
+        most: most frames that are answered together, at each of the same.
     """
 
-    alone_ms: list[float]
-    most: dict[float, int] = field(default_factory=dict)
+    alone_ms: list[float] = field(default_factory=list)
+    most: list[int] = field(default_factory=list)
 
 
 class Inference(Generic[Header]):
-    """The engine, with what is to be decided for each frame. One thread runs frames."""
+    """The engine, with what is to be decided for each frame.
+
+    One thread runs frames; others choose cameras and tell ages.
+    """
 
     def __init__(
         self,
@@ -78,25 +84,34 @@ class Inference(Generic[Header]):
         self._cameras = cameras
         self._report = report
         self._kinds: dict[int, Kind] = {}
-        self._seen: Counter[Kind] = Counter()
         self._measured: dict[Kind, Measured] = {}
-        self._measured_for: tuple[float, ...] = ()
+        # What the measurements are made for, from when on, and when the last one ended.
+        self._made_for: tuple[int, ...] = ()
+        self._settled_s = self._rehearsed_s = time.monotonic()
+        self._budget = LatencyBudget(cameras)
         self._budget_ms = 0.0
-        self.budget = LatencyBudget()
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Rehearse no more; frames that are under way are still answered."""
+        self._closed.set()
 
     @property
     def scale(self) -> float:
         """Part of the network's input sides to run the next frame at."""
-        return self.budget.scale if self._settings().latency_budget_ms else 1.0
+        return self._budget.scale if self._settings().latency_budget_ms else 1.0
+
+    @property
+    def budget_missed(self) -> str:
+        """That frames are too old whatever is done; empty where they are not."""
+        return self._budget.missed if self._settings().latency_budget_ms else ''
 
     def choose(self, waiting: Sequence[int]) -> Sequence[int]:
         """Return the cameras whose frames are taken together, by the kinds that they last had."""
-        if self._settings().max_batch == 1:
-            return waiting[:1]
         kind = self._kinds.get(waiting[0])
-        measured = None if kind is None else self._measured.get(kind)
-        most = 1 if measured is None else measured.most.get(self.scale, 1)
-        most = min(most, self._settings().max_batch)
+        most = 1 if kind is None else self._most(kind, self.scale)
+        if most == 1:
+            return waiting[:1]
         return [camera for camera in waiting if self._kinds.get(camera) == kind][:most]
 
     def answer(
@@ -113,105 +128,142 @@ class Inference(Generic[Header]):
             fail: told of each frame that cannot be answered.
         """
         for camera, frame in frames:
-            self._kinds[camera] = Kind.of(frame.image)
+            kind = Kind.of(frame.image)
+            # A size that never comes again is not worth it.
+            if self._kinds.get(camera) == kind:
+                self._rehearse_once(kind, frame.image)
+            self._kinds[camera] = kind
         for kind, group in itertools.groupby(frames, lambda each: Kind.of(each[1].image)):
-            together = list(group)
-            self._prepare(kind, together[0][1].image)
-            yield from self._answer(together, wants_raw_masks, fail)
+            scale, rest = self.scale, list(group)
+            while rest:
+                most = self._most(kind, scale)
+                together, rest = rest[:most], rest[most:]
+                yield from self._answer(together, scale, wants_raw_masks, fail)
 
     def observe(self, answered: Answered[Header], age_ms: float) -> None:
         """Note the age at which a frame was published."""
         budget_ms = self._settings().latency_budget_ms
+        costs_ms = self._costs_ms()
         if budget_ms != self._budget_ms:
             self._budget_ms = budget_ms
-            self.budget.restart()
-        if budget_ms:
-            measured = self._measured.get(Kind.of(answered.image))
-            if measured is not None:
-                costs_ms = measured.alone_ms
+            if budget_ms and costs_ms:
+                self._budget.restart(budget_ms, costs_ms)
             else:
-                here_ms = sum(answered.result.stage_ms.values())
-                costs_ms = [here_ms * (each / answered.scale) ** 2 for each in SCALES]
-            self.budget.observe(age_ms, answered.scale, budget_ms, costs_ms)
+                self._budget.restart()
+        # Frames that waited for a rehearsal are old for that alone.
+        if budget_ms and costs_ms and answered.received_s > self._rehearsed_s:
+            self._budget.observe(age_ms, answered.scale, budget_ms, costs_ms)
 
     def _answer(
         self,
         frames: Sequence[tuple[int, Decoded[Header]]],
+        scale: float,
         wants_raw_masks: Callable[[int], bool],
         fail: Callable[[int, Exception], None],
     ) -> Iterator[tuple[int, Answered[Header]]]:
-        raw = any(wants_raw_masks(camera) for camera, _ in frames)
         try:
-            answers = segment([f for _, f in frames], self._engine, self.scale, raw_masks=raw)
+            raw = any(wants_raw_masks(camera) for camera, _ in frames)
+            answers = segment([f for _, f in frames], self._engine, scale, raw_masks=raw)
         except Exception as error:  # noqa: BLE001 - handed on
             if len(frames) == 1:
                 fail(frames[0][0], error)
                 return
-            # One of them must not cost the others theirs.
+            # One of them must not cost the others theirs, nor this be tried at every frame.
+            self._report(f'frames go one by one from here on: {first_line(error)}')
+            for measured in self._measured.values():
+                measured.most = [1] * len(measured.most)
             for each in frames:
-                yield from self._answer([each], wants_raw_masks, fail)
+                yield from self._answer([each], scale, wants_raw_masks, fail)
             return
         for (camera, _), answered in zip(frames, answers, strict=True):
             yield camera, answered
 
     # What was measured
 
-    def _prepare(self, kind: Kind, image: Image) -> None:
-        """Rehearse an image size that comes again, where something is to be decided for it."""
+    def _most(self, kind: Kind, scale: float) -> int:
+        """Return how many frames of a kind go together."""
+        wanted, measured = self._settings().max_batch, self._measured.get(kind)
+        if wanted == 1 or measured is None:
+            return 1
+        return min(wanted, dict(zip(SCALES, measured.most, strict=False)).get(scale, 1))
+
+    def _costs_ms(self) -> list[float]:
+        """Return what inference takes at each of ``SCALES``, of the slowest kind in use."""
+        used = [self._measured.get(kind) for kind in set(self._kinds.values())]
+        return [max(each) for each in zip(*(m.alone_ms for m in used if m), strict=False)]
+
+    def _rehearse_once(self, kind: Kind, image: Image) -> None:
+        """Rehearse a kind where something is to be decided for it that is not known yet."""
         schedule, settings = self._settings(), self._engine.settings
         scales = SCALES if schedule.latency_budget_ms else SCALES[:1]
         most = min(schedule.max_batch, self._cameras)
         # What the time of a frame hangs on.
-        measured_for = (
-            *(settings.short_side, settings.long_side),
-            *(settings.proposals, settings.max_instances, len(scales), most),
-        )
-        if measured_for != self._measured_for:
-            self._measured_for = measured_for
+        wanted = (settings.short_side, settings.long_side, settings.proposals, len(scales), most)
+        if wanted != self._made_for:
+            if self._made_for:
+                self._settled_s = time.monotonic() + SETTLED_S
+            self._made_for = wanted
             self._measured.clear()
-        if kind in self._measured or (len(scales) == 1 and most == 1):
+        if kind in self._measured or (len(scales) == 1 and most == 1) or self._closed.is_set():
             return
-        if len(self._seen) > KINDS:
-            self._seen.clear()
-        self._seen[kind] += 1
-        if self._seen[kind] >= COMES_AGAIN:
-            while len(self._measured) >= KINDS:
-                del self._measured[next(iter(self._measured))]
-            self._measured[kind] = self._rehearse(image, scales, most)
-
-    def _rehearse(self, image: Image, scales: Sequence[float], most: int) -> Measured:
+        if time.monotonic() < self._settled_s:
+            return
+        while len(self._measured) >= KINDS:
+            del self._measured[next(iter(self._measured))]
+        self._engine.reserve((len(self._measured) + 1) * len(scales) * most)
         began_s = time.monotonic()
-        self._engine.reserve(len(scales) * most)
-        alone_ms: list[float] = []
-        together: dict[float, int] = {}
-        said = []
-        try:
-            for scale in scales:
-                alone_ms.append(self._time_ms(image, 1, scale))
-                said.append(f'{alone_ms[-1]:.0f} ms at {scale:.0%}')
-                together[scale] = 1
-                for frames in range(2, most + 1):
-                    batch_ms = self._time_ms(image, frames, scale)
-                    # The mean of their answers' times, one after the other.
-                    in_turn_ms = alone_ms[-1] * (frames + 1) / 2
-                    said.append(
-                        f'{frames} together {batch_ms:.0f} ms, in turn {in_turn_ms:.0f} ms'
-                    )
-                    if batch_ms >= in_turn_ms:
-                        break
-                    together[scale] = frames
-        except Exception as error:  # noqa: BLE001 - the frames themselves will tell of it
-            said.append(f'no further, as {first_line(error)}')
-        height, width = image.height, image.width
-        self._report(
-            f'rehearsed {height}x{width} in {time.monotonic() - began_s:.1f} s: {", ".join(said)}'
-        )
-        return Measured(alone_ms, together)
+        measured, said = self._rehearse(image, scales, most)
+        if self._closed.is_set():
+            return
+        self._measured[kind] = measured
+        self._rehearsed_s = time.monotonic()
+        if costs_ms := self._costs_ms():
+            self._budget.restart(schedule.latency_budget_ms, costs_ms)
+        spent_s = self._rehearsed_s - began_s
+        self._report(f'rehearsed {image.height}x{image.width} in {spent_s:.1f} s: {said}')
+
+    def _rehearse(self, image: Image, scales: Sequence[float], most: int) -> tuple[Measured, str]:
+        """Measure, and say what came out; what fails is of no use, and the frames will tell."""
+        measured, said = Measured(), []
+        for scale in scales:
+            try:
+                alone_ms = self._time_ms(image, 1, scale)
+            except Exception as error:  # noqa: BLE001 - see above
+                said.append(f'none at {scale:.0%} ({first_line(error)})')
+                break
+            said.append(f'{alone_ms:.0f} ms at {scale:.0%}')
+            if measured.alone_ms and alone_ms > OF_USE * measured.alone_ms[-1]:
+                said.append('which is of no use')
+                break
+            measured.alone_ms.append(alone_ms)
+        measured.most = [1] * len(measured.alone_ms)
+        for step, alone_ms in enumerate(measured.alone_ms):
+            for frames in range(2, most + 1):
+                # The mean of their answers' times, one after the other.
+                in_turn_ms = alone_ms * (frames + 1) / 2
+                try:
+                    together_ms = self._time_ms(image, frames, scales[step])
+                except Exception as error:  # noqa: BLE001 - see above
+                    said.append(f'never together ({first_line(error)})')
+                    measured.most = [1] * len(measured.alone_ms)
+                    # Memory that ran out took along what had been built.
+                    for scale in scales[: len(measured.alone_ms)]:
+                        with contextlib.suppress(Exception):
+                            self._time_ms(image, 1, scale)
+                    return measured, ', '.join(said)
+                said.append(f'{frames} together {together_ms:.0f}, in turn {in_turn_ms:.0f} ms')
+                if together_ms >= in_turn_ms:
+                    break
+                measured.most[step] = frames
+        return measured, ', '.join(said)
 
     def _time_ms(self, image: Image, frames: int, scale: float) -> float:
-        spent_s = []
-        for _ in range(TIMED):
+        """Return the least time of a few runs; none is begun any more once it is closed."""
+        spent_s = [0.0]
+        for run in range(TIMED):
+            if self._closed.is_set():
+                break
             began_s = time.monotonic()
             self._engine.segment([image] * frames, scale=scale)
-            spent_s.append(time.monotonic() - began_s)
+            spent_s[run:] = [time.monotonic() - began_s]
         return min(spent_s) * 1e3

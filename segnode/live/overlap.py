@@ -21,11 +21,14 @@ from segnode.live.schedule import Schedule
 T = TypeVar('T')
 D = TypeVar('D')
 A = TypeVar('A')
+Q = TypeVar('Q')
 
 # Last durations of a step by which the next one is foreseen.
 REMEMBERED = 8
 # A thread that is woken may run as much later.
 MARGIN_S = 0.002
+# How soon it is noticed that a step has ended that should not have.
+LOOKED_AGAIN_S = 0.5
 
 
 class Step:
@@ -37,33 +40,39 @@ class Step:
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         """Begin idle."""
         self._monotonic_s = monotonic_s
-        self._spent_s: tuple[float, ...] = ()
+        # Of each group of cameras, as their images may differ; replaced whole, never changed.
+        self._spent_s: dict[tuple[int, ...], tuple[float, ...]] = {}
+        self._busy_with: tuple[int, ...] | None = None
         self._began_s = 0.0
-        self._busy = False
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Be busy inside the ``with`` block."""
-        self._began_s, self._busy = self._monotonic_s(), True
+    def busy(self, *cameras: int) -> Iterator[None]:
+        """Be busy with frames of these cameras inside the ``with`` block."""
+        self._began_s, self._busy_with = self._monotonic_s(), cameras
         try:
             yield
         finally:
             spent_s = self._monotonic_s() - self._began_s
-            self._busy, self._spent_s = False, (*self._spent_s[1 - REMEMBERED :], spent_s)
+            self._busy_with = None
+            before = self._spent_s.get(cameras, ())
+            self._spent_s = {**self._spent_s, cameras: (*before[1 - REMEMBERED :], spent_s)}
 
     @property
     def longest_s(self) -> float:
         """The longest of the last durations, 0 before the first."""
-        return max(self._spent_s, default=0.0)
+        return max((max(spent) for spent in self._spent_s.values()), default=0.0)
 
     @property
     def shortest_s(self) -> float:
         """The shortest of the last durations, 0 before the first."""
-        return min(self._spent_s, default=0.0)
+        return min((min(spent) for spent in self._spent_s.values()), default=0.0)
 
-    def free_s(self) -> float:
-        """Return the monotonic time before which it is not likely to be free; 0 if it is."""
-        return self._began_s + self.shortest_s if self._busy else 0.0
+    def free_s(self) -> float | None:
+        """Return the monotonic time before which it is not likely to be free, None if it is."""
+        cameras = self._busy_with
+        if cameras is None:
+            return None
+        return self._began_s + min(self._spent_s.get(cameras, ()), default=0.0)
 
 
 class Overlap(Generic[T, D, A]):
@@ -102,9 +111,11 @@ class Overlap(Generic[T, D, A]):
         self._decoding, self._inferring, self._delivering = Step(), Step(), Step()
         self._decoded: queue.Queue[list[tuple[int, D]] | None] = queue.Queue(1)
         self._answered: queue.Queue[tuple[int, A] | None] = queue.Queue(1)
-        self._taken_s, self._taken = 0.0, 0
+        self._begun_s, self._begun_frames = 0.0, 0
+        # A step has ended that should not have.
+        self._broken = threading.Event()
         self._threads = [
-            threading.Thread(target=work, name=f'segnode {name}', daemon=True)
+            threading.Thread(target=self._run, args=(work,), name=f'segnode {name}', daemon=True)
             for name, work in (
                 ('decode', self._decode_all),
                 ('infer', self._infer_all),
@@ -128,9 +139,10 @@ class Overlap(Generic[T, D, A]):
             Whether all threads have ended.
         """
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        for thread in self._threads:
+        begun = [thread for thread in self._threads if thread.ident is not None]
+        for thread in begun:
             thread.join(None if end_s is None else max(0.0, end_s - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in begun)
 
     def _begin_s(self) -> float:
         """Return when to take the next frame: the device shall be free when it is decoded."""
@@ -138,42 +150,70 @@ class Overlap(Generic[T, D, A]):
             return math.inf  # Asked again when it is taken.
         infer, deliver = self._inferring, self._delivering
         lead_s = self._decoding.longest_s + MARGIN_S
-        infer_s, deliver_s = infer.free_s(), deliver.free_s()
+        infer_s, deliver_s = infer.free_s(), deliver.free_s() or 0.0
         # Answers that come before this frame's.
         deliver_s += self._answered.qsize() * deliver.shortest_s
-        if infer_s:
+        if infer_s is not None:
             deliver_s = max(infer_s, deliver_s) + deliver.shortest_s
         return max(
-            infer_s - lead_s,
+            (infer_s or 0.0) - lead_s,
             deliver_s - infer.longest_s - lead_s,
-            self._taken_s + self._taken * self._pause_s(),
+            self._begun_s + self._begun_frames * self._pause_s(),
         )
 
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException:
+            # The others would wait for it for ever.
+            self._broken.set()
+            self._schedule.wake()
+            raise
+
     def _decode_all(self) -> None:
-        while taken := self._schedule.take(self._begin_s, self._choose):
+        while not self._broken.is_set() and (
+            taken := self._schedule.take(self._begin_s, self._choose)
+        ):
             began_s = time.monotonic()
-            with self._decoding.busy():
+            with self._decoding.busy(*(camera for camera, _ in taken)):
                 decoded = [
                     (camera, frame)
                     for camera, each in taken
                     if (frame := self._decode(camera, each)) is not None
                 ]
             if decoded:
-                self._taken_s, self._taken = began_s, len(decoded)
-                self._decoded.put(decoded)
-        self._decoded.put(None)
+                self._begun_s, self._begun_frames = began_s, len(decoded)
+                self._put(self._decoded, decoded)
+        self._put(self._decoded, None)
 
     def _infer_all(self) -> None:
-        while (decoded := self._decoded.get()) is not None:
-            with self._inferring.busy():
+        while (decoded := self._get(self._decoded)) is not None:
+            with self._inferring.busy(*(camera for camera, _ in decoded)):
                 self._schedule.wake()
                 for answered in self._infer(decoded):
-                    self._answered.put(answered)
+                    self._put(self._answered, answered)
             self._schedule.wake()
-        self._answered.put(None)
+        self._put(self._answered, None)
 
     def _deliver_all(self) -> None:
-        while (answered := self._answered.get()) is not None:
-            with self._delivering.busy():
-                self._deliver(*answered)
+        while (answered := self._get(self._answered)) is not None:
+            camera, answer = answered
+            with self._delivering.busy(camera):
+                self._deliver(camera, answer)
             self._schedule.wake()
+
+    def _put(self, place: queue.Queue[Q | None], item: Q | None) -> None:
+        while not self._broken.is_set():
+            try:
+                return place.put(item, timeout=LOOKED_AGAIN_S)
+            except queue.Full:
+                continue
+        return None
+
+    def _get(self, place: queue.Queue[Q | None]) -> Q | None:
+        while not self._broken.is_set():
+            try:
+                return place.get(timeout=LOOKED_AGAIN_S)
+            except queue.Empty:
+                continue
+        return None

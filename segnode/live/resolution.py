@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -40,18 +41,27 @@ class LatencyBudget:
     Ages are told by one thread and the step is asked by another.
 
     Attributes:
-        missed: in words, that even the smallest input does not keep the budget; empty if it does.
+        missed: in words, that no step keeps the budget; empty where one does.
     """
 
-    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        """Begin at full size."""
+    def __init__(
+        self, cameras: int = 1, monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin at full size.
+
+        Args:
+            cameras: how many frames may be worked on in turn.
+            monotonic_s: tells the time.
+        """
+        self._cameras = cameras
         self._monotonic_s = monotonic_s
         self._lock = threading.Lock()
         self._ages: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self.missed = ''
         self._step = 0
         self._since_s = monotonic_s()
-        self._rose_s = -LONGEST_HOLD_S
+        # Whether a larger size is being tried, and for how long one has to wait for that.
+        self._on_trial = False
         self._hold_s = HOLD_S
 
     @property
@@ -59,10 +69,12 @@ class LatencyBudget:
         """Part of the network's input sides to run the next frame at."""
         return SCALES[self._step]
 
-    def restart(self) -> None:
-        """Go back to full size, as without a budget or with another."""
+    def restart(self, budget_ms: float = math.inf, costs_ms: Sequence[float] = (0.0,)) -> None:
+        """Begin anew, at the largest size that may keep the budget by what it costs."""
         with self._lock:
-            self._take(0)
+            last = len(costs_ms) - 1
+            fits = (step for step in range(last) if costs_ms[step] <= AIM_DOWN * budget_ms)
+            self._take(next(fits, last))
             self._hold_s, self.missed = HOLD_S, ''
 
     def observe(
@@ -88,28 +100,32 @@ class LatencyBudget:
             if ages.p95 > budget_ms:
                 # One frame of few may be late for any reason.
                 if frames >= (FEW if ages.p50 > budget_ms else ENOUGH):
-                    self._step_down(ages.p95, budget_ms, costs_ms, now_s)
+                    self._step_down(ages.p95, budget_ms, costs_ms)
                 return
             self.missed = ''
-            if self._since_s == self._rose_s and now_s - self._rose_s >= TRIED_S:
-                self._hold_s = HOLD_S
-            if frames >= MANY and now_s - self._since_s >= self._hold_s:
+            kept_s = now_s - self._since_s
+            if self._on_trial and kept_s >= TRIED_S:
+                self._on_trial, self._hold_s = False, HOLD_S
+            if frames >= MANY and kept_s >= self._hold_s:
                 self._step_up(ages.p95, budget_ms, costs_ms)
 
-    def _step_down(
-        self, late_ms: float, budget_ms: float, costs_ms: Sequence[float], now_s: float
-    ) -> None:
-        last = len(costs_ms) - 1
-        if self._step >= last:
+    def _step_down(self, late_ms: float, budget_ms: float, costs_ms: Sequence[float]) -> None:
+        last, here_ms = len(costs_ms) - 1, costs_ms[min(self._step, len(costs_ms) - 1)]
+        # What a frame waits for, at most: every camera's, and the one that was under way.
+        elsewhere_ms = late_ms - (self._cameras + 1) * here_ms
+        if self._step >= last or elsewhere_ms > budget_ms:
             self.missed = (
                 f'frames are {late_ms:.0f} ms old when they are published (p95), more than '
-                f'schedule.latency_budget_ms ({budget_ms:g}), at the smallest network input'
+                f'schedule.latency_budget_ms ({budget_ms:g}), '
+            ) + (
+                'and inference takes too little of it for a smaller network input to help'
+                if elsewhere_ms > budget_ms
+                else f'at {self.scale:.0%} of the network input, the smallest that is of use'
             )
             return
-        if now_s - self._rose_s < TRIED_S:
+        if self._on_trial:
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
         saving_ms = late_ms - AIM_DOWN * budget_ms
-        here_ms = costs_ms[self._step]
         fits = (
             step for step in range(self._step + 1, last) if here_ms - costs_ms[step] >= saving_ms
         )
@@ -121,8 +137,8 @@ class LatencyBudget:
         more_ms = COSTS * (costs_ms[self._step - 1] - costs_ms[self._step])
         if late_ms + more_ms <= AIM_UP * budget_ms:
             self._take(self._step - 1)
-            self._rose_s = self._since_s
+            self._on_trial = True
 
     def _take(self, step: int) -> None:
-        self._step, self._since_s = step, self._monotonic_s()
+        self._step, self._since_s, self._on_trial = step, self._monotonic_s(), False
         self._ages.clear()

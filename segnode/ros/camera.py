@@ -83,14 +83,15 @@ class Camera:
 
     def withdraw(self) -> None:
         """Take its topics back."""
-        if self._outputs is not None:
-            self._outputs.close()
-        self._outputs = None
+        outputs, self._outputs = self._outputs, None
+        if outputs is not None:
+            outputs.close()
 
     def publish_label_info(self, score_threshold: float) -> None:
         """Publish the class map with another threshold."""
-        if self._outputs is not None:
-            self._outputs.publish_label_info(score_threshold)
+        outputs = self._outputs
+        if outputs is not None:
+            outputs.publish_label_info(score_threshold)
 
     def subscribe(self, receive: Callable[[bytes], None]) -> None:
         """Subscribe to its images; their bytes go to ``receive``."""
@@ -114,9 +115,10 @@ class Camera:
 
     def leave(self) -> None:
         """Forget the subscription, once nothing of it is being worked on."""
-        if self._info is not None:
-            self._info.close()
-        self.input = self._info = None
+        # The end of the process may come while a transition does the same.
+        info, self._info, self.input = self._info, None, None
+        if info is not None:
+            info.close()
 
     def follow_publishers(self) -> None:
         """Adapt to who publishes its topics; called now and then."""
@@ -147,11 +149,12 @@ class Camera:
         """
         source = self.input
         assert source is not None
-        return pipeline.decode(frame, source.decode, self._check_age)
+        return pipeline.decode(frame, source.decode, self._admit)
 
     def wants_raw_masks(self) -> bool:
         """Return whether somebody subscribes to the network's own masks."""
-        return self._outputs is not None and self._outputs.wants_raw_masks()
+        outputs = self._outputs
+        return outputs is not None and outputs.wants_raw_masks()
 
     def deliver(self, answered: Answered[Header]) -> float:
         """Publish an answer and count its frame.
@@ -166,7 +169,7 @@ class Camera:
         age_s = self._age_s(answered.header.stamp)
         outputs.publish_stage_times(answered.header, stage_ms, answered.result)
         self.accounting.publish()
-        self.out_of_memory = False
+        self._stale_in_row, self.stale = 0, ''
         self.network_hw = answered.result.network_hw
         self.stages.add(stage_ms)
         if age_s is None:
@@ -190,9 +193,16 @@ class Camera:
         if self._info is not None:
             self._info.publish(header)
 
-    def _check_age(self, header: Header) -> None:
-        """Refuse a frame that is older than ``schedule.max_age_ms``, if it has a stamp."""
+    def _admit(self, header: Header) -> None:
         self._compare_clocks(header.stamp)
+        self.check_age(header)
+
+    def check_age(self, header: Header) -> None:
+        """Refuse a frame that is older than ``schedule.max_age_ms``, if it has a stamp.
+
+        Raises:
+            StaleFrame: it is.
+        """
         limit_ms = self._settings.node.schedule.max_age_ms
         late_ms = self._late_s(header.stamp) * 1e3
         if limit_ms and to_nanoseconds(header.stamp) and late_ms > limit_ms:
@@ -203,7 +213,6 @@ class Camera:
                     f'({limit_ms:g} ms), the last one by {late_ms - limit_ms:.0f} ms'
                 )
             raise StaleFrame(f'{late_ms:.0f} ms old')
-        self._stale_in_row, self.stale = 0, ''
 
     def _compare_clocks(self, stamp: Time) -> None:
         """Note where the stamps are of another clock; ages mean nothing then."""

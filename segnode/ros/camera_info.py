@@ -60,11 +60,16 @@ class CameraInfoRelay:
         self._subscription: Subscription | None = None
         self._publisher: Publisher | None = None
         self._closed = False
+        # A transition closes it in another thread than the one that follows publishers.
+        self._changing = threading.Lock()
 
     def follow(self) -> None:
         """Offer the topic where the camera has one, and no longer; called now and then."""
-        if self._closed or self._is_own:
-            return
+        with self._changing:
+            if not (self._closed or self._is_own):
+                self._follow()
+
+    def _follow(self) -> None:
         publishers = [
             info
             for info in self._node.get_publishers_info_by_topic(self._name)
@@ -112,8 +117,9 @@ class CameraInfoRelay:
 
     def close(self) -> None:
         """Take the topic back for good."""
-        self._closed = True
-        self._withdraw()
+        with self._changing:
+            self._closed = True
+            self._withdraw()
 
     def publish(self, header: Header) -> None:
         """Publish the camera's message of a frame's stamp, else its newest, under its header."""

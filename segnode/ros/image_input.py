@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,36 +89,42 @@ class ImageInput:
             ReliabilityPolicy.BEST_EFFORT if qos == 'sensor_data' else ReliabilityPolicy.RELIABLE
         )
         self._subscription: Subscription | None = None
+        # A transition closes it in another thread than the one that follows publishers.
+        self._changing = threading.RLock()
 
     def open(self) -> None:
         """Subscribe."""
-        if self._follows:
-            self._reliability = common_reliability(self._offers())
-        try:
-            self._subscription = self._subscribe(
-                {'message_lost': self._count_lost, 'incompatible_qos': self._note_incompatible}
-            )
-        except UnsupportedEventTypeError:
-            self.messages_lost = None
-            self._subscription = self._subscribe({})
+        with self._changing:
+            if self._follows:
+                self._reliability = common_reliability(self._offers())
+            try:
+                self._subscription = self._subscribe(
+                    {'message_lost': self._count_lost, 'incompatible_qos': self._note_incompatible}
+                )
+            except UnsupportedEventTypeError:
+                self.messages_lost = None
+                self._subscription = self._subscribe({})
 
     def close(self) -> None:
         """Unsubscribe."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+        with self._changing:
+            if self._subscription is not None:
+                self._node.destroy_subscription(self._subscription)
+                self._subscription = None
 
     def follow_publishers(self) -> None:
         """Subscribe anew where the publishers' reliability has changed."""
-        if self._subscription is None or not self._follows:
+        if not self._follows:
             return
-        offers = self._offers()
-        if offers and common_reliability(offers) != self._reliability:
+        with self._changing:
+            offers = self._offers() if self._subscription is not None else []
+            if not offers or common_reliability(offers) == self._reliability:
+                return
             self.close()
             self.open()
-            self._node.get_logger().info(
-                f'{self.topic}: subscribed {self._reliability.name.lower()} as it is published'
-            )
+        self._node.get_logger().info(
+            f'{self.topic}: subscribed {self._reliability.name.lower()} as it is published'
+        )
 
     def silence(self) -> str:
         """Say why no image may be coming, and what to do."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, State, TransitionCallbackReturn
@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter
 
 from segnode.config import Config
 from segnode.engine import Engine
-from segnode.errors import SegnodeError, first_line
+from segnode.errors import ConfigError, SegnodeError, first_line
 from segnode.ros.camera import Camera
 from segnode.ros.diagnostics import NodeState, process_memory, status_message
 from segnode.ros.parameters import NodeParameters, ParameterSetService
@@ -80,7 +80,8 @@ class SegmentationNode(LifecycleNode):
 
     def __init__(self, fail: Callable[[], None]) -> None:
         # As LifecycleNode's own, which takes no group: with one for transitions, and questions
-        # about them, the node answers while one lasts.
+        # about them, an executor of several threads answers while one lasts. All else is served
+        # one after the other.
         transitions = ReentrantCallbackGroup()
         Node.__init__(self, 'segnode', start_parameter_services=False)
         LifecycleNodeMixin.__init__(self, callback_group=transitions)
@@ -102,7 +103,7 @@ class SegmentationNode(LifecycleNode):
             self._start_timer = self.create_timer(
                 0.0,
                 self._start,
-                callback_group=transitions,
+                callback_group=MutuallyExclusiveCallbackGroup(),
                 clock=Clock(clock_type=ClockType.STEADY_TIME),
             )
 
@@ -157,11 +158,7 @@ class SegmentationNode(LifecycleNode):
         start_s = time.monotonic()
         self._lifecycle = 'configuring'
         try:
-            config = self._config.engine
-            engine = self._load(config)
-            if self._config.engine != config:
-                engine.configure(self._config.engine)  # They were changed meanwhile.
-            self._engine = engine
+            self._engine = engine = self._load()
             for camera in self._cameras:
                 camera.offer(engine)
         except BaseException:
@@ -192,6 +189,8 @@ class SegmentationNode(LifecycleNode):
         return self._stop(timeout_s)
 
     def _start(self) -> None:
+        if self._start_timer.is_canceled():
+            return
         self._start_timer.cancel()
         for transition in (self.trigger_configure, self.trigger_activate):
             if transition() != TransitionCallbackReturn.SUCCESS:
@@ -199,7 +198,7 @@ class SegmentationNode(LifecycleNode):
                     self._fail()
                 return
 
-    def _load(self, config: Config) -> Engine:
+    def _load(self) -> Engine:
         """Load in a thread that is left behind when the node is closed.
 
         Loading cannot be interrupted, and may take minutes, in which the node answers. The thread
@@ -210,18 +209,13 @@ class SegmentationNode(LifecycleNode):
             Exception: whatever loading raises.
         """
         loaded: Future[Engine] = Future()
-        arguments = (loaded, config, self._progress, self.get_logger().warning)
+        arguments = (loaded, self._config.engine, self._progress, self.get_logger().warning)
         threading.Thread(target=_load, args=arguments, name='load', daemon=True).start()
         del arguments
         while not loaded.done():
             if self._closed:
                 raise SegnodeError('closed before the model was loaded')
-            if self.executor is not None:
-                # Within a callback of it: others are served, as all but transitions are in
-                # another group, and still one at a time.
-                self.executor.spin_once(timeout_sec=CLOSE_POLL_S)
-            else:
-                wait([loaded], CLOSE_POLL_S)
+            wait([loaded], CLOSE_POLL_S)
         try:
             return loaded.result()
         finally:
@@ -242,11 +236,15 @@ class SegmentationNode(LifecycleNode):
         self._engine = None
 
     def _apply(self, config: Config) -> None:
-        if self._engine is None:
+        engine = self._engine
+        if self._lifecycle == 'configuring':
+            # It could not be told yet whether they fit the model.
+            raise ConfigError('the model is being loaded; set it again when the node is inactive')
+        if engine is None:
             return
-        before = self._engine.settings.score_threshold
-        self._engine.configure(config)
-        after = self._engine.settings.score_threshold
+        before = engine.settings.score_threshold
+        engine.configure(config)
+        after = engine.settings.score_threshold
         if before != after:
             for camera in self._cameras:
                 camera.publish_label_info(after)
@@ -282,11 +280,12 @@ class SegmentationNode(LifecycleNode):
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
-        hardware_id = str(self._engine.device) if self._engine else ''
+        engine = self._engine
+        hardware_id = '' if engine is None else str(engine.device)
         shared = self._properties()
         memory = process_memory()
-        if self._engine is not None:
-            memory |= {f'device_memory_{k}': v for k, v in self._engine.memory().items()}
+        if engine is not None:
+            memory |= {f'device_memory_{k}': v for k, v in engine.memory().items()}
         for camera in self._cameras:
             task = camera.name if len(self._cameras) > 1 else 'segmentation'
             state = self._state(camera, memory, shared)

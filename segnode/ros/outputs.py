@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,8 @@ class Outputs:
         self._prefix = prefix
         self._class_names = class_names
         self._all: list[Publisher] = []
+        # A transition closes them in another thread than the one that sets parameters.
+        self._changing = threading.Lock()
         self._raw_masks: Publisher | None = None
         try:
             self._offer()
@@ -79,8 +82,9 @@ class Outputs:
 
     def close(self) -> None:
         """Remove all publishers."""
-        for publisher in self._all:
-            self._node.destroy_publisher(publisher)
+        with self._changing:
+            while self._all:
+                self._node.destroy_publisher(self._all.pop())
 
     def publish(
         self, header: Header, image: Image, result: Segmentation, class_id_format: str
@@ -102,7 +106,7 @@ class Outputs:
             self._confidence_mask.publish(
                 messages.confidence_mask_message(header, labels, detections.scores)
             )
-        if self._raw_masks is not None and result.raw_masks is not None:
+        if self._raw_masks is not None and result.raw_masks is not None and self.wants_raw_masks():
             self._raw_masks.publish(messages.raw_masks_message(header, result.raw_masks))
         if _wanted(self._overlay) or _wanted(self._overlay_jpeg):
             overlay = draw_overlay(image, detections, labels, self._class_names)
@@ -128,9 +132,10 @@ class Outputs:
     def publish_label_info(self, score_threshold: float) -> None:
         """Publish the class map; late subscribers get the last one as well."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
-        self._label_info.publish(
-            messages.label_info_message(header, self._class_names, score_threshold)
-        )
+        message = messages.label_info_message(header, self._class_names, score_threshold)
+        with self._changing:
+            if self._all:
+                self._label_info.publish(message)
 
     def _publisher(
         self,

@@ -24,7 +24,7 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rcl_interfaces.srv import SetParameters
-from rclpy.exceptions import NameValidationException, ParameterNotDeclaredException
+from rclpy.exceptions import NameValidationException
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
@@ -251,17 +251,26 @@ class ParameterSetService(ParameterService):
     def _set_parameters_callback(
         self, request: SetParameters.Request, response: SetParameters.Response
     ) -> SetParameters.Response:
-        wanted = [RosParameter.from_parameter_msg(p) for p in request.parameters]
-        if len(wanted) > 1:
-            try:
-                whole = self._get_node().set_parameters_atomically(wanted)
-            except ParameterNotDeclaredException:
-                pass  # One by one it is told which.
+        node = self._get_node()
+        # A file of all parameters has those that cannot change, too: they are answered alone.
+        together = [
+            message
+            for message in request.parameters
+            if node.has_parameter(message.name)
+            and not node.describe_parameter(message.name).read_only
+        ]
+        whole = None
+        if len(together) > 1:
+            whole = node.set_parameters_atomically(
+                [RosParameter.from_parameter_msg(message) for message in together]
+            )
+        for message in request.parameters:
+            if whole is not None and whole.successful and message in together:
+                response.results.append(whole)
             else:
-                if whole.successful:
-                    response.results = [whole] * len(wanted)
-                    return response
-        return super()._set_parameters_callback(request, response)
+                alone = SetParameters.Request(parameters=[message])
+                super()._set_parameters_callback(alone, response)
+        return response
 
 
 @dataclass(frozen=True, slots=True)

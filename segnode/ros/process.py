@@ -164,7 +164,7 @@ class _Server(threading.Thread):
 
     def run(self) -> None:
         from rclpy.exceptions import ParameterException
-        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.executors import MultiThreadedExecutor
         from rclpy.logging import get_logger
 
         log = get_logger('segnode')
@@ -179,10 +179,12 @@ class _Server(threading.Thread):
             for file in self._files:
                 if warning := file.warning(self.node.get_fully_qualified_name()):
                     log.warning(warning)
-            executor = SingleThreadedExecutor()
+            # A transition, a question about it, and whatever else comes.
+            executor = MultiThreadedExecutor(num_threads=3)
             executor.add_node(self.node)
             while not self.stop.is_set():
                 executor.spin_once(timeout_sec=SPIN_S)
+            executor.shutdown()
         except ConfigError as error:
             code = WRONG_USE
             log.fatal(str(error))

@@ -84,6 +84,7 @@ class Worker:
         """
         for camera in self._cameras:
             camera.unsubscribe()
+        self._inference.close()
         for number, _ in self._schedule.close():
             self._cameras[number].accounting.drop('inactive')
         if not self._overlap.join(timeout_s):
@@ -94,8 +95,8 @@ class Worker:
 
     @property
     def budget_missed(self) -> str:
-        """That frames are too late even at the smallest input; empty where they are not."""
-        return self._inference.budget.missed
+        """That frames are too old whatever is done; empty where they are not."""
+        return self._inference.budget_missed
 
     @property
     def scale(self) -> float:
@@ -131,8 +132,18 @@ class Worker:
     def _infer(
         self, frames: list[tuple[int, Decoded[Header]]]
     ) -> Iterator[tuple[int, Answered[Header]]]:
+        fresh = []
+        for number, frame in frames:
+            try:
+                # Once more, as it may have waited for another camera's.
+                self._cameras[number].check_age(frame.header)
+                fresh.append((number, frame))
+            except StaleFrame:
+                self._cameras[number].accounting.drop('stale')
+            except Exception as error:  # noqa: BLE001 - no frame stops the node
+                self._fail(number, error)
         return self._inference.answer(
-            frames, lambda number: self._cameras[number].wants_raw_masks(), self._fail
+            fresh, lambda number: self._cameras[number].wants_raw_masks(), self._fail
         )
 
     def _deliver(self, number: int, answered: Answered[Header]) -> None:

@@ -21,7 +21,7 @@ class Device:
         self.full_ms = full_ms
         self.other_ms = other_ms
         self.jitter = random.Random(seed)
-        self.budget = LatencyBudget(lambda: self.now_s)
+        self.budget = LatencyBudget(1, lambda: self.now_s)
         self.costs_ms = [full_ms * scale**2 for scale in SCALES]
         self.ages_ms: list[tuple[float, float]] = []
         self.scales: list[float] = []
@@ -75,7 +75,7 @@ def test_it_does_not_swing() -> None:
     changes = []
     for _ in range(12):
         before = len(device.scales)
-        device.costs_ms = [10 * scale**2 for scale in SCALES]
+        device.costs_ms = [40 * scale**2 for scale in SCALES]
         device.run(20, 78)
         part = device.scales[before:]
         changes.append(sum(a != b for a, b in itertools.pairwise(part)))
@@ -120,3 +120,18 @@ def test_frames_that_were_under_way_do_not_count() -> None:
     assert device.budget.scale == scale
     device.budget.restart()
     assert device.budget.scale == 1
+
+
+def test_it_begins_at_what_the_costs_allow() -> None:
+    device = Device(2000, other_ms=10)
+    device.budget.restart(900, device.costs_ms)
+    device.run(15, 900)
+    assert set(device.scales) == {0.64}
+
+
+def test_what_a_smaller_input_cannot_mend_is_said_and_left() -> None:
+    """Frames that come late already, or a clock that is behind."""
+    device = Device(20, other_ms=300)
+    device.run(5, 100)
+    assert set(device.scales) == {1.0}
+    assert 'inference takes too little of it' in device.budget.missed

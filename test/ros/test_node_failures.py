@@ -149,7 +149,7 @@ def test_diagnostics_tell_how_frames_are_run(faults: list[Exception], peer: Peer
 # Where a frame passes, from its message to its last output: whose method, and which.
 STATIONS: dict[str, tuple[type, str]] = {
     'message': (ImageInput, 'decode'),
-    'age': (Camera, '_check_age'),
+    'age': (Camera, 'check_age'),
     'capture': (StaticBackend, '_build'),
     'upload': (DeviceLimits, 'set'),
     'detect': (CapturedSequence, '__call__'),
