@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from segnode.errors import ImageError
 from segnode.image import Image, check_size
+from segnode.live.grey_values import GreyValues
 
 if TYPE_CHECKING:
     from array import array
@@ -76,13 +77,20 @@ class UnsupportedEncodingError(ImageError):
 
 
 def decode_image(
-    *, height: int, width: int, encoding: str, is_bigendian: bool, step: int, data: ImageData
+    *,
+    height: int,
+    width: int,
+    encoding: str,
+    is_bigendian: bool,
+    step: int,
+    data: ImageData,
+    grey: GreyValues | None = None,
 ) -> Image:
     """Decode the fields of a sensor_msgs/Image.
 
     rgb8, bgr8 and 8UC3 (taken as BGR, OpenCV's order) are views of ``data``; the others are
     converted to BGR. YUV is BT.601 in video range, Bayer is interpolated bilinearly, both by
-    OpenCV as in cv_bridge. mono16 becomes value // 256, that is its high byte.
+    OpenCV as in cv_bridge. mono16 becomes its highest 8 bits, of as many as ``grey`` says.
 
     Args:
         height: rows of the image; nv12 and nv21 have height / 2 rows more in ``data``.
@@ -91,6 +99,7 @@ def decode_image(
         is_bigendian: byte order of mono16.
         step: bytes from one row to the next, padding included.
         data: the rows; more than they need is passed over.
+        grey: scales the values of mono16; None takes them for 16 bits.
 
     Raises:
         UnsupportedEncodingError: the encoding is not one of ``SUPPORTED_ENCODINGS``.
@@ -126,26 +135,33 @@ def decode_image(
     if pixel_bytes > 1:
         pixels = pixels.reshape(rows, width, pixel_bytes)
     if encoding == 'mono16':
-        pixels = cast('npt.NDArray[np.uint8]', cv2.extractChannel(pixels, int(not is_bigendian)))
+        values = pixels.view('>u2' if is_bigendian else '<u2')[..., 0]
+        pixels = (grey or GreyValues()).to_8_bits(values)
     if code is None:
         return Image(pixels, 'rgb' if encoding == 'rgb8' else 'bgr')
     return Image(cast('npt.NDArray[np.uint8]', cv2.cvtColor(pixels, code)), 'bgr')
 
 
-def decode_compressed(*, format: str, data: ImageData) -> Image:  # noqa: A002
+def decode_compressed(
+    *,
+    format: str,  # noqa: A002
+    data: ImageData,
+    grey: GreyValues | None = None,
+) -> Image:
     """Decode the fields of a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
 
     The first bytes of the data tell which, and the colours are those of the file. The format
     counts only where it says that the values are no colours: depth is refused as in
     ``decode_image``, and a Bayer mosaic stored as it is gets interpolated. 16-bit PNG becomes
-    value // 256; alpha is dropped. EXIF orientation is ignored, as image_transport does it,
-    because the pixels have to stay where camera_info has them.
+    its highest 8 bits, as mono16 does; alpha is dropped. EXIF orientation is ignored, as
+    image_transport does it, because the pixels have to stay where camera_info has them.
 
     Args:
         format: as image_transport writes it, for example ``rgb8; jpeg compressed bgr8`` or
             ``bayer_rggb8; png compressed `` (no encoding at the end: stored as it is); others
             write ``jpeg`` or nothing.
         data: the file.
+        grey: scales the values of a 16-bit PNG; None takes them for 16 bits.
 
     Raises:
         UnsupportedEncodingError: it is a Bayer mosaic that is not supported.
@@ -162,7 +178,7 @@ def decode_compressed(*, format: str, data: ImageData) -> Image:  # noqa: A002
     check_size(height, width)
     stored_as = compression.rpartition('compressed')[2].strip()
     is_mosaic = encoding.startswith('bayer_') and stored_as in ('', encoding)
-    flag = cv2.IMREAD_GRAYSCALE if is_mosaic else cv2.IMREAD_COLOR
+    flag = cv2.IMREAD_GRAYSCALE if is_mosaic else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:
         decoded = cv2.imdecode(buffer, flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
@@ -171,6 +187,8 @@ def decode_compressed(*, format: str, data: ImageData) -> Image:  # noqa: A002
         raise ImageError(
             f'expected a JPEG or PNG image, found {buffer.size} bytes of damaged data'
         )
+    if decoded.dtype == np.uint16:
+        decoded = (grey or GreyValues()).to_8_bits(cast('npt.NDArray[np.uint16]', decoded))
     pixels = cast('npt.NDArray[np.uint8]', decoded)
     if not is_mosaic:
         return Image(pixels, 'bgr')

@@ -279,6 +279,7 @@ class SegmentationNode(LifecycleNode):
             for camera in self._cameras:
                 camera.follow_publishers()
                 camera.say_silence()
+                camera.say_grey()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
@@ -325,6 +326,7 @@ class SegmentationNode(LifecycleNode):
             silence=source.silence() if source is not None else '',
             clock=camera.clock,
             stale=camera.stale,
+            grey=camera.grey.remark(),
             budget='' if worker is None else worker.budget_missed,
             age_s=camera.ages.percentiles().get('age'),
             stage_ms=camera.stages.percentiles(),
