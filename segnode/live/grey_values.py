@@ -8,6 +8,7 @@ out dark, and a network finds little in them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,8 @@ FEWEST_BITS = 8
 # One dark picture tells nothing of the camera.
 _WINDOW = 30
 _SAMPLES_A_SIDE = 128
+# Later the camera is silent, or sends something else.
+_TELLS_FOR_S = 5.0
 
 
 class GreyValues:
@@ -29,13 +32,20 @@ class GreyValues:
     pixel nor a line of telemetry counts.
     """
 
-    def __init__(self, bits: Callable[[], int] = lambda: FULL_BITS) -> None:
+    def __init__(
+        self,
+        bits: Callable[[], int] = lambda: FULL_BITS,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Start without frames.
 
         Args:
             bits: gives how many bits are in use, 8 to 16; what lies beyond is white.
+            monotonic_s: gives the time in seconds.
         """
         self._bits = bits
+        self._monotonic_s = monotonic_s
+        self._noted_s = 0.0
         # Replaced as a whole: another thread may read it.
         self._levels: tuple[int, ...] = ()
 
@@ -52,6 +62,7 @@ class GreyValues:
         samples = np.sort(values[::rows, ::columns], axis=None)
         level = int(samples[(samples.size - 1) * 99 // 100])
         self._levels = (*self._levels[-_WINDOW + 1 :], level)
+        self._noted_s = self._monotonic_s()
         bits = self._bits()
         scaled = values >> (bits - 8)
         if bits < FULL_BITS:
@@ -62,7 +73,7 @@ class GreyValues:
     def remark(self) -> str:
         """Return what is wrong with the number of bits and what to set, empty for nothing."""
         levels, bits = self._levels, self._bits()
-        if not levels:
+        if not levels or self._monotonic_s() > self._noted_s + _TELLS_FOR_S:
             return ''
         brightest = max(levels)
         # Sensors have an even number of bits.

@@ -126,6 +126,15 @@ def test_a_hot_pixel_and_a_line_of_telemetry_do_not_count() -> None:
     assert right.remark() == ''
 
 
+def test_a_camera_that_sends_something_else_is_no_remark() -> None:
+    now_s = 1000.0
+    grey = GreyValues(lambda: 12, lambda: now_s)
+    grey.to_8_bits(_of_bits(14))
+    assert grey.remark()
+    now_s += 6
+    assert grey.remark() == ''
+
+
 def test_the_smallest_image() -> None:
     grey = GreyValues()
     assert grey.to_8_bits(np.array([[0xABCD]], np.uint16)).tolist() == [[0xAB]]
