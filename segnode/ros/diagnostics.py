@@ -36,6 +36,7 @@ class NodeState:
         budget: that frames are too late at the smallest input, empty where they are not.
         grey: that 16-bit values do not have the bits that they are said to, empty where they do.
         clock: how the stamps and the node's clock disagree, empty where they do not.
+        throttled: that the device is slowed down, and why, empty where it is not.
         age_s: age at publication (now - stamp), None before the first frame.
         stage_ms: each stage's times.
         memory: bytes on the device, by name.
@@ -53,6 +54,7 @@ class NodeState:
     budget: str = ''
     grey: str = ''
     clock: str = ''
+    throttled: str = ''
     age_s: Percentiles | None = None
     stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
@@ -84,7 +86,7 @@ def judge(state: NodeState) -> tuple[bytes, str]:
         return DiagnosticStatus.OK, state.lifecycle
     if counts.idle_s > IDLE_WARNING_S:
         return (DiagnosticStatus.WARN, f'no image for {counts.idle_s:.0f} s: {state.silence}')
-    for remark in (state.clock, state.stale, state.budget, state.grey):
+    for remark in (state.clock, state.stale, state.budget, state.grey, state.throttled):
         if remark:
             return DiagnosticStatus.WARN, remark
     return DiagnosticStatus.OK, f'{counts.published_hz:.1f} frames a second'
