@@ -65,11 +65,8 @@ _JPEG_END = b'\xff\xd9'
 _JPEG_START = b'\xff\xd8\xff'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 
-_DEPTH_PREFIXES = ('16UC', '16SC', '32SC', '32FC', '64FC')
-
-
 # REP 118: depth images are float metres, or by convention of the drivers 16-bit millimetres.
-_DEPTH = ('32FC1', '16UC1', '64FC1')
+_DEPTH = re.compile(r'(16[US]|32[SF]|64F)C1?')
 
 
 class UnsupportedEncodingError(ImageError):
@@ -106,7 +103,7 @@ def decode_image(
         ImageError: it is a depth image, the fields contradict each other, or the size is
             impossible.
     """
-    if encoding in _DEPTH:
+    if _DEPTH.fullmatch(encoding):
         raise ImageError(
             f'expected a colour image, found a depth image ({encoding}): subscribe to the '
             "camera's colour topic; grey values of 16 bits are published as mono16"
@@ -168,7 +165,7 @@ def decode_compressed(
         ImageError: the data is not JPEG or PNG, incomplete, damaged or too large, or is depth.
     """
     encoding, _, compression = (part.strip() for part in format.partition(';'))
-    if compression.startswith('compressedDepth') or encoding.startswith(_DEPTH_PREFIXES):
+    if compression.startswith('compressedDepth') or _DEPTH.fullmatch(encoding):
         raise ImageError(
             f'expected a colour image, found a depth image (format {format[:40]!r}); '
             'subscribe to the colour topic of the camera'

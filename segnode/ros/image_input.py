@@ -131,7 +131,12 @@ class ImageInput:
         expected = TYPE_NAMES[self._message_type]
         others = sorted({p.topic_type for p in publishers} - {expected})
         if others:
-            return f'{self.topic} is {", ".join(others)}, not {expected}; check image_transport'
+            remedy = "subscribe to the camera's colour images"
+            if self.topic.endswith('/compressedDepth'):
+                remedy = f'it is a depth image: {remedy}'
+            elif set(others) <= set(TYPE_NAMES.values()):
+                remedy = 'check image_transport'
+            return f'{self.topic} is {", ".join(others)}, not {expected}; {remedy}'
         offered = common_reliability([p.qos_profile.reliability for p in publishers])
         if self._reliability == ReliabilityPolicy.RELIABLE != offered:
             return (
