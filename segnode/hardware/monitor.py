@@ -18,6 +18,16 @@ PERIOD_S = 1.0
 _TELLS_FOR_S = 5.0
 
 
+def read_once(gpu_uuid: str, root: Path = Path('/')) -> Reading:
+    """Return what the machine tells now; it may take its time.
+
+    Args:
+        gpu_uuid: as CUDA has it; empty for none.
+        root: of the file system.
+    """
+    return NvmlGpu(gpu_uuid).read().joined(SystemFiles(root).read(time.monotonic()))
+
+
 class HardwareMonitor:
     """Keeps the newest reading; asking for it never waits.
 

@@ -583,6 +583,8 @@ def test_diagnostics_tell_what_runs(peer: Peer, engine: Engine) -> None:
     assert (found['network_height'], found['network_width']) == ('240', '320')
     assert float(found['backbone_ms_p50']) > 0
     assert float(found['process_memory_mib']) > 50
+    # Of the thread that reads the machine; every Linux has it.
+    assert float(found['memory_available_mib']) > 0
     assert found['message_lost'].isdecimal()
 
 
