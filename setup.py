@@ -57,7 +57,7 @@ setup(
         'tqdm',
         'typing-extensions',
     ],
-    extras_require={'test': ['pytest']},
+    extras_require={'nvml': ['nvidia-ml-py'], 'test': ['pytest']},
     zip_safe=False,
     entry_points={
         'console_scripts': [f'{command} = segnode.__main__:{command}' for command in COMMANDS]

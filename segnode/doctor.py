@@ -91,6 +91,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield python_version()
     yield from packages()
     yield from device(config)
+    yield from hardware(config)
     yield from kernels()
     yield from ros()
     yield from transport()
@@ -166,6 +167,22 @@ def device(config: Config) -> Iterator[Finding]:
         )
     else:
         yield Finding('ok', 'device', found)
+
+
+def hardware(config: Config) -> Iterator[Finding]:
+    """Say what the machine tells of its temperatures and power, and whether it is slowed down."""
+    try:
+        from segnode.engine.device import gpu_uuid, select_device
+        from segnode.hardware.monitor import read_once
+
+        reading = read_once(gpu_uuid(select_device(config.device)))
+    except (ImportError, OSError, RuntimeError, SegnodeError):
+        return  # Said of the device already.
+    found = ', '.join(f'{key} {text}' for key, text in reading.texts().items())
+    if warning := reading.warning():
+        yield Finding('warn', 'hardware', found, warning)
+    elif found:
+        yield Finding('ok', 'hardware', found)
 
 
 def kernels() -> Iterator[Finding]:

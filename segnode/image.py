@@ -14,6 +14,8 @@ from segnode.errors import ImageError
 
 MAX_PIXELS = 2**26
 """Largest image that is decoded, 8192 x 8192: a few bytes can announce far more than fits."""
+DARK = 64
+"""A picture is dark where 99 of 100 of its 8-bit values are below this, a quarter of the range."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

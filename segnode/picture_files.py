@@ -19,7 +19,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from segnode.errors import ImageError, first_line
-from segnode.image import MAX_PIXELS, Image, check_size
+from segnode.image import DARK, MAX_PIXELS, Image, check_size
 from segnode.output_files import shown
 
 IMAGE_SUFFIXES = (
@@ -59,8 +59,6 @@ _DAMAGE = (
 )
 
 
-_DARK = 64
-"""A picture is dark where 99 of 100 of its 8-bit values are below this, a quarter of the range."""
 _NEARLY_BLACK = 16
 _FLAT = 16
 """A picture is flat where 98 of 100 of its 8-bit values lie closer together than this."""
@@ -256,7 +254,7 @@ def _from_fractions(
         )
     eight = values.astype(np.uint8)
     levels = np.percentile(eight, 99)
-    if levels < _DARK:
+    if levels < DARK:
         remarks.add(
             'dark fractional values',
             f'{path}: fractional values {low:g} to {high:g} of 255: {_darkness(levels)}',
@@ -271,8 +269,8 @@ def _remark_on_range(
     share = np.cumsum(np.bincount(eight.ravel(), minlength=256)) / eight.size
     dimmest, brightest = (int(np.searchsorted(share, part)) for part in (0.01, 0.99))
     found = f'{path}: {kind}, values {low} to {high} of 65535'
-    if brightest < _DARK:
-        if high >= _DARK * 256:
+    if brightest < DARK:
+        if high >= DARK * 256:
             found += f', 99% of them below {brightest * 256 + 256}'
         remarks.add(f'dark {kind}', f'{found}: {_darkness(brightest)} after // 256')
     elif brightest - dimmest < _FLAT:

@@ -16,9 +16,20 @@ import pytest
 from segnode import doctor
 from segnode.__main__ import main
 from segnode.config import Config
+from segnode.hardware import monitor
+from segnode.hardware.reading import Reading, Throttle
 from segnode.shipped import shipped_file
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_a_machine_that_is_slowed_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = Reading({'temperature_cpu_c': 99.0}, (Throttle('thermal', 'too hot'),))
+    monkeypatch.setattr(monitor, 'read_once', lambda _: reading)
+    (finding,) = doctor.hardware(Config(device='cpu'))
+    assert finding.level == 'warn'
+    assert 'temperature_cpu_c 99.0' in finding.found
+    assert 'cool it' in finding.remedy
 
 
 def test_this_machine_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,13 @@ def select_device(name: str) -> torch.device:
     return torch.device('cuda', torch.cuda.current_device() if name == 'cuda' else device.index)
 
 
+def gpu_uuid(device: torch.device) -> str:
+    """Return the UUID of an NVIDIA GPU without a prefix, empty for another device."""
+    if device.type != 'cuda' or torch.version.hip is not None:
+        return ''
+    return str(getattr(torch.cuda.get_device_properties(device), 'uuid', ''))
+
+
 def limit_memory(megabytes: int, device: torch.device) -> None:
     """Let this process take no more than that much of a GPU's memory; 0 is no limit.
 

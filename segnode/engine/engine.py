@@ -23,6 +23,7 @@ from segnode.config import Config, parameters
 from segnode.engine.answers import Detections, Prediction, Segmentation
 from segnode.engine.backend import open_backend
 from segnode.engine.device import limit_memory, select_device
+from segnode.engine.heap import Heap
 from segnode.engine.pasting import paste_instances
 from segnode.engine.settings import InferenceSettings, resolve_settings
 from segnode.engine.timing import StageClock
@@ -70,6 +71,7 @@ class Engine:
             DeviceError: the device is not there.
         """
         self._report = say = report or (lambda _: None)
+        self._heap = Heap()
         device = select_device(config.device)
         limit_memory(config.memory_limit_mb, device)
         model = load_model(config, say) if model is None else model
@@ -157,6 +159,7 @@ class Engine:
         with self._freeing_memory():
             answers = self._backend.label(images, settings, clock, raw_masks=raw_masks)
         network_hw = self._backend.resized_hw(image_hw, settings)
+        self._heap.after_frame(*image_hw, *network_hw)
         stage_ms = clock.milliseconds()
         return [
             Segmentation(
@@ -186,6 +189,7 @@ class Engine:
                     for each in found
                 ]
         network_hw = self._backend.resized_hw(image_hw, settings)
+        self._heap.after_frame(*image_hw, *network_hw)
         stage_ms = clock.milliseconds()
         return [
             Prediction(detections, crops, image_hw, stage_ms, network_hw, counts)

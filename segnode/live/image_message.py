@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from segnode.errors import ImageError
 from segnode.image import Image, check_size
+from segnode.live.grey_values import GreyValues
 
 if TYPE_CHECKING:
     from array import array
@@ -64,11 +65,8 @@ _JPEG_END = b'\xff\xd9'
 _JPEG_START = b'\xff\xd8\xff'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 
-_DEPTH_PREFIXES = ('16UC', '16SC', '32SC', '32FC', '64FC')
-
-
 # REP 118: depth images are float metres, or by convention of the drivers 16-bit millimetres.
-_DEPTH = ('32FC1', '16UC1', '64FC1')
+_DEPTH = re.compile(r'(16[US]|32[SF]|64F)C1?')
 
 
 class UnsupportedEncodingError(ImageError):
@@ -76,13 +74,20 @@ class UnsupportedEncodingError(ImageError):
 
 
 def decode_image(
-    *, height: int, width: int, encoding: str, is_bigendian: bool, step: int, data: ImageData
+    *,
+    height: int,
+    width: int,
+    encoding: str,
+    is_bigendian: bool,
+    step: int,
+    data: ImageData,
+    grey: GreyValues | None = None,
 ) -> Image:
     """Decode the fields of a sensor_msgs/Image.
 
     rgb8, bgr8 and 8UC3 (taken as BGR, OpenCV's order) are views of ``data``; the others are
     converted to BGR. YUV is BT.601 in video range, Bayer is interpolated bilinearly, both by
-    OpenCV as in cv_bridge. mono16 becomes value // 256, that is its high byte.
+    OpenCV as in cv_bridge. mono16 becomes its highest 8 bits, of as many as ``grey`` says.
 
     Args:
         height: rows of the image; nv12 and nv21 have height / 2 rows more in ``data``.
@@ -91,13 +96,14 @@ def decode_image(
         is_bigendian: byte order of mono16.
         step: bytes from one row to the next, padding included.
         data: the rows; more than they need is passed over.
+        grey: scales the values of mono16; None takes them for 16 bits.
 
     Raises:
         UnsupportedEncodingError: the encoding is not one of ``SUPPORTED_ENCODINGS``.
         ImageError: it is a depth image, the fields contradict each other, or the size is
             impossible.
     """
-    if encoding in _DEPTH:
+    if _DEPTH.fullmatch(encoding):
         raise ImageError(
             f'expected a colour image, found a depth image ({encoding}): subscribe to the '
             "camera's colour topic; grey values of 16 bits are published as mono16"
@@ -126,33 +132,40 @@ def decode_image(
     if pixel_bytes > 1:
         pixels = pixels.reshape(rows, width, pixel_bytes)
     if encoding == 'mono16':
-        pixels = cast('npt.NDArray[np.uint8]', cv2.extractChannel(pixels, int(not is_bigendian)))
+        values = pixels.view('>u2' if is_bigendian else '<u2')[..., 0]
+        pixels = (grey or GreyValues()).to_8_bits(values)
     if code is None:
         return Image(pixels, 'rgb' if encoding == 'rgb8' else 'bgr')
     return Image(cast('npt.NDArray[np.uint8]', cv2.cvtColor(pixels, code)), 'bgr')
 
 
-def decode_compressed(*, format: str, data: ImageData) -> Image:  # noqa: A002
+def decode_compressed(
+    *,
+    format: str,  # noqa: A002
+    data: ImageData,
+    grey: GreyValues | None = None,
+) -> Image:
     """Decode the fields of a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
 
     The first bytes of the data tell which, and the colours are those of the file. The format
     counts only where it says that the values are no colours: depth is refused as in
     ``decode_image``, and a Bayer mosaic stored as it is gets interpolated. 16-bit PNG becomes
-    value // 256; alpha is dropped. EXIF orientation is ignored, as image_transport does it,
-    because the pixels have to stay where camera_info has them.
+    its highest 8 bits, as mono16 does; alpha is dropped. EXIF orientation is ignored, as
+    image_transport does it, because the pixels have to stay where camera_info has them.
 
     Args:
         format: as image_transport writes it, for example ``rgb8; jpeg compressed bgr8`` or
             ``bayer_rggb8; png compressed `` (no encoding at the end: stored as it is); others
             write ``jpeg`` or nothing.
         data: the file.
+        grey: scales the values of a 16-bit PNG; None takes them for 16 bits.
 
     Raises:
         UnsupportedEncodingError: it is a Bayer mosaic that is not supported.
         ImageError: the data is not JPEG or PNG, incomplete, damaged or too large, or is depth.
     """
     encoding, _, compression = (part.strip() for part in format.partition(';'))
-    if compression.startswith('compressedDepth') or encoding.startswith(_DEPTH_PREFIXES):
+    if compression.startswith('compressedDepth') or _DEPTH.fullmatch(encoding):
         raise ImageError(
             f'expected a colour image, found a depth image (format {format[:40]!r}); '
             'subscribe to the colour topic of the camera'
@@ -162,7 +175,7 @@ def decode_compressed(*, format: str, data: ImageData) -> Image:  # noqa: A002
     check_size(height, width)
     stored_as = compression.rpartition('compressed')[2].strip()
     is_mosaic = encoding.startswith('bayer_') and stored_as in ('', encoding)
-    flag = cv2.IMREAD_GRAYSCALE if is_mosaic else cv2.IMREAD_COLOR
+    flag = cv2.IMREAD_GRAYSCALE if is_mosaic else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:
         decoded = cv2.imdecode(buffer, flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
@@ -171,6 +184,8 @@ def decode_compressed(*, format: str, data: ImageData) -> Image:  # noqa: A002
         raise ImageError(
             f'expected a JPEG or PNG image, found {buffer.size} bytes of damaged data'
         )
+    if decoded.dtype == np.uint16:
+        decoded = (grey or GreyValues()).to_8_bits(cast('npt.NDArray[np.uint16]', decoded))
     pixels = cast('npt.NDArray[np.uint8]', decoded)
     if not is_mosaic:
         return Image(pixels, 'bgr')

@@ -16,6 +16,7 @@ from segnode.engine import Engine, Segmentation
 from segnode.image import Image
 from segnode.live import pipeline
 from segnode.live.accounting import FrameAccounting, RollingPercentiles
+from segnode.live.grey_values import GreyValues
 from segnode.live.pipeline import Answered, Decoded, Frame, StaleFrame
 from segnode.ros.camera_info import CameraInfoRelay
 from segnode.ros.diagnostics import IDLE_WARNING_S
@@ -45,6 +46,7 @@ class Camera:
         stamps_ahead: frames whose stamp was ahead of the node's clock.
         network_hw: the network's input for its last frame.
         out_of_memory: its last failure was for want of device memory.
+        grey: scales its values of 16 bits, and says whether their number of bits is right.
         input: its subscription, None while there is none.
     """
 
@@ -61,10 +63,12 @@ class Camera:
         self.stamps_ahead = 0
         self.network_hw = (0, 0)
         self.out_of_memory = False
+        self.grey = GreyValues(lambda: settings.node.mono16_bits)
         self.input: ImageInput | None = None
         self._stale_in_row = 0
         self._silence = ''
         self._silence_said_s = -math.inf
+        self._grey_said_s = -math.inf
         self._node = node
         self._config = config
         self._settings = settings
@@ -97,7 +101,7 @@ class Camera:
         """Subscribe to its images; their bytes go to ``receive``."""
         own = self._settings.node
         camera = ImageInput(
-            self._node, self._config.topic, own.image_transport, own.image_qos, receive
+            self._node, self._config.topic, own.image_transport, own.image_qos, receive, self.grey
         )
         self._info = CameraInfoRelay(
             self._node, camera.base_topic, f'{self._config.prefix}camera_info'
@@ -139,6 +143,13 @@ class Camera:
             self._node.get_logger().warning(f'no image for {idle_s:.0f} s: {silence}')
             self._silence_said_s = now_s
         self._silence = silence
+
+    def say_grey(self) -> None:
+        """Log now and then that its 16-bit values do not have the bits that they are said to."""
+        remark, now_s = self.grey.remark(), time.monotonic()
+        if remark and now_s > self._grey_said_s + SAID_AGAIN_S:
+            self._node.get_logger().warning(f'{self.name}: {remark}')
+            self._grey_said_s = now_s
 
     def decode(self, frame: Frame) -> Decoded[Header]:
         """Make a frame ready for the engine.

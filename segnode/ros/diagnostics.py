@@ -34,7 +34,9 @@ class NodeState:
         silence: why no image comes, as far as it is known.
         stale: why every frame is dropped as too old, empty where not every one is.
         budget: that frames are too late at the smallest input, empty where they are not.
+        grey: that 16-bit values do not have the bits that they are said to, empty where they do.
         clock: how the stamps and the node's clock disagree, empty where they do not.
+        throttled: that the device is slowed down, and why, empty where it is not.
         age_s: age at publication (now - stamp), None before the first frame.
         stage_ms: each stage's times.
         memory: bytes on the device, by name.
@@ -50,7 +52,9 @@ class NodeState:
     silence: str = ''
     stale: str = ''
     budget: str = ''
+    grey: str = ''
     clock: str = ''
+    throttled: str = ''
     age_s: Percentiles | None = None
     stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
@@ -82,7 +86,7 @@ def judge(state: NodeState) -> tuple[bytes, str]:
         return DiagnosticStatus.OK, state.lifecycle
     if counts.idle_s > IDLE_WARNING_S:
         return (DiagnosticStatus.WARN, f'no image for {counts.idle_s:.0f} s: {state.silence}')
-    for remark in (state.clock, state.stale, state.budget):
+    for remark in (state.clock, state.stale, state.budget, state.grey, state.throttled):
         if remark:
             return DiagnosticStatus.WARN, remark
     return DiagnosticStatus.OK, f'{counts.published_hz:.1f} frames a second'

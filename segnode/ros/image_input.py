@@ -21,6 +21,7 @@ from std_msgs.msg import Header
 
 from segnode.errors import ImageError
 from segnode.image import Image
+from segnode.live.grey_values import GreyValues
 from segnode.live.image_message import UnsupportedEncodingError, decode_compressed, decode_image
 
 try:
@@ -62,6 +63,7 @@ class ImageInput:
         transport: str,
         qos: str,
         receive: Callable[[bytes], None],
+        grey: GreyValues | None = None,
     ) -> None:
         """Prepare a subscription without opening it.
 
@@ -71,9 +73,11 @@ class ImageInput:
             transport: ``raw`` or ``compressed``.
             qos: ``auto``, ``sensor_data`` or ``reliable``.
             receive: called with each message.
+            grey: scales values of 16 bits; None takes them as they are.
         """
         self._node = node
         self._receive = receive
+        self._grey = grey
         self._message_type = CompressedImage if transport == 'compressed' else ImageMessage
         self.topic = self.base_topic = node.resolve_topic_name(topic)
         # rclpy remaps what it is given: a name that is resolved would be remapped once more.
@@ -134,7 +138,12 @@ class ImageInput:
         expected = TYPE_NAMES[self._message_type]
         others = sorted({p.topic_type for p in publishers} - {expected})
         if others:
-            return f'{self.topic} is {", ".join(others)}, not {expected}; check image_transport'
+            remedy = "subscribe to the camera's colour images"
+            if self.topic.endswith('/compressedDepth'):
+                remedy = f'it is a depth image: {remedy}'
+            elif set(others) <= set(TYPE_NAMES.values()):
+                remedy = 'check image_transport'
+            return f'{self.topic} is {", ".join(others)}, not {expected}; {remedy}'
         offered = common_reliability([p.qos_profile.reliability for p in publishers])
         if self._reliability == ReliabilityPolicy.RELIABLE != offered:
             return (
@@ -160,7 +169,9 @@ class ImageInput:
         except (RuntimeError, ValueError) as error:
             raise ImageError(f'expected {TYPE_NAMES[self._message_type]}: {error}') from None
         if self._message_type is CompressedImage:
-            return message.header, decode_compressed(format=message.format, data=message.data)
+            return message.header, decode_compressed(
+                format=message.format, data=message.data, grey=self._grey
+            )
         try:
             image = decode_image(
                 height=message.height,
@@ -169,6 +180,7 @@ class ImageInput:
                 is_bigendian=bool(message.is_bigendian),
                 step=message.step,
                 data=message.data,
+                grey=self._grey,
             )
         except UnsupportedEncodingError as error:
             image = _decode_with_cv_bridge(message, error)

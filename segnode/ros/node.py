@@ -20,8 +20,10 @@ from rclpy.parameter import Parameter
 
 from segnode.config import Config
 from segnode.engine import Engine
+from segnode.engine.device import gpu_uuid
 from segnode.errors import ConfigError, SegnodeError, first_line
-from segnode.ros.camera import Camera
+from segnode.hardware.monitor import HardwareMonitor
+from segnode.ros.camera import SAID_AGAIN_S, Camera
 from segnode.ros.diagnostics import NodeState, process_memory, status_message
 from segnode.ros.parameters import NodeParameters, ParameterSetService
 from segnode.ros.worker import Worker
@@ -96,6 +98,7 @@ class SegmentationNode(LifecycleNode):
         self._config = NodeParameters(self, self._apply)
         self._parameter_service = ParameterSetService(self)
         self._cameras = [Camera(self, camera, self._config) for camera in self._config.cameras]
+        self._hardware = HardwareMonitor()
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: simulated time may stand still or jump back.
         self.create_timer(1.0, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -186,6 +189,7 @@ class SegmentationNode(LifecycleNode):
     def close(self, timeout_s: float) -> bool:
         """Stop for the end of the process, in any state; return whether the worker has ended."""
         self._closed = True
+        self._hardware.close()
         return self._stop(timeout_s)
 
     def _start(self) -> None:
@@ -277,18 +281,23 @@ class SegmentationNode(LifecycleNode):
             for camera in self._cameras:
                 camera.follow_publishers()
                 camera.say_silence()
+                camera.say_grey()
+        self._hardware.gpu_uuid = '' if self._engine is None else gpu_uuid(self._engine.device)
+        hardware = self._hardware.latest()
+        if throttled := hardware.warning():
+            self.get_logger().warning(throttled, throttle_duration_sec=SAID_AGAIN_S)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
         engine = self._engine
         hardware_id = '' if engine is None else str(engine.device)
-        shared = self._properties()
+        shared = self._properties() | hardware.texts()
         memory = process_memory()
         if engine is not None:
             memory |= {f'device_memory_{k}': v for k, v in engine.memory().items()}
         for camera in self._cameras:
             task = camera.name if len(self._cameras) > 1 else 'segmentation'
-            state = self._state(camera, memory, shared)
+            state = self._state(camera, memory, shared, throttled)
             message.status.append(status_message(f'{name}: {task}', hardware_id, state))
         self._diagnostics.publish(message)
 
@@ -306,7 +315,9 @@ class SegmentationNode(LifecycleNode):
             )
         return properties
 
-    def _state(self, camera: Camera, memory: dict[str, int], shared: dict[str, str]) -> NodeState:
+    def _state(
+        self, camera: Camera, memory: dict[str, int], shared: dict[str, str], throttled: str
+    ) -> NodeState:
         sizes = {}
         if self._engine is not None:
             height, width = camera.network_hw
@@ -324,6 +335,8 @@ class SegmentationNode(LifecycleNode):
             silence=source.silence() if source is not None else '',
             clock=camera.clock,
             stale=camera.stale,
+            grey=camera.grey.remark(),
+            throttled=throttled,
             budget='' if worker is None else worker.budget_missed,
             age_s=camera.ages.percentiles().get('age'),
             stage_ms=camera.stages.percentiles(),

@@ -35,6 +35,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from segnode.config import Config, Parameter, Settings, parameters, setting
 from segnode.errors import ConfigError, SegnodeError
+from segnode.live.grey_values import FEWEST_BITS, FULL_BITS
 from segnode.live.schedule import MOST_CAMERAS, ScheduleConfig
 
 _NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
@@ -79,6 +80,14 @@ class NodeConfig(Settings):
         'Reliability of the subscription: auto is reliable where every publisher offers it, '
         'else best effort; sensor_data is best effort',
         choices=('auto', 'sensor_data', 'reliable'),
+    )
+    mono16_bits: int = setting(
+        FULL_BITS,
+        'Bits in use of mono16 images and 16-bit PNG, from the lowest: 12 for a camera of 12 '
+        'bits; brighter values are white',
+        minimum=FEWEST_BITS,
+        maximum=FULL_BITS,
+        runtime=True,
     )
     class_id_format: str = setting(
         'name',

@@ -297,7 +297,7 @@ def test_unsupported_encoding(encoding: str) -> None:
     assert len(text) < 400
 
 
-@pytest.mark.parametrize('encoding', ['16UC1', '32FC1', '64FC1'])
+@pytest.mark.parametrize('encoding', ['16UC1', '32FC1', '64FC1', '16SC1', '32SC1'])
 def test_a_depth_image_is_called_one(encoding: str) -> None:
     with pytest.raises(ImageError, match='found a depth image') as caught:
         decode_image(

@@ -22,7 +22,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from ros_harness import DOMAIN_ID, Peer, bgr_message, wait_until
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, PointCloud2
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 
@@ -47,10 +47,12 @@ def subscribe() -> Iterator[Any]:
     context = Context()
     rclpy.init(context=context, domain_id=DOMAIN_ID)
 
-    def make(transport: str = 'raw', qos: str = 'auto', **overrides: Any) -> ImageInput:
+    def make(
+        transport: str = 'raw', qos: str = 'auto', topic: str = 'input_image', **overrides: Any
+    ) -> ImageInput:
         given = [Parameter(name, value=value) for name, value in overrides.items()]
         node = LifecycleNode('input', context=context, parameter_overrides=given)
-        return ImageInput(node, 'input_image', transport, qos, lambda data: None)
+        return ImageInput(node, topic, transport, qos, lambda data: None)
 
     yield make
     context.try_shutdown()
@@ -117,6 +119,24 @@ def test_incompatible_qos_is_the_reason_for_silence(subscribe: Any, peer: Peer) 
     best_effort = subscribe(qos='sensor_data')
     publisher = peer.advertise(ImageMessage, '/input_image')
     wait_until(lambda: 'fastdds.xml' in best_effort.silence(), 'hint')
+    peer.node.destroy_publisher(publisher)
+
+
+@pytest.mark.parametrize(
+    ('message_type', 'topic', 'remedy'),
+    [
+        (CompressedImage, 'front/image', 'check image_transport'),
+        (CompressedImage, 'depth/compressedDepth', 'it is a depth image: subscribe to the'),
+        (PointCloud2, 'depth/points', "subscribe to the camera's colour images"),
+    ],
+)
+def test_a_wrong_type_is_the_reason_for_silence(
+    subscribe: Any, peer: Peer, message_type: type, topic: str, remedy: str
+) -> None:
+    publisher = peer.advertise(message_type, f'/{topic}')
+    camera = subscribe(topic=topic)
+    found = f'/{topic} is sensor_msgs/msg/{message_type.__name__}, not sensor_msgs/msg/Image; '
+    wait_until(lambda: found + remedy in camera.silence(), camera.silence)
     peer.node.destroy_publisher(publisher)
 
 

@@ -38,6 +38,7 @@ from vision_msgs.msg import LabelInfo
 from segnode.config import Config, Filter, Resolution
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene
 from segnode.engine import Engine, Segmentation
+from segnode.image import Image
 from segnode.live.image_message import SUPPORTED_ENCODINGS, decode_image
 from segnode.ros.messages import to_nanoseconds
 
@@ -228,6 +229,27 @@ def test_every_encoding(
     image = _decode(message)
     assert image.pixels.shape == scene.shape
     _assert_same(peer.exchange(camera, message), engine.segment([image])[0])
+
+
+def test_a_camera_of_12_bits_is_said_and_scaled(
+    node: Process, peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8], engine: Engine
+) -> None:
+    grey = cv2.cvtColor(scene, cv2.COLOR_BGR2GRAY)
+    message = _encoded_message(peer.header(), 'mono16', scene, 0, big_endian=False)
+    message.data = (grey.astype('<u2') * 16).tobytes()
+    for _ in range(30):
+        message.header = peer.header()
+        peer.exchange(camera, message)
+    wait_until(lambda: 'set mono16_bits to 12' in peer.status().message, 'WARN')
+    assert peer.status().level == DiagnosticStatus.WARN
+    wait_until(lambda: 'set mono16_bits to 12' in node.output(), node.output)
+    assert peer.set({'mono16_bits': 12}).successful
+    message.header = peer.header()
+    image = Image(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), 'bgr')
+    _assert_same(peer.exchange(camera, message), engine.segment([image])[0])
+    assert peer.status().level == DiagnosticStatus.OK
+    assert not peer.set({'mono16_bits': 7}).successful
+    assert peer.set({'mono16_bits': 16}).successful
 
 
 def test_size_changes_in_mid_stream(
@@ -561,6 +583,8 @@ def test_diagnostics_tell_what_runs(peer: Peer, engine: Engine) -> None:
     assert (found['network_height'], found['network_width']) == ('240', '320')
     assert float(found['backbone_ms_p50']) > 0
     assert float(found['process_memory_mib']) > 50
+    # Of the thread that reads the machine; every Linux has it.
+    assert float(found['memory_available_mib']) > 0
     assert found['message_lost'].isdecimal()
 
 
