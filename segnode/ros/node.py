@@ -67,8 +67,8 @@ class _Progress:
 class SegmentationNode(LifecycleNode):
     """Image topics in; masks, detections and timings out.
 
-    Callbacks run in the executor's thread and never touch an image: they leave its bytes to the
-    worker.
+    Callbacks run one at a time, but for transitions, and never touch an image: they leave its
+    bytes to the worker. An executor of three threads lets the node answer while one lasts.
 
     Args:
         fail: called when the node cannot start by itself.
@@ -282,14 +282,15 @@ class SegmentationNode(LifecycleNode):
                 camera.follow_publishers()
                 camera.say_silence()
                 camera.say_grey()
-        self._hardware.gpu_uuid = '' if self._engine is None else gpu_uuid(self._engine.device)
+        # A transition in another thread may take it away.
+        engine = self._engine
+        self._hardware.gpu_uuid = '' if engine is None else gpu_uuid(engine.device)
         hardware = self._hardware.latest()
         if throttled := hardware.warning():
             self.get_logger().warning(throttled, throttle_duration_sec=SAID_AGAIN_S)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
-        engine = self._engine
         hardware_id = '' if engine is None else str(engine.device)
         shared = self._properties() | hardware.texts()
         memory = process_memory()

@@ -359,8 +359,11 @@ def test_it_answers_while_it_configures(
             process.wait_for('fetching')
             assert peer.state('/slow') == 'configuring'
             assert not peer.change_state(Transition.TRANSITION_ACTIVATE, '/slow')
-            assert peer.set({'filter.min_mask_area': 9}, '/slow').successful
-            assert peer.get('filter.min_mask_area', '/slow') == 9
+            assert peer.set({'class_id_format': 'index'}, '/slow').successful
+            assert peer.get('class_id_format', '/slow') == 'index'
+            refused = peer.set({'filter.classes': ['dgo']}, '/slow')
+            assert not refused.successful
+            assert 'the model is being loaded' in refused.reason
             status = peer.status('slow')
             assert status.level == DiagnosticStatus.OK
             assert status.message.startswith('configuring: fetching')
