@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,11 +32,7 @@ class NodeState:
         fault: why the last transition failed, empty where it did not.
         progress: what was done last while the model was loaded.
         silence: why no image comes, as far as it is known.
-        stale: why every frame is dropped as too old, empty where not every one is.
-        budget: that frames are too late at the smallest input, empty where they are not.
-        grey: that 16-bit values do not have the bits that they are said to, empty where they do.
-        clock: how the stamps and the node's clock disagree, empty where they do not.
-        throttled: that the device is slowed down, and why, empty where it is not.
+        remarks: what else is not as it should be, and what to do; what matters most comes first.
         age_s: age at publication (now - stamp), None before the first frame.
         stage_ms: each stage's times.
         memory: bytes on the device, by name.
@@ -50,11 +46,7 @@ class NodeState:
     fault: str = ''
     progress: str = ''
     silence: str = ''
-    stale: str = ''
-    budget: str = ''
-    grey: str = ''
-    clock: str = ''
-    throttled: str = ''
+    remarks: Sequence[str] = ()
     age_s: Percentiles | None = None
     stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
@@ -86,9 +78,8 @@ def judge(state: NodeState) -> tuple[bytes, str]:
         return DiagnosticStatus.OK, state.lifecycle
     if counts.idle_s > IDLE_WARNING_S:
         return (DiagnosticStatus.WARN, f'no image for {counts.idle_s:.0f} s: {state.silence}')
-    for remark in (state.clock, state.stale, state.budget, state.grey, state.throttled):
-        if remark:
-            return DiagnosticStatus.WARN, remark
+    if state.remarks:
+        return DiagnosticStatus.WARN, state.remarks[0]
     return DiagnosticStatus.OK, f'{counts.published_hz:.1f} frames a second'
 
 

@@ -30,6 +30,8 @@ from segnode.ros.worker import Worker
 
 WARM_UP_HW = (480, 640)
 CLOSE_POLL_S = 0.1
+# The middleware takes a node that was killed for alive for some 20 s.
+NAMESAKE_S = 30.0
 # Below it a network input shows next to nothing.
 SMALLEST_SHORT_SIDE = 96
 
@@ -99,6 +101,7 @@ class SegmentationNode(LifecycleNode):
         self._parameter_service = ParameterSetService(self)
         self._cameras = [Camera(self, camera, self._config) for camera in self._config.cameras]
         self._hardware = HardwareMonitor()
+        self._alone_s = time.monotonic()
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: simulated time may stand still or jump back.
         self.create_timer(1.0, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -286,8 +289,9 @@ class SegmentationNode(LifecycleNode):
         engine = self._engine
         self._hardware.gpu_uuid = '' if engine is None else gpu_uuid(engine.device)
         hardware = self._hardware.latest()
-        if throttled := hardware.warning():
-            self.get_logger().warning(throttled, throttle_duration_sec=SAID_AGAIN_S)
+        remarks = [remark for remark in (self._namesake(), hardware.warning()) if remark]
+        for remark in remarks:
+            self.get_logger().warning(remark, throttle_duration_sec=SAID_AGAIN_S)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
@@ -298,9 +302,22 @@ class SegmentationNode(LifecycleNode):
             memory |= {f'device_memory_{k}': v for k, v in engine.memory().items()}
         for camera in self._cameras:
             task = camera.name if len(self._cameras) > 1 else 'segmentation'
-            state = self._state(camera, memory, shared, throttled)
+            state = self._state(camera, memory, shared, remarks)
             message.status.append(status_message(f'{name}: {task}', hardware_id, state))
         self._diagnostics.publish(message)
+
+    def _namesake(self) -> str:
+        """Return that another node has this one's name, unless it may be a dead one's."""
+        own = self.get_name(), self.get_namespace()
+        if self.get_node_names_and_namespaces().count(own) < 2:
+            self._alone_s = time.monotonic()
+        if time.monotonic() - self._alone_s < NAMESAKE_S:
+            return ''
+        return (
+            f'another node is called {self.get_fully_qualified_name()}, too: parameters and '
+            'transitions reach one of them, and both publish the same topics; give one of them '
+            'another name (-r __node:=NAME) or namespace'
+        )
 
     def _properties(self) -> dict[str, str]:
         """Return what is the same for all cameras."""
@@ -317,7 +334,7 @@ class SegmentationNode(LifecycleNode):
         return properties
 
     def _state(
-        self, camera: Camera, memory: dict[str, int], shared: dict[str, str], throttled: str
+        self, camera: Camera, memory: dict[str, int], shared: dict[str, str], remarks: list[str]
     ) -> NodeState:
         sizes = {}
         if self._engine is not None:
@@ -334,11 +351,15 @@ class SegmentationNode(LifecycleNode):
             fault='' if self.fault is None else first_line(self.fault),
             progress=self._progress.line,
             silence=source.silence() if source is not None else '',
-            clock=camera.clock,
-            stale=camera.stale,
-            grey=camera.grey.remark(),
-            throttled=throttled,
-            budget='' if worker is None else worker.budget_missed,
+            remarks=[
+                remark
+                for remark in (
+                    *(camera.clock, camera.stale),
+                    '' if worker is None else worker.budget_missed,
+                    *(camera.grey.remark(), *remarks),
+                )
+                if remark
+            ],
             age_s=camera.ages.percentiles().get('age'),
             stage_ms=camera.stages.percentiles(),
             memory=memory,

@@ -200,3 +200,20 @@ def test_a_fault_costs_its_frame_alone(
     assert after.received == after.published + sum(after.dropped.values())
     assert running._worker is not None
     assert running._worker.runs()
+
+
+def test_another_node_of_the_same_name_is_told(
+    running: SegmentationNode, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('segnode.ros.node.NAMESAKE_S', 1.5)
+    wait_until(lambda: peer.status('faulty').level == DiagnosticStatus.OK, 'nothing wrong')
+    with Peer('faulty'):
+
+        def told() -> bool:
+            status = peer.status('faulty')
+            return status.level == DiagnosticStatus.WARN and 'another node is called /faulty' in (
+                status.message
+            )
+
+        wait_until(told, 'a warning')
+    wait_until(lambda: 'another node' not in peer.status('faulty').message, 'the end of it')
