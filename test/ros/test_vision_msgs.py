@@ -73,7 +73,7 @@ def filled(message_type: type, numbers: Iterator[int]) -> Any:
             return filled(getattr(import_module(f'{package}.msg'), name), numbers)
         number = next(numbers)
         if kind == 'string':
-            return f'größer als {number}'
+            return f'Größe {number}'
         return number + 0.5 if kind in ('float', 'double') else number
 
     kinds = message_type.get_fields_and_field_types()  # type: ignore[attr-defined]
