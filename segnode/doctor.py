@@ -288,8 +288,8 @@ def transport() -> Iterator[Finding]:
                 'warn',
                 'shared memory',
                 f'{found}, images need {MIN_SHARED_MEMORY / 2**20:.0f} MB',
-                'remove old fastrtps_* files there; start a container with --ipc=host or '
-                '--shm-size=1g',
+                'remove old fastdds_* and fastrtps_* files there; start a container with '
+                '--ipc=host or --shm-size=1g',
             )
         else:
             yield Finding('ok', 'shared memory', found)

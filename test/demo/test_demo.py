@@ -243,7 +243,7 @@ def segments(processes: list[int]) -> dict[int, set[str]]:
             lines = Path(f'/proc/{process}/maps').read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
             continue  # It was one on its way to its program.
-        names = {line.split()[-1] for line in lines if '/dev/shm/fastdds_' in line}
+        names = {line.split()[-1] for line in lines if re.search('/dev/shm/fast(dds|rtps)_', line)}
         mapped[process] = {name for name in names if 'port' not in name}
     return mapped
 
@@ -263,6 +263,7 @@ def test_nothing_outlives_the_demo(number: signal.Signals, tmp_path: Path) -> No
         time.sleep(0.1)
         memory = segments(children(output))
     assert len(memory) == 3
+    assert all(memory.values())
     demo.send_signal(number)
     _, err = demo.communicate(timeout=60)
     assert demo.returncode == (-9 if number == signal.SIGKILL else 130)
