@@ -248,7 +248,6 @@ def test_publisher_with_a_bare_environment(managed: Process, peer: Peer, tmp_pat
     assert 'bare' in frames
 
 
-@pytest.mark.smoke
 def test_shutdown_and_ctrl_c(managed: Process, peer: Peer) -> None:
     assert peer.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN, '/managed')
     assert peer.state('/managed') == 'finalized'
