@@ -3,27 +3,52 @@
 
 # The interpreter that makes .venv: Python 3.10 or newer, the system's where a ROS 2 is sourced.
 PYTHON ?= python3
+# The distribution of the wheels, kilted or jazzy. Where a ROS 2 is sourced, that one is used.
+ROS := kilted
 SETUP := $(PYTHON) resource/environment/setup_environment.py
 VENV := .venv/bin
+# The one with the distribution that was asked for.
+ROS_VENV := $(if $(filter jazzy,$(ROS)),.venv-jazzy,.venv)/bin
+ifneq ($(ROS),kilted)
+ifneq ($(ROS),jazzy)
+$(error ROS=$(ROS): expected kilted or jazzy)
+endif
+endif
+# Sourced by the shell, apart from the prefixes made here.
+SOURCED := $(strip $(ROS_DISTRO) $(filter-out $(CURDIR)/.venv%,$(subst :, ,$(AMENT_PREFIX_PATH))))
 # One whose torch sees the GPU; it needs neither ROS nor .venv.
 GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 
-.PHONY: help setup setup-test demo test lint gpu format clean
+.PHONY: help setup setup-test demo test smoke lint gpu format clean
 
 help:  ## this text
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-setup:  ## make or update .venv: ROS 2, torch and segnode itself
-	@$(SETUP)
+setup:  ## make or update .venv: ROS 2, torch and segnode itself (ROS=jazzy: .venv-jazzy too)
+	@$(SETUP) --ros $(ROS)
 
 setup-test:  ## the same with the test tools and the oracle
-	@$(SETUP) --test
+	@$(SETUP) --ros $(ROS) --test
 
 demo: setup  ## play a rendered scene as a camera through the node, and score what comes back
-	$(VENV)/python -m segnode demo
+	$(ROS_VENV)/python -m segnode demo
 
-test: lint  ## lint and run every test
+ifeq ($(ROS),kilted)
+test: lint  ## lint, run every test, and a few on Jazzy (ROS=jazzy: those that need ROS, on Jazzy)
 	$(VENV)/python -m pytest
+	@$(MAKE) --no-print-directory smoke
+else
+test: setup-test
+	$(ROS_VENV)/python -m pytest -m ros
+endif
+
+smoke:  ## node, lifecycle and messages on Jazzy from wheels
+ifeq ($(SOURCED),)
+	@$(SETUP) --ros jazzy --test
+	.venv-jazzy/bin/python -m pytest -m smoke test/ros test/test_doctor.py test/test_packaging.py
+else
+	@echo 'smoke: Jazzy from wheels is skipped, as a ROS 2 is sourced'
+endif
 
 lint: setup-test  ## check style, types, layers and spelling
 	$(VENV)/ruff check
@@ -39,6 +64,6 @@ format: setup-test  ## rewrite the code in the project's style
 	$(VENV)/ruff check --fix
 	$(VENV)/ruff format
 
-clean:  ## remove .venv and caches
-	rm -rf .venv .import_linter_cache .mypy_cache .ruff_cache .pytest_cache build install log
+clean:  ## remove .venv, .venv-jazzy and caches
+	rm -rf .venv .venv-jazzy .import_linter_cache .mypy_cache .ruff_cache .pytest_cache build install log
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

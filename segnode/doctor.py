@@ -23,6 +23,7 @@ from segnode.cli import Parser, add_config_options, config_from, say
 from segnode.config import Config
 from segnode.errors import SegnodeError
 from segnode.output_files import Inputs, check_writable, is_own_json, write_json
+from segnode.ros_distribution import profile_variable
 from segnode.shipped import shipped_file
 
 MIN_PYTHON = (3, 10)
@@ -235,7 +236,8 @@ def ros() -> Iterator[Finding]:
         )
         return
     errors, rmw = answer['errors'], answer['rmw']
-    yield Finding('ok', 'ROS', f'{answer["distro"] or "wheels"}, {rmw}')
+    distribution = answer['distro'].capitalize() or 'a distribution that is not known here'
+    yield Finding('ok', 'ROS', f'{distribution}, rclpy {answer["rclpy"]}, {rmw}')
     if 'fastrtps' not in rmw:
         yield Finding(
             'warn',
@@ -271,9 +273,8 @@ def _python_path() -> list[str]:
 
 def transport() -> Iterator[Finding]:
     """Check that the middleware has room for images."""
-    given = os.environ.get('FASTDDS_DEFAULT_PROFILES_FILE') or os.environ.get(
-        'FASTRTPS_DEFAULT_PROFILES_FILE'
-    )
+    variable = profile_variable()
+    given = os.environ.get(variable)
     shipped = shipped_file('config/fastdds.xml')
     if not given:
         yield Finding(
@@ -281,7 +282,7 @@ def transport() -> Iterator[Finding]:
             'DDS profile',
             'not set; the launch file sets it for the node, and best-effort images get lost '
             'where the camera runs without it',
-            f'export FASTDDS_DEFAULT_PROFILES_FILE={shipped} where the camera starts',
+            f'export {variable}={shipped} where the camera starts',
         )
     elif not Path(given).is_file():
         yield Finding('FAIL', 'DDS profile', f'{given} is missing', f'take {shipped}')
@@ -304,8 +305,8 @@ def transport() -> Iterator[Finding]:
                 'warn',
                 'shared memory',
                 f'{found}, images need {MIN_SHARED_MEMORY / 2**20:.0f} MB',
-                'remove old fastrtps_* files there; start a container with --ipc=host or '
-                '--shm-size=1g',
+                'remove old fastdds_* and fastrtps_* files there; start a container with '
+                '--ipc=host or --shm-size=1g',
             )
         else:
             yield Finding('ok', 'shared memory', found)

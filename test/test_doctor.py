@@ -18,6 +18,7 @@ from segnode.__main__ import main
 from segnode.config import Config
 from segnode.hardware import monitor
 from segnode.hardware.reading import Reading, Throttle
+from segnode.ros_distribution import profile_variable, rclpy_version, ros_distribution
 from segnode.shipped import shipped_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,10 +51,13 @@ def test_this_machine_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.ros
+@pytest.mark.smoke
 def test_ros_and_its_messages_are_found() -> None:
     findings = list(doctor.ros())
     assert {finding.level for finding in findings} == {'ok'}
-    assert {finding.name for finding in findings} >= {'ROS', 'messages'}
+    found = {finding.name: finding.found for finding in findings}
+    assert found.keys() >= {'ROS', 'messages'}
+    assert found['ROS'].startswith(f'{ros_distribution().capitalize()}, rclpy {rclpy_version()}, ')
 
 
 def test_bad_weights_fail_with_a_remedy(
@@ -121,6 +125,7 @@ def fake_probe(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any] | None) -
 
 GOOD: dict[str, Any] = {
     'distro': 'kilted',
+    'rclpy': '9.1.2',
     'rmw': 'rmw_fastrtps_cpp',
     'errors': {},
     'type_hashes': {'vision_msgs/Detection2DArray': doctor.DETECTIONS_HASH},
@@ -131,6 +136,8 @@ GOOD: dict[str, Any] = {
     ('answer', 'level', 'expected'),
     [
         (GOOD, 'ok', 'cv_bridge'),
+        (GOOD, 'ok', 'Kilted, rclpy 9.1.2, rmw_fastrtps_cpp'),
+        (GOOD | {'distro': ''}, 'ok', 'a distribution that is not known here, rclpy 9.1.2'),
         (GOOD | {'type_hashes': {}}, 'ok', 'rmw_fastrtps_cpp'),
         (
             GOOD | {'errors': {'vision_msgs': 'No module named vision_msgs'}},
@@ -165,9 +172,12 @@ def transport() -> dict[str, doctor.Finding]:
 
 
 def test_transport_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    profile = 'FASTDDS_DEFAULT_PROFILES_FILE'
-    for name in (profile, 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_BUILTIN_TRANSPORTS'):
+    profile = profile_variable()
+    (other,) = {'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'} - {profile}
+    for name in (profile, 'FASTDDS_BUILTIN_TRANSPORTS'):
         monkeypatch.delenv(name, raising=False)
+    # The other Fast DDS reads that one.
+    monkeypatch.setenv(other, str(tmp_path))
     unset = transport()['DDS profile']
     assert unset.level == 'warn'
     assert f'export {profile}={shipped_file("config/fastdds.xml")}' in unset.remedy

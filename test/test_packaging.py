@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import sys
 import sysconfig
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -20,10 +22,12 @@ import pytest
 
 import segnode
 from segnode.__main__ import COMMANDS
+from segnode.ros_distribution import ros_distribution
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = CHECKOUT / 'resource' / 'environment'
-REQUIREMENTS = ('build', 'runtime', 'ros', 'test')
+DISTRIBUTIONS = ('kilted', 'jazzy')
+REQUIREMENTS = ('build', 'runtime', 'test', *(f'ros-{name}' for name in DISTRIBUTIONS))
 ROS_PACKAGES = [
     'ament_index_python',
     'builtin_interfaces',
@@ -161,9 +165,10 @@ def test_every_requirement_is_pinned(setup: ModuleType, stem: str) -> None:
     assert [line for line in lines if not re.match(r'[a-z0-9-]+==[0-9][^;* ]*(;|$)', line)] == []
 
 
-def test_no_package_is_pinned_twice_differently(setup: ModuleType) -> None:
+@pytest.mark.parametrize('distribution', DISTRIBUTIONS)
+def test_no_package_is_pinned_twice_differently(setup: ModuleType, distribution: str) -> None:
     pins: dict[tuple[str, str], set[str]] = {}
-    for stem in REQUIREMENTS:
+    for stem in ('build', 'runtime', 'test', f'ros-{distribution}'):
         for line in setup.pins(stem):
             pin, _, marker = line.partition(';')
             name, _, version = pin.partition('==')
@@ -257,6 +262,141 @@ def test_steps_beside_a_sourced_ros(setup: ModuleType, tmp_path: Path) -> None:
     assert steps(None) == ['venv', 'build', 'runtime', 'ros', 'vision_msgs', 'segnode']
     assert steps(ros(setup)) == ['venv', 'build', 'runtime', 'segnode']
     assert steps(ros(setup), test=True) == [*steps(ros(setup)), 'test', 'oracle']
+
+
+def test_steps_of_a_borrower(setup: ModuleType, tmp_path: Path) -> None:
+    lender = setup.Environment(tmp_path / 'lender', CHECKOUT, None)
+    borrower = setup.Environment(tmp_path / 'own', CHECKOUT, None, 'jazzy', lender)
+
+    def keys() -> dict[str, str]:
+        return {step.name: step.key for step in borrower.steps(test=True)}
+
+    before = keys()
+    assert list(before) == ['venv', 'borrowed', 'ros', 'vision_msgs', 'segnode']
+    lender.records.mkdir(parents=True)
+    (lender.records / 'runtime.stamp').write_text('another torch')
+    assert {name for name, key in keys().items() if key != before[name]} == {'borrowed'}
+
+
+def write_package(folder: Path, name: str, version: str, *modules: str) -> None:
+    """Writes what pip leaves of a package with empty modules."""
+    files = [f'{module}/__init__.py' for module in modules]
+    info = f'{name.replace("-", "_")}-{version}.dist-info'
+    for file in (*files, f'{info}/METADATA', f'{info}/RECORD'):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).touch()
+    (folder / info / 'METADATA').write_text(
+        f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n'
+    )
+    record = [*files, f'{info}/METADATA', f'{info}/RECORD', '../../../bin/tool', f'{name}.pth']
+    (folder / info / 'RECORD').write_text(''.join(f'{file},,\n' for file in record))
+    (folder / f'{name}.pth').write_text('import sys; sys.exit("of the lender")\n')
+
+
+def test_everything_but_ros_is_borrowed(setup: ModuleType, tmp_path: Path) -> None:
+    lender = setup.Environment(tmp_path / 'lender', CHECKOUT, None)
+    borrower = setup.Environment(tmp_path / 'own', CHECKOUT, None, 'jazzy', lender)
+    subprocess.run([base_python(), '-m', 'venv', '--without-pip', lender.venv], check=True)
+    lent = setup.site_packages(lender.venv)
+    write_package(lent, 'fvcore', '0.1.5', 'fvcore')
+    write_package(lent, 'PyYAML', '6.0.3', 'yaml', '_yaml')
+    write_package(lent, 'ros-rclpy', '9.1.2', 'rclpy', 'rmw_security_common')
+    write_package(lent, 'stray', '1.0', 'stray')
+    lender.records.mkdir()
+    for name in ('first', 'second'):  # again, over what is there
+        (lender.records / 'runtime.stamp').write_text(name)
+        assert borrower.run_steps(borrower.steps(test=True)[:2]) >= 1
+    write_package(setup.site_packages(borrower.venv), 'ros-rclpy', '7.1.6', 'rclpy')
+    (setup.site_packages(borrower.venv) / 'ros-rclpy.pth').unlink()
+    code = (
+        'import json, sys; from importlib import metadata, util\n'
+        'names = ("fvcore", "yaml", "_yaml", "rclpy", "rmw_security_common", "stray", "pip")\n'
+        'found = {name: getattr(util.find_spec(name), "origin", None) for name in names}\n'
+        'files = metadata.files("pyyaml")\n'
+        'print(json.dumps([found, metadata.version("pyyaml"), files, sys.path[-2:]]))'
+    )
+    run = subprocess.run([borrower.python, '-Ic', code], capture_output=True, check=True)
+    found, version, files, path = json.loads(run.stdout)
+    own, borrowed = str(setup.site_packages(borrower.venv)), str(borrower.venv / 'borrowed')
+    assert path == [own, borrowed]
+    assert {name: file and file.rsplit('/', 2)[0] for name, file in found.items()} == {
+        'fvcore': borrowed,
+        'yaml': borrowed,
+        '_yaml': borrowed,
+        'rclpy': own,
+        'rmw_security_common': None,
+        'stray': None,
+        'pip': None,
+    }
+    # Without a list of its files no installer would remove the lender's package.
+    assert (version, files) == ('6.0.3', None)
+    assert (lent / 'PyYAML-6.0.3.dist-info' / 'RECORD').is_file()
+
+
+@pytest.mark.ros
+@pytest.mark.smoke
+def test_ros_is_of_this_prefix_alone() -> None:
+    prefixes = [sys.prefix, *filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(':'))]
+    origins = {name: importlib.util.find_spec(name) for name in ROS_PACKAGES}
+    found = {name: Path(spec.origin) for name, spec in origins.items() if spec and spec.origin}
+    assert {'rclpy', 'sensor_msgs', 'vision_msgs'} <= found.keys()
+    strays = {n: p for n, p in found.items() if not any(map(p.is_relative_to, prefixes))}
+    assert strays == {}
+    assert len([d for d in metadata.distributions() if d.metadata['Name'] == 'rclpy']) == 1
+    if sys.prefix == str(CHECKOUT / '.venv-jazzy'):
+        assert ros_distribution() == 'jazzy'
+        assert importlib.util.find_spec('fastdds') is None
+
+
+def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {'PATH': os.environ['PATH'], **variables}
+    return subprocess.run(
+        ['make', *arguments],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize('distribution', ['humble', '', 'kilted jazzy'])
+def test_make_knows_two_distributions(distribution: str) -> None:
+    run = make('setup', f'ROS={distribution}')
+    assert run.returncode == 2
+    assert run.stdout == ''
+    (line,) = run.stderr.splitlines()
+    assert f'ROS={distribution}: expected kilted or jazzy' in line
+
+
+def test_make_test_of_each_distribution() -> None:
+    kilted, jazzy = (make('-n', 'test', f'ROS={name}').stdout for name in DISTRIBUTIONS)
+    assert make('-n', 'test', ROS='noetic').stdout == kilted
+    assert kilted.index('.venv/bin/python -m pytest\n') < kilted.index('--ros jazzy --test')
+    assert '.venv-jazzy/bin/python -m pytest -m smoke' in kilted
+    assert '.venv-jazzy/bin/python -m pytest -m ros' in jazzy
+    own = f'{CHECKOUT}/.venv:{CHECKOUT}/.venv-jazzy'
+    assert make('-n', 'test', AMENT_PREFIX_PATH=own).stdout == kilted
+
+
+@pytest.mark.parametrize('variable', ['ROS_DISTRO', 'AMENT_PREFIX_PATH'])
+def test_smoke_is_skipped_beside_a_sourced_ros(variable: str) -> None:
+    run = make('smoke', **{variable: '/opt/ros/humble'})
+    assert (run.returncode, run.stderr) == (0, '')
+    assert run.stdout == 'smoke: Jazzy from wheels is skipped, as a ROS 2 is sourced\n'
+
+
+def test_wheels_are_not_mixed_with_a_sourced_ros(
+    setup: ModuleType,
+    sourced: Callable[..., dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in sourced('rclpy', 'vision_msgs', distro='humble').items():
+        monkeypatch.setenv(name, value)
+    assert setup.main(['--ros', 'jazzy']) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('ROS=jazzy asks for wheels, but a ROS 2 is sourced (humble): ')
 
 
 def test_commands_see_nothing_foreign(setup: ModuleType, tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ Without a ROS 2 sourced, rclpy and the message packages come from wheels and vis
 from vision_msgs.json, so that ``.venv/bin/python -m segnode`` needs nothing sourced. With one
 sourced, the virtual environment sees its packages and only torch and the like are added.
 
+``--ros jazzy`` makes ``.venv-jazzy`` beside it, a prefix with the wheels of that distribution, and
+borrows from ``.venv`` everything that is not of ROS.
+
 Each step leaves a stamp with the hash of what went into it and is skipped while that holds.
 Standard library only: this runs before anything is installed.
 """
@@ -29,12 +32,19 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 NEEDED_PYTHON = (3, 10)
 NEEDED_BYTES = 9 * 10**9
+BORROWERS_BYTES = 10**9
+# The distributions with wheels; the first one's environment is whole, another borrows from it.
+DISTRIBUTIONS = ('kilted', 'jazzy')
+# The steps, and the requirements, that an environment lends: all but ROS and segnode.
+LENT_STEPS = ('venv', 'build', 'runtime', 'test')
+LENT_REQUIREMENTS = LENT_STEPS[1:]
 NETWORK_REMEDY = 'check the network and run the same command again; what is done is kept'
 # What a shell may carry over from another ROS or virtual environment.
 FOREIGN_VARIABLES = (
@@ -163,6 +173,16 @@ def pins(stem: str) -> list[str]:
     return [line for line in lines if line and not line.startswith('#')]
 
 
+def canonical_name(name: str) -> str:
+    """A package's name as the index spells it."""
+    return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def site_packages(venv: Path) -> Path:
+    """The folder of a virtual environment's packages."""
+    return next((venv / 'lib').glob('python3*')) / 'site-packages'
+
+
 def digest(parts: Iterable[str | bytes]) -> str:
     """One hash of all parts, in order."""
     total = hashlib.sha256()
@@ -199,10 +219,20 @@ class Step:
 class Environment:
     """The virtual environment and the steps that make it."""
 
-    def __init__(self, venv: Path, checkout: Path, ros: SourcedRos | None) -> None:
+    def __init__(
+        self,
+        venv: Path,
+        checkout: Path,
+        ros: SourcedRos | None,
+        distribution: str = DISTRIBUTIONS[0],
+        lender: Environment | None = None,
+    ) -> None:
         self.venv = venv
         self.checkout = checkout
         self.ros = ros
+        # Of the wheels; nothing where a ROS is sourced.
+        self.distribution = distribution
+        self.lender = lender
         # The interpreter itself, so that an activated .venv is never made from itself.
         self.base_python = Path(sys.executable).resolve()
         self.python = venv / 'bin' / 'python'
@@ -214,7 +244,10 @@ class Environment:
         self.resuming = False
 
     def steps(self, *, test: bool) -> list[Step]:
-        """The steps in order; ``test`` adds the checkers and the oracle."""
+        """The steps in order; ``test`` adds the checkers and the oracle.
+
+        Those of a borrower hold for what its lender has when they are asked for.
+        """
         version = '.'.join(map(str, sys.version_info[:2]))
         venv = Step(
             'venv',
@@ -223,19 +256,38 @@ class Environment:
             self.make_venv,
             f'apt install python{version}-venv',
         )
-        build = self.pip_step('build', 'colcon and setuptools', venv)
-        runtime = self.pip_step(
-            'runtime', 'torch and other packages (several GB the first time)', venv
-        )
-        steps = [venv, build, runtime]
+        steps = [venv]
+        if self.lender is None:
+            steps += [
+                self.pip_step('build', 'colcon and setuptools', venv),
+                self.pip_step(
+                    'runtime', 'torch and other packages (several GB the first time)', venv
+                ),
+            ]
+        else:
+            steps.append(
+                Step(
+                    'borrowed',
+                    f'what {self.lender.venv.name} has besides ROS, by links',
+                    [venv.key, *self.lender.lent_stamps()],
+                    self.borrow,
+                    f'remove {self.lender.venv} and {self.venv}, and run the same command again',
+                )
+            )
         if self.ros is None:
-            wheels = self.pip_step('ros', 'ROS 2 from wheels', venv)
+            title = f'ROS 2 {self.distribution.capitalize()} from wheels'
+            wheels = self.pip_step('ros', title, venv, f'ros-{self.distribution}')
             # By what it is built from, and not by every pin: it takes half a minute.
             numpy = [line for line in requirements('runtime', None) if line.startswith('numpy==')]
             vision_msgs = Step(
                 'vision_msgs',
                 'vision_msgs from its field table',
-                [venv.key, (HERE / 'vision_msgs.json').read_bytes(), *pins('ros'), *numpy],
+                [
+                    venv.key,
+                    (HERE / 'vision_msgs.json').read_bytes(),
+                    *pins(f'ros-{self.distribution}'),
+                    *numpy,
+                ],
                 self.build_vision_msgs,
                 'apt install build-essential python3-dev',
             )
@@ -255,7 +307,7 @@ class Environment:
                 'see the lines above; is setup.py sound?',
             )
         )
-        if test:
+        if test and self.lender is None:
             tools = self.pip_step('test', 'test tools', venv)
             oracle = Step(
                 'oracle',
@@ -267,18 +319,24 @@ class Environment:
             steps += [tools, oracle]
         return steps
 
-    def pip_step(self, stem: str, title: str, venv: Step) -> Step:
-        """A step that installs the pins of one requirements file."""
-        lines = requirements(stem, self.ros)
+    def pip_step(self, name: str, title: str, venv: Step, stem: str | None = None) -> Step:
+        """A step that installs the pins of one requirements file, by default the step's own."""
+        lines = requirements(stem or name, self.ros)
 
         def install() -> None:
-            chosen = self.records / f'{stem}.txt'
+            chosen = self.records / f'{name}.txt'
             chosen.write_text('\n'.join(lines) + '\n')
-            # pip takes a package whose unpacking was interrupted for an installed one.
-            anew = ['--ignore-installed'] if self.resuming else []
+            # pip takes a package whose unpacking was interrupted for an installed one. What it
+            # needs has a pin of its own, here or in a step before.
+            anew = ['--ignore-installed', '--no-deps'] if self.resuming else []
             self.pip('install', *anew, '--requirement', str(chosen))
 
-        return Step(stem, title, [venv.key, *lines], install, NETWORK_REMEDY)
+        return Step(name, title, [venv.key, *lines], install, NETWORK_REMEDY)
+
+    def lent_stamps(self) -> list[str]:
+        """What the stamps hold of the steps whose packages another environment borrows."""
+        stamps = (self.records / f'{name}.stamp' for name in LENT_STEPS)
+        return [stamp.read_text() for stamp in stamps if stamp.is_file()]
 
     def run_steps(self, steps: Sequence[Step]) -> int:
         """Runs what is not up to date; returns how many steps that was.
@@ -331,16 +389,49 @@ class Environment:
                 else:
                     path.unlink()
             shutil.rmtree(self.records)
+        needed = NEEDED_BYTES if self.lender is None else BORROWERS_BYTES
         free = shutil.disk_usage(self.checkout).free
-        if free < NEEDED_BYTES:
+        if free < needed:
             raise SetupError(
-                f'{NEEDED_BYTES / 1e9:.0f} GB of free disk space needed, {free / 1e9:.1f} GB found'
+                f'{needed / 1e9:.0f} GB of free disk space needed, {free / 1e9:.1f} GB found'
             )
         self.records.mkdir(parents=True)
         (self.venv / 'COLCON_IGNORE').touch()
         (self.venv / '.gitignore').write_text('*\n')
         options = ['--system-site-packages'] if self.ros is not None else []
+        options += ['--without-pip'] if self.lender is not None else []
         self.run([str(self.base_python), '-m', 'venv', *options, str(self.venv)])
+
+    def borrow(self) -> None:
+        """Links the packages of the lender's pins into a folder at the end of the import path.
+
+        Its whole site-packages would bring its ROS along: what a distribution does not have would
+        be imported from the other. A package's list of files stays behind, and without that no
+        installer removes or replaces the package (PEP 627): the files are the lender's.
+        """
+        assert self.lender is not None
+        own, lent = map(site_packages, (self.venv, self.lender.venv))
+        folder = self.venv / 'borrowed'
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        pinned = {
+            canonical_name(re.split('[=;]', line)[0])
+            for stem in LENT_REQUIREMENTS
+            for line in pins(stem)
+        }
+        tops: set[str] = set()
+        for package in metadata.distributions(path=[str(lent)]):
+            if canonical_name(package.metadata['Name']) in pinned:
+                tops.update(Path(file).parts[0] for file in package.files or ())
+        for top in sorted(tops - {'..', '__pycache__'}):
+            if top.endswith('.dist-info'):
+                (folder / top).mkdir()
+                for path in (lent / top).iterdir():
+                    if path.name != 'RECORD':
+                        (folder / top / path.name).symlink_to(path)
+            elif not top.endswith('.pth'):
+                (folder / top).symlink_to(lent / top)
+        (own / 'borrowed.pth').write_text(f'{folder}\n')
 
     def build_vision_msgs(self) -> None:
         """Generates, builds and copies vision_msgs into the prefix, and checks its type hashes.
@@ -366,6 +457,7 @@ class Environment:
             '--cmake-args',
             '-DBUILD_TESTING=OFF',
             '-DCMAKE_BUILD_TYPE=Release',
+            '-DCMAKE_UNITY_BUILD=ON',
             '-DCMAKE_INSTALL_RPATH=$ORIGIN;$ORIGIN/../../..',
             f'-DPython3_EXECUTABLE={self.python}',
         )
@@ -386,7 +478,7 @@ class Environment:
         """
         base = self.build / 'segnode'
         shutil.rmtree(base, ignore_errors=True)
-        packages = next((self.venv / 'lib').glob('python3*')) / 'site-packages'
+        packages = site_packages(self.venv)
         kernels = Path('segnode', 'kernels')
         # Where they cannot be compiled, the install goes on without them and lists them all the
         # same: those of an earlier source must not stay.
@@ -516,12 +608,14 @@ def write_interface_package(folder: Path, name: str, table: Mapping[str, object]
     )
     files = ' '.join(f'"msg/{message}.msg"' for message in messages)
     (folder / 'CMakeLists.txt').write_text(
-        f'cmake_minimum_required(VERSION 3.14)\nproject({name})\n'
+        f'cmake_minimum_required(VERSION 3.16)\nproject({name})\n'
         'set(CMAKE_CXX_STANDARD 17)\n'
         'find_package(ament_cmake REQUIRED)\nfind_package(rosidl_default_generators REQUIRED)\n'
         + ''.join(f'find_package({depend} REQUIRED)\n' for depend in depends)
         + f'rosidl_generate_interfaces(${{PROJECT_NAME}} {files} '
         f'DEPENDENCIES {" ".join(depends)})\n'
+        # Several sources at a time take half as long; these have static names in common.
+        f'set_target_properties({name}__rosidl_generator_c PROPERTIES UNITY_BUILD OFF)\n'
         'ament_export_dependencies(rosidl_default_runtime)\nament_package()\n'
     )
 
@@ -550,9 +644,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Sets up what is not up to date."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('--test', action='store_true', help='add the test tools and the oracle')
+    parser.add_argument(
+        '--ros',
+        choices=DISTRIBUTIONS,
+        default=DISTRIBUTIONS[0],
+        help='distribution of the wheels, where no ROS 2 is sourced; default: %(default)s',
+    )
     parser.add_argument('--venv', type=Path, default=CHECKOUT / '.venv', help='default: .venv')
     arguments = parser.parse_args(argv)
     venv = arguments.venv.absolute()
+    distribution: str = arguments.ros
     try:
         if sys.version_info < NEEDED_PYTHON:
             raise SetupError(
@@ -560,6 +661,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 'run `make PYTHON=python3.10 ...` with a newer one'
             )
         ros = find_sourced_ros(os.environ, str(Path(sys.executable).resolve()), venv)
+        if ros is not None and distribution != DISTRIBUTIONS[0]:
+            raise SetupError(
+                f'ROS={distribution} asks for wheels, but a ROS 2 is sourced ({ros.distro}): '
+                'leave it out to use that one, or use a shell without ROS'
+            )
         check_machine(ros)
         lock = os.open(CHECKOUT, os.O_RDONLY)
         try:
@@ -568,14 +674,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             say('setup: waiting for another set-up of this checkout')
             fcntl.flock(lock, fcntl.LOCK_EX)
         environment = Environment(venv, CHECKOUT, ros)
-        done = environment.run_steps(environment.steps(test=arguments.test))
+        steps = environment.steps(test=arguments.test)
+        done = 0
+        if distribution != DISTRIBUTIONS[0]:
+            done += environment.run_steps([step for step in steps if step.name in LENT_STEPS])
+            venv = venv.with_name(f'{venv.name}-{distribution}')
+            environment = Environment(venv, CHECKOUT, ros, distribution, lender=environment)
+            steps = environment.steps(test=arguments.test)
+        done += environment.run_steps(steps)
     except SetupError as error:
         sys.stderr.write(f'{error}\n')
         return 1
     except KeyboardInterrupt:
         sys.stderr.write('\nsetup: interrupted; run the same command again to go on\n')
         return 130
-    source = 'from wheels' if ros is None else f'{ros.distro}, as sourced'
+    source = (
+        f'{distribution.capitalize()} from wheels' if ros is None else f'{ros.distro}, as sourced'
+    )
     say(f'setup: {venv} is {"ready" if done else "up to date"} (ROS 2 {source})')
     return 0
 

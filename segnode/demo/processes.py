@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from segnode.errors import SegnodeError
+from segnode.ros_distribution import profile_variable, ros_distribution
 from segnode.shipped import shipped_file
 
 NODE_NAME = '/segnode'
@@ -159,13 +160,11 @@ def environments(log_folder: Path) -> tuple[dict[str, str], dict[str, str]]:
         ).rstrip(os.pathsep),
     }
     # A robot on the same network shall not see the demo. Older ROS has other names for things.
-    distro = os.environ.get('ROS_DISTRO')
-    if distro == 'humble':
+    if ros_distribution() == 'humble':
         added['ROS_LOCALHOST_ONLY'] = '1'
     else:
         added['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    vendor = 'FASTRTPS' if distro in ('humble', 'jazzy') else 'FASTDDS'
-    profile = f'{vendor}_DEFAULT_PROFILES_FILE'
+    profile = profile_variable()
     added[profile] = os.environ.get(profile) or str(shipped_file('config/fastdds.xml'))
     kept = {name: os.environ[name] for name in _ROS_VARIABLES if name in os.environ}
     return {**os.environ, **added}, {'PATH': os.defpath, **kept, **added}

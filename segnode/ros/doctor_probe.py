@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 import time
 from typing import Any
+
+from segnode.ros_distribution import rclpy_version, ros_distribution
 
 MESSAGES = {
     'sensor_msgs': 'Image',
@@ -21,7 +22,7 @@ GRAPH_TIMEOUT_S = 5.0
 
 
 def probe() -> dict[str, Any]:
-    """Return the distribution, the middleware, what cannot be imported, and the type hashes.
+    """Return distribution, rclpy's version, middleware, what cannot be imported, type hashes.
 
     The hash is what this machine would announce to others: publishers of every type are made and
     their announcement is read back. Distributions before Jazzy have none.
@@ -53,7 +54,8 @@ def probe() -> dict[str, Any]:
         if found and hasattr(found[0], 'topic_type_hash'):
             hashes[f'{package}/{MESSAGES[package]}'] = str(found[0].topic_type_hash)
     answer = {
-        'distro': os.environ.get('ROS_DISTRO', ''),
+        'distro': ros_distribution(),
+        'rclpy': rclpy_version(),
         'rmw': get_rmw_implementation_identifier(),
         'errors': errors,
         'type_hashes': hashes,

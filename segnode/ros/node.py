@@ -13,6 +13,7 @@ from concurrent.futures import Future, wait
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, State, TransitionCallbackReturn
 from rclpy.node import Node
@@ -194,6 +195,18 @@ class SegmentationNode(LifecycleNode):
         self._closed = True
         self._hardware.close()
         return self._stop(timeout_s)
+
+    def _LifecycleNodeMixin__change_state(  # noqa: N802 - rclpy's name for what its service calls
+        self, transition_id: int
+    ) -> TransitionCallbackReturn:
+        # Up to Jazzy's, rclpy lets a transition that the state does not have end the node, and
+        # its caller go without an answer.
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition_id)
+        except rclpy_implementation.RCLError:
+            state = self._state_machine.current_state[1]
+            self.get_logger().error(f'there is no transition {transition_id} from {state}')
+            return TransitionCallbackReturn.ERROR
 
     def _start(self) -> None:
         if self._start_timer.is_canceled():

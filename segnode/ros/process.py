@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segnode.errors import CheckpointError, ConfigError, FetchError
+from segnode.ros_distribution import ros_distribution
 from segnode.shipped import shipped_file
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _check_environment() -> None:
     installed = {path.name for each in prefixes if each for path in Path(each, index).glob('*')}
     installed.discard('rmw_implementation')  # It chooses among them.
     if wanted and installed and wanted not in installed:
-        package = f'ros-{os.environ.get("ROS_DISTRO", "DISTRO")}-{wanted.replace("_", "-")}'
+        package = f'ros-{ros_distribution() or "DISTRO"}-{wanted.replace("_", "-")}'
         raise ConfigError(
             f'RMW_IMPLEMENTATION: expected what is installed ({", ".join(sorted(installed))}), '
             f'found {wanted}; unset it, or install {wanted} (apt install {package})'

@@ -22,6 +22,7 @@ from segnode.__main__ import main
 from segnode.demo.command import Answer, Material, read_answers, render_scene, score
 from segnode.demo.processes import Phase, environments, free_domain_id
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene, coco_annotations
+from segnode.ros_distribution import profile_variable
 
 LAST_LINE = re.compile(
     r'demo: frames=(\d+) published=(\d+) dropped=(\d+) mask_ap=(0\.\d+|1\.0+|-) '
@@ -118,16 +119,16 @@ def test_the_camera_gets_a_bare_environment(
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.setenv('ROS_DOMAIN_ID', '0')
     monkeypatch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
-    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
-    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    profile = profile_variable()
+    monkeypatch.delenv(profile, raising=False)
     full, bare = environments(tmp_path)
     assert full['OMP_NUM_THREADS'] == '1'
     assert 'OMP_NUM_THREADS' not in bare
     assert 'FASTDDS_BUILTIN_TRANSPORTS' not in bare
-    assert Path(bare['FASTDDS_DEFAULT_PROFILES_FILE']).is_file()
+    assert Path(bare[profile]).is_file()
     assert full['ROS_DOMAIN_ID'] == bare['ROS_DOMAIN_ID'] != '0'
-    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '/own.xml')
-    assert environments(tmp_path)[1]['FASTDDS_DEFAULT_PROFILES_FILE'] == '/own.xml'
+    monkeypatch.setenv(profile, '/own.xml')
+    assert environments(tmp_path)[1][profile] == '/own.xml'
 
 
 def test_a_domain_in_use_is_passed_over() -> None:
@@ -242,7 +243,7 @@ def segments(processes: list[int]) -> dict[int, set[str]]:
             lines = Path(f'/proc/{process}/maps').read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
             continue  # It was one on its way to its program.
-        names = {line.split()[-1] for line in lines if '/dev/shm/fastdds_' in line}
+        names = {line.split()[-1] for line in lines if re.search('/dev/shm/fast(dds|rtps)_', line)}
         mapped[process] = {name for name in names if 'port' not in name}
     return mapped
 
@@ -262,6 +263,7 @@ def test_nothing_outlives_the_demo(number: signal.Signals, tmp_path: Path) -> No
         time.sleep(0.1)
         memory = segments(children(output))
     assert len(memory) == 3
+    assert all(memory.values())
     demo.send_signal(number)
     _, err = demo.communicate(timeout=60)
     assert demo.returncode == (-9 if number == signal.SIGKILL else 130)

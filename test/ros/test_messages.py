@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 from segnode.engine import Detections
 from segnode.ros import messages
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.smoke]
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id='front/optical')
 CLASS_NAMES = ('cone', 'ball', 'Kübel')

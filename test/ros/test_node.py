@@ -107,6 +107,7 @@ def _assert_same(answer: dict[str, Any], expected: Segmentation) -> None:
     assert (labels != expected.label_image).mean() < 1e-3
 
 
+@pytest.mark.smoke
 def test_every_topic_keeps_its_contract(
     peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8], engine: Engine
 ) -> None:
@@ -349,6 +350,7 @@ def test_stamps_of_another_clock_are_said_and_their_ages_withdrawn(
     assert peer.status().level == DiagnosticStatus.OK
 
 
+@pytest.mark.smoke
 def test_filters_and_resolution_change_at_run_time(
     peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8], engine: Engine
 ) -> None:
@@ -423,6 +425,7 @@ def test_label_info_waits_for_late_subscribers_and_follows_the_threshold(peer: P
     assert len(received) == count + 1
 
 
+@pytest.mark.smoke
 def test_outputs_on_demand(peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8]) -> None:
     on_demand = {
         'class_mask': ImageMessage,
@@ -588,6 +591,7 @@ def test_diagnostics_tell_what_runs(peer: Peer, engine: Engine) -> None:
     assert found['message_lost'].isdecimal()
 
 
+@pytest.mark.smoke
 def test_ctrl_c_ends_it_with_zero_and_no_traceback(
     node: Process, peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8]
 ) -> None:

@@ -203,13 +203,14 @@ def test_a_fault_costs_its_frame_alone(
 
 
 def test_another_node_of_the_same_name_is_told(
-    running: SegmentationNode, peer: Peer, monkeypatch: pytest.MonkeyPatch
+    running: SegmentationNode, peer: Peer, camera: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr('segnode.ros.node.NAMESAKE_S', 1.5)
     wait_until(lambda: peer.status('faulty').level == DiagnosticStatus.OK, 'nothing wrong')
     with Peer('faulty'):
 
         def told() -> bool:
+            camera.publish(bgr_message(peer.header(), PIXELS))
             status = peer.status('faulty')
             return status.level == DiagnosticStatus.WARN and 'another node is called /faulty' in (
                 status.message

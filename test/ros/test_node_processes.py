@@ -41,6 +41,7 @@ from std_msgs.msg import Header
 from weights_server import running_server
 
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene
+from segnode.ros_distribution import profile_variable
 
 pytestmark = pytest.mark.ros
 
@@ -142,12 +143,13 @@ def managed(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
         f'{FAST} -r __node:=managed -p autostart:=false -p use_sim_time:=true '
         '-p image_topics:=[/managed_camera]'
     )
-    environment = {'FASTDDS_DEFAULT_PROFILES_FILE': str(ROOT / 'config' / 'fastdds.xml')}
+    environment = {profile_variable(): str(ROOT / 'config' / 'fastdds.xml')}
     with start_node(log, arguments, **environment) as process:
         assert peer.state('/managed') == 'unconfigured'
         yield process
 
 
+@pytest.mark.smoke
 def test_lifecycle(managed: Process, peer: Peer, scene: npt.NDArray[np.uint8]) -> None:
     camera = peer.advertise(ImageMessage, '/managed_camera')
     assert values(peer.status('managed'))['state'] == 'unconfigured'
