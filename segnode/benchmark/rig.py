@@ -25,9 +25,7 @@ from segnode.errors import MeasurementError
 START_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 60.0
-POLL_S = 0.1
-# An answer may still be on its way when the node has counted it.
-GRACE_S = 0.2
+POLL_S = 0.05
 NODE_COMMAND = ('-m', 'segnode', 'node', '--ros-args')
 
 
@@ -187,10 +185,10 @@ class Rig:
         ]
         last = [(camera, stamps_ns[-1]) for camera, stamps_ns in enumerate(played['stamps_ns'])]
         back = self._taken.answers if target == 'node' else self._taken.relayed
-        # The newest image always wins, so that the last one is answered whatever was dropped.
-        self._wait(lambda: all(key in back for key in last), ANSWER_TIMEOUT_S)
-        time.sleep(GRACE_S)
-        self._take()
+        # The newest image always wins, so that the last one is answered whatever was dropped; its
+        # stage times come behind.
+        final = self._taken.stages if target == 'node' else back
+        self._wait(lambda: all(key in back and key in final for key in last), ANSWER_TIMEOUT_S)
         after_ms = cpu_ms(process)
         answers = [back[key] for key in sent if key in back]
         arrived_s = [answer['stamp_ns'] / 1e9 + answer['age_ms'] / 1e3 for answer in answers]
@@ -250,6 +248,7 @@ class Rig:
         """Ask the subscriber until a condition holds; return whether it does."""
         end = time.monotonic() + timeout_s
         while True:
+            self._check_children()
             self._take()
             if condition():
                 return True
