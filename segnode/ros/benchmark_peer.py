@@ -12,7 +12,6 @@ import collections
 import contextlib
 import json
 import signal
-import struct
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -45,20 +44,6 @@ class Peer(Protocol):
 def image_topic(topic: str, transport: str) -> tuple[type[Any], str]:
     """Return type and full name of a base topic's images, as image_transport has them."""
     return (Image, topic) if transport == 'raw' else (CompressedImage, f'{topic}/compressed')
-
-
-def split_header(data: bytes) -> tuple[int, int, str]:
-    """Return of a serialised message with a header its stamp, where its body is, its byte order.
-
-    The encoding is CDR (DDSI-RTPS 10, OMG's DDS-XTypes 7.4.1): four bytes say which, then come
-    stamp, length and text of the frame's name. A number is aligned to its size behind the four.
-
-    Returns:
-        Nanoseconds; offset of the first number of four bytes behind the header; ``<`` or ``>``.
-    """
-    order = '<' if data[1] & 1 else '>'
-    seconds, nanoseconds, length = struct.unpack_from(f'{order}iII', data, 4)
-    return seconds * 1_000_000_000 + nanoseconds, (16 + length + 3) // 4 * 4, order
 
 
 def serve(make: Callable[[], Peer]) -> int:

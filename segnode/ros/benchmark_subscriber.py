@@ -24,7 +24,8 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from segnode.ros.benchmark_peer import image_topic, serve, split_header
+from segnode.ros.benchmark_peer import image_topic, serve
+from segnode.ros.cdr import read_stamp
 from segnode.ros.messages import to_nanoseconds
 
 QUEUE = QoSProfile(depth=50)
@@ -91,12 +92,12 @@ class Subscriber:
         self._inputs.append(self.node.create_subscription(kind, topic, receive, QUEUE, raw=raw))
 
     def _on_detections(self, camera: int, data: bytes) -> None:
-        stamp_ns, body, order = split_header(data)
+        stamp_ns, body, order = read_stamp(data)
         (instances,) = struct.unpack_from(f'{order}I', data, body)
         self._join(camera, stamp_ns, {'instances': instances})
 
     def _on_mask(self, camera: int, data: bytes) -> None:
-        stamp_ns, body, order = split_header(data)
+        stamp_ns, body, order = read_stamp(data)
         self._join(camera, stamp_ns, {'mask_hw': struct.unpack_from(f'{order}II', data, body)})
 
     def _join(self, camera: int, stamp_ns: int, part: dict[str, Any]) -> None:
@@ -111,7 +112,7 @@ class Subscriber:
             del self._unpaired[next(iter(self._unpaired))]
 
     def _on_relayed(self, camera: int, data: bytes) -> None:
-        stamp_ns, _, _ = split_header(data)
+        stamp_ns, _, _ = read_stamp(data)
         age_ms = (time.time_ns() - stamp_ns) / 1e6
         self._relayed.append({'camera': camera, 'stamp_ns': stamp_ns, 'age_ms': age_ms})
 
