@@ -29,7 +29,7 @@ COMMANDS = {
     'predict': Command('segnode.predict', 'images -> COCO results, overlays, AP'),
     'demo': Command('segnode.demo.command', 'the shipped model on a camera topic (needs ROS)'),
     'benchmark': Command(
-        'segnode.benchmark.command', 'times the engine, alone and against others'
+        'segnode.benchmark.command', 'times the engine, against others, or the whole node (--node)'
     ),
     'describe': Command(
         'segnode.describe', 'writes the description of an exported model by running it'

@@ -69,6 +69,8 @@ CASES: dict[str, list[Case]] = {
         Case('--shapes 64x64 --plot {other}/1.jpg'),
         Case('--shapes 64x64 --plot {other}/plot.png'),
         Case('--shapes 64x64 --json {out}/b.json --plot {out}/b.json'),
+        Case('--node --model null --json {photo}'),
+        Case('--node --model {config} --json {config}'),
         Case('--shapes 64x64 --frames 1 --device cpu --json {out}/b.json', 0),
     ],
     'doctor': [

@@ -26,6 +26,7 @@ from sensor_msgs.msg import Image as ImageMessage
 from vision_msgs.msg import Detection2DArray
 
 from segnode.__main__ import COMMANDS
+from segnode.checkpoint.null import is_null
 from segnode.checkpoint.presets import PRESETS
 from segnode.checkpoint.torchscript import read_description
 from segnode.cli import given_settings
@@ -114,7 +115,7 @@ def test_command_lines_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) 
     (options,) = parsed.value.args
     settings = given_settings(options)
     if 'model' in settings and not settings['model'].endswith('.yaml'):
-        assert settings['model'] in PRESETS
+        assert settings['model'] in PRESETS or is_null(settings['model'])
 
 
 def test_every_command_has_an_example() -> None:
@@ -270,6 +271,26 @@ def test_benchmark_figures_are_the_measured_ones() -> None:
         measured = [round(ratios.get(name, 1.0), 2) for name in results['cpu_choices']['bf16']]
         # The engine as it is has no row of its own.
         assert sorted(float(cells[column]) for cells in choices) == sorted(measured[1:])
+
+
+def test_figures_of_the_whole_node_are_the_measured_ones() -> None:
+    lines = []
+    for name in ('node_cpu', 'node_cpu_demo'):
+        path = ROOT / 'test' / 'benchmark_results' / f'{name}.json'
+        for row in json.loads(path.read_text(encoding='utf-8'))['rows']:
+            frames = ' / '.join(str(row[key]) for key in ('sent', 'received', 'published'))
+            figures = (
+                f'{row["age_ms_p50"]:.1f} ({row["age_ms_p95"]:.1f}) | {row["relay_ms_p50"]:.1f} | '
+                f'{row["overhead_ms_p50"]:.1f} | {row["cpu_ms"]:.1f} ({row["relay_cpu_ms"]:.1f})'
+            )
+            model = row['model'] if row['model'] == 'null' else 'embedded'
+            lines.append(
+                f'| {model} | {row["shape"]} | {row["transport"]} | {frames} | {figures} |'
+            )
+    written = [
+        line for line in section('The whole node').splitlines() if re.match(r'\| \w+ \| \d', line)
+    ]
+    assert written == lines
 
 
 def test_links_lead_somewhere() -> None:

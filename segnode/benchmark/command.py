@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segnode.benchmark.report import PLOT_SUFFIXES, is_own_plot
-from segnode.benchmark.request import Request
+from segnode.benchmark.request import NodeRequest, Request
 from segnode.cli import (
     Parser,
     add_config_options,
@@ -45,6 +45,7 @@ _EXAMPLES = """\
       --detections 5,20,100 --batch 1,4 --against detectron2,torchvision --json b.json
   segnode benchmark --model config.yaml --weights model.pth --against detectron2 --plot b.png
   segnode benchmark --parts --device cpu --against detectron2
+  segnode benchmark --node --model null --json n.json
 
 how it measures:
   One process. Every contender has the same weights, takes the same uint8 frames on the host and
@@ -67,7 +68,27 @@ references:
   `make setup-test` puts it.
 
 not in the figures: decoding and publishing of messages, loading, warm-up, capture and compiling.
+
+the whole node (--node), which needs ROS 2:
+  A camera, the node and a subscriber are a process each, over DDS of a domain of their own, and so
+  is a relay: a bare rclpy node that passes the bytes of an image on, the floor for a node in
+  Python. The camera plays four frames of a rendered scene, in BGR or as JPEG, at --rate to node
+  and relay in turns, so that neither disturbs the other; the one that waits is idle. An age is
+  from the image's stamp, taken as it is published, to the later one of detections and
+  instance_mask at the subscriber, or to the relayed image. The overhead is the difference of the
+  medians: what the node costs above the transport. With --model null, which has no network, that
+  is everything but the network. Frames that a newer one replaced are counted as dropped. CPU is
+  processor time of the process, all cores and threads, a frame.
+  The node takes the shipped config/seg.yaml first, and the options here go over it. Several
+  cameras (--cameras) play the same frames, one after the other within a period.
+  Not in the figures: a camera driver's own work, a network between machines, other subscribers.
 """
+
+# Which options belong to which of the two: the engine alone, or the whole node.
+_ENGINE_OPTIONS = ('plant', 'detections', 'batch', 'against', 'parts', 'frames', 'plot')
+_NODE_OPTIONS = ('transports', 'cameras', 'rate', 'seconds')
+TRANSPORTS = ('raw', 'compressed')
+_MOST_CAMERAS = 8
 
 
 def main(args: Sequence[str]) -> int:
@@ -79,6 +100,9 @@ def main(args: Sequence[str]) -> int:
     parser = _parser()
     options = parser.parse_args(args)
     config = config_from(options)
+    if options.node:
+        return _benchmark_node(options, config)
+    _refuse_others(options, _NODE_OPTIONS, 'expected --node with it')
     request = _request(options)
     _refuse(options)
     _check_outputs(options, config)
@@ -111,20 +135,41 @@ def main(args: Sequence[str]) -> int:
     return 0
 
 
+def _benchmark_node(options: argparse.Namespace, config: Config) -> int:
+    _refuse_others(options, _ENGINE_OPTIONS, 'expected it not to be given with --node')
+    request = _node_request(options)
+    check_writable(options.json, Inputs.of(config), is_own_json(_OWN_JSON))
+    from segnode.benchmark.node import run_node
+
+    result = run_node(config, given_settings(options), request, note)
+    if options.json is not None:
+        write_json(options.json, result)
+    _print_node(result)
+    worst = max(result['rows'], key=lambda row: float(row['overhead_ms_p50']))
+    say(
+        f'benchmark: rows={len(result["rows"])} '
+        f'most_overhead_ms_p50={worst["overhead_ms_p50"]:.1f}'
+    )
+    return 0
+
+
 def _parser() -> Parser:
     parser = Parser('benchmark', 'Time the engine by stage, and against others.', _EXAMPLES)
     parser.add_argument(
         '--plant', action='store_true', help='plant weights and detections; no weights are needed'
     )
     parser.add_argument(
-        '--shapes', metavar='HxW,...', help='sizes of frame and network input (default 480x640)'
+        '--shapes',
+        metavar='HxW,...',
+        help='sizes of frame and network input (default 480x640); of the images alone with --node '
+        '(default 480x640,720x1280,1080x1920)',
     )
     parser.add_argument(
         '--detections', metavar='N,...', help='detections to plant in a frame (default 20)'
     )
     parser.add_argument('--batch', metavar='N,...', help='frames in one call (default 1)')
     parser.add_argument(
-        '--against', default='', metavar='NAME,...', help=f'references: {", ".join(REFERENCES)}'
+        '--against', metavar='NAME,...', help=f'references: {", ".join(REFERENCES)}'
     )
     parser.add_argument(
         '--parts', action='store_true', help='preprocess and paste on their own (alone: only them)'
@@ -134,6 +179,26 @@ def _parser() -> Parser:
         type=int,
         metavar='N',
         help='timed rounds of each case (default 20 on a CPU, 200 on a GPU)',
+    )
+    parser.add_argument(
+        '--node', action='store_true', help='time the whole node over DDS, against a bare relay'
+    )
+    parser.add_argument(
+        '--transports',
+        metavar='NAME,...',
+        help='with --node: raw, compressed (default raw,compressed)',
+    )
+    parser.add_argument(
+        '--cameras', type=int, metavar='N', help='with --node: cameras of the node (default 1)'
+    )
+    parser.add_argument(
+        '--rate', type=float, metavar='HZ', help='with --node: of each camera (default 30)'
+    )
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        metavar='S',
+        help='with --node: for which the node, and the relay, is played to in a row (default 10)',
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='draw them (.png, .svg, .pdf)')
@@ -161,7 +226,7 @@ def _request(options: argparse.Namespace) -> Request:
         raise ConfigError('--detections needs --plant: a trained model finds what it finds')
     if options.frames is not None and options.frames < 1:
         raise ConfigError(f'--frames: expected at least 1, found {options.frames}')
-    references = tuple(name for name in _items('--against', options.against) if name)
+    references = tuple(name for name in _items('--against', options.against or '') if name)
     for name in references:
         if name not in REFERENCES:
             raise ConfigError(f'--against: expected {", ".join(REFERENCES)}, found {name!r}')
@@ -181,6 +246,34 @@ def _request(options: argparse.Namespace) -> Request:
         parts=options.parts,
         rounds=options.frames or 0,
     )
+
+
+def _node_request(options: argparse.Namespace) -> NodeRequest:
+    transports = tuple(_items('--transports', options.transports or ','.join(TRANSPORTS)))
+    for name in transports:
+        if name not in TRANSPORTS:
+            raise ConfigError(f'--transports: expected {", ".join(TRANSPORTS)}, found {name!r}')
+    shapes = _items('--shapes', options.shapes or '480x640,720x1280,1080x1920')
+    return NodeRequest(
+        shapes=tuple(_shape(item) for item in shapes),
+        transports=transports,
+        cameras=int(_within('--cameras', options.cameras, 1, 1, _MOST_CAMERAS)),
+        rate_hz=_within('--rate', options.rate, 30.0, 0.1, 1000.0),
+        seconds=_within('--seconds', options.seconds, 10.0, 0.1, 3600.0),
+    )
+
+
+def _within(option: str, given: float | None, default: float, low: float, high: float) -> float:
+    value = default if given is None else given
+    if not low <= value <= high:  # NaN is not, either.
+        raise ConfigError(f'{option}: expected {low:g} to {high:g}, found {value:g}')
+    return value
+
+
+def _refuse_others(options: argparse.Namespace, names: Sequence[str], problem: str) -> None:
+    for name in names:
+        if getattr(options, name) not in (None, False):
+            raise ConfigError(f'--{name}: {problem}')
 
 
 def _items(option: str, text: str) -> list[str]:
@@ -213,6 +306,20 @@ def _refuse(options: argparse.Namespace) -> None:
     for name, reason in _REFUSED.items():
         if given.get(name, Config().flat()[name]) != Config().flat()[name]:
             raise ConfigError(f'{name}: expected it not to be set for a benchmark: {reason}')
+
+
+def _print_node(result: dict[str, Any]) -> None:
+    from segnode.benchmark import report
+
+    machine = result['machine']
+    device = machine.get('gpu') or machine['processor']
+    say(f'{result["model"]} on {machine["device"]} ({device}), {machine["rmw"]}')
+    say(result['protocol'])
+    say()
+    say(report.node_table(result['rows']))
+    say()
+    say("the node's own stages, ms (mean):")
+    say(report.node_stage_table(result['rows']))
 
 
 def _print(result: dict[str, Any]) -> None:

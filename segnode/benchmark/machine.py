@@ -27,12 +27,12 @@ _GPU_FIELDS = {
 }
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return versions and hardware; clocks are those of the moment."""
+def describe_machine(device: torch.device, *packages: str) -> dict[str, Any]:
+    """Return versions, of further packages too, and hardware; clocks are those of the moment."""
     machine: dict[str, Any] = {
         'system': platform.platform(),
         'python': platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in (*_PACKAGES, *packages)},
         'device': str(device),
         'processor': processor_name(),
         'cpus': os.cpu_count(),

@@ -100,6 +100,42 @@ def part_table(parts: Sequence[dict[str, Any]]) -> str:
     return table((*header, 'times segnode (p5 - p95)'), lines)
 
 
+def node_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a line for every row of the whole node: its frames, its ages, and the relay's."""
+    lines = [
+        (
+            *_images(row),
+            *(str(row[key]) for key in ('sent', 'received', 'published', 'dropped')),
+            f'{row["published_hz"]:.1f}',
+            *(
+                f'{row[key]:.1f}'
+                for key in ('age_ms_p50', 'age_ms_p95', 'relay_ms_p50', 'overhead_ms_p50')
+            ),
+        )
+        for row in rows
+    ]
+    header = ('shape', 'transport', 'cameras', 'sent', 'received', 'published', 'dropped', 'Hz')
+    return table((*header, 'age p50 ms', 'p95', 'relay p50 ms', 'overhead p50 ms'), lines)
+
+
+def node_stage_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the node's own milliseconds by stage, means, and its processor time a frame."""
+    names = list(dict.fromkeys(name for row in rows for name in row['stage_ms']))
+    lines = [
+        (
+            *_images(row),
+            *(f'{row["stage_ms"].get(name, 0):.2f}' for name in names),
+            *(
+                '-' if row[key] is None else f'{row[key]:.1f}'
+                for key in ('cpu_ms', 'relay_cpu_ms')
+            ),
+        )
+        for row in rows
+    ]
+    header = ('shape', 'transport', 'cameras', *names, 'CPU', "relay's CPU")
+    return table(header, lines)
+
+
 def remarks(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Yield what the tables leave open: floors, notes, contenders that failed."""
     for row in rows:
@@ -189,6 +225,10 @@ def is_own_plot(path: Path) -> bool:
 
 def _setting(row: dict[str, Any]) -> tuple[str, str, str]:
     return row['shape'], f'{row["detections"]:g}', str(row['batch'])
+
+
+def _images(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row['shape'], row['transport'], str(row['cameras'])
 
 
 def _contenders(row: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -31,3 +31,26 @@ class Request:
     def plant(self) -> bool:
         """Whether weights and detections are planted."""
         return self.detections != (None,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRequest:
+    """What is to be measured of the whole node.
+
+    Attributes:
+        shapes: H and W of the images.
+        transports: raw, compressed.
+        cameras: of the node.
+        rate_hz: of each camera.
+        seconds: for which each camera plays to the node, and to the relay, in a row.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+    transports: tuple[str, ...]
+    cameras: int
+    rate_hz: float
+    seconds: float
+
+    def frames(self, rounds: int) -> int:
+        """Return how many of each camera make up one of several rounds."""
+        return max(2, round(self.rate_hz * self.seconds / rounds))

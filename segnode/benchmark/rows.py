@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from segnode.benchmark.measure import Spread
+from segnode.percentiles import Percentiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,3 +152,75 @@ class PartRow:
         if self.network_input is not None:
             row['network_input'] = self.network_input
         return row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRow:
+    """The whole node with images of one size and transport.
+
+    Attributes:
+        shape: of the images, HxW.
+        transport: raw or compressed.
+        model: its name.
+        cameras: of the node.
+        rate_hz: of each camera.
+        image_bytes: of a message.
+        sent: frames that the cameras published.
+        received: of them that the node took.
+        published: answers, all of which arrived.
+        dropped: frames by reason, those that there were.
+        instances: in an answer, the median.
+        age_ms: of the answers at the subscriber.
+        relay_ms: of the same images that went through the relay.
+        overheads_ms: by round, how much the node's median is above the relay's.
+        published_hz: answers a second, of all cameras together.
+        stage_ms: means of the node's own stages.
+        cpu_ms: processor time of the node a frame sent; None where the system does not tell.
+        relay_cpu_ms: the same of the relay.
+    """
+
+    shape: str
+    transport: str
+    model: str
+    cameras: int
+    rate_hz: float
+    image_bytes: int
+    sent: int
+    received: int
+    published: int
+    dropped: Mapping[str, int]
+    instances: float
+    age_ms: Percentiles
+    relay_ms: Percentiles
+    overheads_ms: Sequence[float]
+    published_hz: float
+    stage_ms: Mapping[str, float]
+    cpu_ms: float | None
+    relay_cpu_ms: float | None
+
+    def json(self) -> dict[str, Any]:
+        """Return it flat."""
+        return {
+            'shape': self.shape,
+            'transport': self.transport,
+            'model': self.model,
+            'cameras': self.cameras,
+            'rate_hz': self.rate_hz,
+            'image_bytes': self.image_bytes,
+            'sent': self.sent,
+            'received': self.received,
+            'published': self.published,
+            'dropped': sum(self.dropped.values()),
+            'dropped_by_reason': dict(self.dropped),
+            'instances': self.instances,
+            'age_ms_p50': self.age_ms.p50,
+            'age_ms_p95': self.age_ms.p95,
+            'relay_ms_p50': self.relay_ms.p50,
+            'relay_ms_p95': self.relay_ms.p95,
+            'overhead_ms_p50': self.age_ms.p50 - self.relay_ms.p50,
+            'overhead_ms_rounds': list(self.overheads_ms),
+            'published_hz': self.published_hz,
+            'stage_ms': dict(self.stage_ms),
+            'cpu_ms': self.cpu_ms,
+            'relay_cpu_ms': self.relay_cpu_ms,
+        }

@@ -125,11 +125,11 @@ def _rate_hz(times_s: Sequence[float]) -> float:
     return (len(times_s) - 1) / span_s if span_s > 0 else 0.0
 
 
-def require_ros() -> None:
-    """Raise DemoError where ROS cannot be imported."""
+def require_ros(what: str = 'the demo') -> None:
+    """Raise DemoError where ROS cannot be imported, which ``what`` needs."""
     if importlib.util.find_spec('rclpy') is None:
         raise DemoError(
-            'the demo needs ROS 2, and rclpy cannot be imported here: source a ROS 2 '
+            f'{what} needs ROS 2, and rclpy cannot be imported here: source a ROS 2 '
             'installation first, or run `make setup` in the checkout and use .venv/bin/python'
         )
 

@@ -144,7 +144,9 @@ class NullBackend:
         boxes = _boxes(network_hw)
         scored = self._scores > settings.score_threshold
         scored[settings.proposals :] = False
-        detected = nms(boxes, scored, settings.nms_threshold, self._class_ids)
+        detected = scored
+        if settings.nms_threshold < 1:  # At 1, its default here, nothing is suppressed.
+            detected = nms(boxes, scored, settings.nms_threshold, self._class_ids)
         allowed = torch.isin(self._class_ids, torch.tensor(sorted(settings.classes)))
         (chosen,) = (detected & allowed).nonzero(as_tuple=True)
         chosen = chosen[: settings.max_instances]

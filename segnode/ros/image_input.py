@@ -23,6 +23,7 @@ from segnode.errors import ImageError
 from segnode.image import Image
 from segnode.live.grey_values import GreyValues
 from segnode.live.image_message import UnsupportedEncodingError, decode_compressed, decode_image
+from segnode.ros.cdr import is_plain, read_image
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -165,7 +166,9 @@ class ImageInput:
             ImageError: the message or the image in it cannot be decoded.
         """
         try:
-            message = deserialize_message(data, self._message_type)
+            # The pixels of raw images stay where they are.
+            viewed = self._message_type is ImageMessage and is_plain(data)
+            message: Any = read_image(data) if viewed else self._deserialised(data)
         except (RuntimeError, ValueError) as error:
             raise ImageError(f'expected {TYPE_NAMES[self._message_type]}: {error}') from None
         if self._message_type is CompressedImage:
@@ -183,8 +186,11 @@ class ImageInput:
                 grey=self._grey,
             )
         except UnsupportedEncodingError as error:
-            image = _decode_with_cv_bridge(message, error)
+            image = _decode_with_cv_bridge(self._deserialised(data), error)
         return message.header, image
+
+    def _deserialised(self, data: bytes) -> Any:
+        return deserialize_message(data, self._message_type)
 
     def _offers(self) -> list[ReliabilityPolicy]:
         publishers = self._node.get_publishers_info_by_topic(self._name)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""Results as ROS messages: pure functions, one a topic.
+"""Results as ROS messages, whole images serialised: pure functions, one a topic.
 
 Shape letters: H, W image, D detections.
 """
@@ -8,7 +8,6 @@ Shape letters: H, W image, D detections.
 from __future__ import annotations
 
 import array
-import sys
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 from vision_msgs.msg import (
     Detection2D,
@@ -27,6 +26,7 @@ from vision_msgs.msg import (
 )
 
 from segnode.engine import Detections
+from segnode.ros.cdr import write_image
 
 # A pixel that belongs to no instance: the largest value of the type, which VisionClass.msg calls
 # UNLABELED, 8 bits wide for fewer classes than that.
@@ -70,9 +70,9 @@ def detections_message(
     return message
 
 
-def instance_mask_message(header: Header, label_image: npt.NDArray[np.uint16]) -> Image:
-    """Return the label image as 16UC1: cv_bridge would rescale mono16."""
-    return _image_message(header, label_image, '16UC1')
+def instance_mask_message(header: Header, label_image: npt.NDArray[np.uint16]) -> bytes:
+    """Return the label image as 16UC1, serialised: cv_bridge would rescale mono16."""
+    return write_image(header, label_image, '16UC1')
 
 
 def instance_mask_png(header: Header, label_image: npt.NDArray[np.uint16]) -> CompressedImage:
@@ -90,11 +90,11 @@ def class_mask_message(
     label_image: npt.NDArray[np.uint16],
     class_ids: npt.NDArray[np.int64],
     classes: int,
-) -> Image:
+) -> bytes:
     """Return the class index of the instance that owns each pixel, as ``label_info`` names it.
 
     Pixels without an instance are UNLABELED as VisionClass.msg has it: 255 in mono8, and for
-    models of 255 classes and more 65535 in 16UC1.
+    models of 255 classes and more 65535 in 16UC1. The message is serialised.
 
     Args:
         header: of the image.
@@ -104,13 +104,15 @@ def class_mask_message(
     """
     dtype, encoding = (np.uint8, 'mono8') if classes < UNLABELED else (np.uint16, '16UC1')
     values = np.concatenate([[np.iinfo(dtype).max], class_ids]).astype(dtype)
-    return _image_message(header, values[label_image], encoding)
+    return write_image(header, values[label_image], encoding)
 
 
 def confidence_mask_message(
     header: Header, label_image: npt.NDArray[np.uint16], scores: npt.NDArray[np.float32]
-) -> Image:
+) -> bytes:
     """Return mono8 of the score x 255, at least 1, of the instance that owns each pixel, else 0.
+
+    The message is serialised.
 
     Args:
         header: of the image.
@@ -118,22 +120,24 @@ def confidence_mask_message(
         scores: (D,) float32, 0 to 1.
     """
     values = np.concatenate([[0.0], (scores * 255).round().clip(min=1)]).astype(np.uint8)
-    return _image_message(header, values[label_image], 'mono8')
+    return write_image(header, values[label_image], 'mono8')
 
 
-def raw_masks_message(header: Header, masks: npt.NDArray[np.uint8]) -> Image:
+def raw_masks_message(header: Header, masks: npt.NDArray[np.uint8]) -> bytes:
     """Return the network's own masks one below the other as mono8, M wide and D x M high.
+
+    The message is serialised.
 
     Args:
         header: of the image.
         masks: (D, M, M) uint8, probability x 255.
     """
-    return _image_message(header, masks.reshape(-1, masks.shape[-1]), 'mono8')
+    return write_image(header, masks.reshape(-1, masks.shape[-1]), 'mono8')
 
 
-def overlay_message(header: Header, overlay: npt.NDArray[np.uint8]) -> Image:
-    """Return the drawn picture, (H, W, 3) uint8 BGR, as bgr8."""
-    return _image_message(header, overlay, 'bgr8')
+def overlay_message(header: Header, overlay: npt.NDArray[np.uint8]) -> bytes:
+    """Return the drawn picture, (H, W, 3) uint8 BGR, as bgr8, serialised."""
+    return write_image(header, overlay, 'bgr8')
 
 
 def overlay_jpeg(header: Header, overlay: npt.NDArray[np.uint8]) -> CompressedImage:
@@ -175,24 +179,6 @@ def to_nanoseconds(stamp: Time) -> int:
 def key_values(values: Mapping[str, str]) -> list[KeyValue]:
     """Return a mapping as diagnostic_msgs has it."""
     return [KeyValue(key=key, value=value) for key, value in values.items()]
-
-
-def _image_message(
-    header: Header, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], encoding: str
-) -> Image:
-    height, width = pixels.shape[:2]
-    data = array.array('B')
-    if pixels.size:  # Nothing cannot be cast.
-        data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
-    return Image(
-        header=header,
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=sys.byteorder == 'big',
-        step=width * pixels.itemsize * (pixels.shape[2] if pixels.ndim == 3 else 1),
-        data=data,
-    )
 
 
 def _compressed_message(

@@ -159,6 +159,15 @@ def test_noise_is_an_image_error(subscribe: Any, transport: str, data: bytes) ->
         subscribe(transport=transport).decode(data)
 
 
+def test_pixels_stay_where_the_message_has_them(subscribe: Any) -> None:
+    message = bgr_message(Header(frame_id='a'), PIXELS)
+    data = bytes(serialize_message(message))
+    header, image = subscribe().decode(data)
+    assert header == message.header
+    np.testing.assert_array_equal(image.pixels, PIXELS)
+    assert np.shares_memory(image.pixels, np.frombuffer(data, np.uint8))
+
+
 def test_unknown_encodings_go_to_cv_bridge_where_it_is_installed(
     subscribe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
