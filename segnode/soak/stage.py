@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The soak's processes: the node, its cameras, the watcher, and a subscriber that is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segnode.demo.processes import Child, environments
+from segnode.errors import SegnodeError
+from segnode.output_files import write_whole
+from segnode.shipped import shipped_file
+from segnode.soak.accounts import Account
+from segnode.soak.checks import Sample, Sent, counts_of
+from segnode.soak.frames import Frame, Transport, deck, write_deck
+
+NODE_NAME = '/segnode'
+NAMESPACE = '/soak'
+QUEUE = 100
+START_TIMEOUT_S = 300.0
+PATIENCE_S = 60.0
+"""For what takes moments on an idle machine."""
+CALL_PATIENCE_S = 20.0
+ENDING_LIMIT_S = 10.0
+
+Step = tuple[int, str, float]
+"""Index in the deck, which stamp, seconds since the frame before."""
+
+
+class SoakError(SegnodeError):
+    """The soak itself cannot go on."""
+
+
+@dataclass(slots=True)
+class Life:
+    """One run of the node's process.
+
+    Attributes:
+        number: from 0.
+        transport: of the images.
+        replaces: the queue of its subscriptions holds one frame, as shipped.
+        started_s: monotonic time of its start.
+        ready_s: monotonic time when it was active, 0 before.
+        samples: of its process, at rest.
+        ended_by: what ended it, empty while it runs.
+        exit_code: of its process.
+        ending_s: seconds from the signal to the end.
+        seconds: from its start to its end.
+    """
+
+    number: int
+    transport: Transport
+    replaces: bool
+    started_s: float
+    ready_s: float = 0.0
+    samples: list[Sample] = field(default_factory=list)
+    ended_by: str = ''
+    exit_code: int | None = None
+    ending_s: float = 0.0
+    seconds: float = 0.0
+
+
+class Stage:
+    """Starts the processes, and files what they tell in the cameras' accounts.
+
+    Args:
+        folder: for logs, decks and parameters.
+        pictures: of each camera, by its name.
+        faults: also make the broken frames.
+        settings: of the node, by dotted name.
+
+    Attributes:
+        accounts: by camera.
+        decks: the frames of each transport and camera, in the order in which steps number them.
+        lives: of the node, the last one running.
+        findings: broken promises of the node's process.
+        state: of the node's last status.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        pictures: Mapping[str, list[Any]],
+        faults: bool,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.folder = folder
+        self.accounts = {name: Account(name) for name in pictures}
+        self.lives: list[Life] = []
+        self.findings: list[str] = []
+        self.state = ''
+        self._settings = dict(settings)
+        self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+        self._children: dict[str, Child] = {}
+        self._full, self._bare = environments(folder / 'ros')
+        self._status_ns = 0
+        self._done: dict[str, int] = dict.fromkeys(pictures, 0)
+        self._replies: dict[int, dict[str, Any]] = {}
+        self._asked = 0
+        self._happened: set[tuple[str, str]] = set()
+        self._loaded: dict[str, Transport] = {}
+        self.decks: dict[Transport, dict[str, list[Frame]]] = {'raw': {}, 'compressed': {}}
+        for transport, decks in self.decks.items():
+            for name, shown in pictures.items():
+                decks[name] = deck(shown, transport, faults)
+                write_deck(self._deck_file(name, transport), decks[name])
+
+    def __enter__(self) -> Stage:
+        """Nothing runs yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all that still runs."""
+        for child in reversed(self._children.values()):
+            if child.process.poll() is None:
+                # A stopped process would not even see its stdin's end.
+                child.process.send_signal(signal.SIGCONT)
+                child.end(signal.SIGTERM, 5.0)
+
+    # Processes
+
+    @property
+    def life(self) -> Life:
+        """The node's present life."""
+        return self.lives[-1]
+
+    @property
+    def node(self) -> Child:
+        """The node's process."""
+        return self._children['node']
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """Of the topics and statuses of each camera."""
+        many = len(self.accounts) > 1
+        return {name: f'{name}/' if many else '' for name in self.accounts}
+
+    def start_watcher(self) -> None:
+        """Start who tells what the node publishes."""
+        command = ['-m', 'segnode.ros.soak_watcher', '--node', NODE_NAME]
+        self._spawn('watcher', [*command, json.dumps(self.prefixes)], self._bare)
+
+    def start_silent(self) -> None:
+        """Start a subscriber that only takes; it is not awaited."""
+        command = ['-m', 'segnode.ros.soak_watcher', '--silent', '--node', NODE_NAME]
+        self._spawn('silent', [*command, json.dumps(self.prefixes)], self._bare)
+
+    @property
+    def silent(self) -> Child:
+        """The subscriber that only takes."""
+        return self._children['silent']
+
+    def finding_count(self) -> int:
+        """Return how many broken promises were found so far, by whomever."""
+        return len(self.all_findings())
+
+    def all_findings(self) -> list[str]:
+        """Return the broken promises, those of a camera with its name."""
+        by_camera = [f'{a.name}: {text}' for a in self.accounts.values() for text in a.findings]
+        return [*self.findings, *by_camera]
+
+    def start_camera(self, name: str) -> None:
+        """Start a camera's process, again where it has died."""
+        account = self.accounts[name]
+        command = ['-m', 'segnode.ros.soak_camera', '--name', name, '--topic', _topic(name)]
+        command += ['--first', str(account.next_number), '--queue', str(QUEUE)]
+        self._spawn(name, command, self._bare)
+
+    def load_camera(self, name: str) -> None:
+        """Give a camera the deck of the node's transport."""
+        transport = self.life.transport
+        self._happened.discard((name, 'loaded'))
+        deck_file = str(self._deck_file(name, transport))
+        self._children[name].tell({'deck': deck_file, 'transport': transport})
+        if not self.wait(lambda: (name, 'loaded') in self._happened, PATIENCE_S):
+            raise SoakError(
+                f'{name} does not load its images: {self._children[name].last_words()}'
+            )
+        self._loaded[name] = transport
+
+    def start_node(self, transport: Transport, replaces: bool) -> None:
+        """Start the node; it is not awaited."""
+        life = Life(len(self.lives), transport, replaces, time.monotonic())
+        self.lives.append(life)
+        self.state = ''
+        for account in self.accounts.values():
+            account.new_life()
+        parameters: dict[str, Any] = {
+            **self._settings,
+            'image_topics': [_topic(name) for name in self.accounts],
+            'camera_names': list(self.accounts),
+            'image_transport': transport,
+        }
+        if not replaces:
+            for name in self.accounts:
+                topic = _topic(name) + ('/compressed' if transport == 'compressed' else '')
+                parameters[f'qos_overrides.{topic}.subscription.depth'] = QUEUE
+        path = self.folder / f'node-{life.number}.yaml'
+        text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
+        write_whole(path, text.encode())
+        files = ('--params-file', str(shipped_file('config/seg.yaml')), '--params-file', str(path))
+        log = self.folder / f'node-{life.number}.log'
+        command = ['-m', 'segnode', 'node', '--ros-args', *files]
+        self._children['node'] = Child('node', command, self._full, log, None)
+
+    def end_node(self, number: signal.Signals) -> None:
+        """Send the node a signal and take down how it ended."""
+        life, child, start_s = self.life, self.node, time.monotonic()
+        child.process.send_signal(number)
+        with contextlib.suppress(Exception):
+            child.process.wait(PATIENCE_S)
+        life.exit_code = child.end(signal.SIGKILL, PATIENCE_S)
+        life.ending_s = time.monotonic() - start_s
+        life.ended_by = number.name
+        self.close_life()
+
+    def close_life(self) -> None:
+        """Look at how the node's process left, once it has ended."""
+        life = self.life
+        life.seconds = time.monotonic() - life.started_s
+        expected = -signal.SIGKILL if life.ended_by == 'SIGKILL' else 0
+        if life.exit_code != expected:
+            self.findings.append(
+                f'life {life.number}: ended by {life.ended_by or "itself"} with code '
+                f'{life.exit_code}: {self.node.last_words()}'
+            )
+        if life.ending_s > ENDING_LIMIT_S:
+            self.findings.append(f'life {life.number}: took {life.ending_s:.1f} s to end')
+        if 'Traceback' in self.node.log.read_text(encoding='utf-8', errors='replace'):
+            self.findings.append(f'life {life.number}: a traceback in {self.node.log}')
+
+    def kill(self, name: str) -> None:
+        """Kill another process than the node."""
+        child = self._children[name]
+        child.process.kill()
+        child.process.wait()
+        # What it told before stands in the pipe.
+        self.wait(lambda: False, 0.3)
+
+    def sample(self) -> None:
+        """Take down what the node's process holds."""
+        proc = Path('/proc', str(self.node.process.pid))
+        if not proc.is_dir():
+            return  # Another system than Linux.
+        lines = (proc / 'status').read_text(encoding='ascii', errors='replace').splitlines()
+        status = dict(line.split(':', 1) for line in lines if ':' in line)
+        life = self.life
+        life.samples.append(
+            Sample(
+                second=time.monotonic() - life.ready_s,
+                memory_mib=int(status['VmRSS'].split()[0]) / 1024,
+                files=sum(1 for _ in (proc / 'fd').iterdir()),
+                threads=int(status['Threads']),
+            )
+        )
+
+    def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        log = self.folder / f'{name}.log'
+        self._children[name] = Child(name, command, environment, log, self._events)
+
+    def _deck_file(self, name: str, transport: str) -> Path:
+        return self.folder / f'{name}-{transport}.npz'
+
+    # Orders
+
+    def play(self, steps: Mapping[str, Sequence[Step]]) -> None:
+        """Let cameras send frames; their accounts know them before they go out."""
+        for name, played in steps.items():
+            self._done[name] = 0
+            self._children[name].tell({'steps': list(played)})
+
+    def wait_done(self, names: Sequence[str], patience_s: float) -> None:
+        """Wait until cameras have sent all.
+
+        Raises:
+            SoakError: one of them does not come to an end.
+        """
+        if not self.wait(lambda: all(self._done[name] for name in names), patience_s):
+            raise SoakError(f'a camera fell silent; see the logs in {self.folder}')
+
+    def call(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Call a service of the node through the watcher, and return the reply.
+
+        A request that was sent while the two were finding each other may be lost, so it is sent
+        again: all requests are such that this changes nothing.
+        """
+        for _ in range(3):
+            self._asked += 1
+            number = self._asked
+            request = {'id': number, 'do': do, 'patience_s': CALL_PATIENCE_S, **arguments}
+            self._children['watcher'].tell(request)
+            self.wait(partial(self._replies.__contains__, number), 3 * CALL_PATIENCE_S)
+            reply = self._replies.pop(number, None)
+            if reply is not None and reply['answered']:
+                return reply
+            if self.node.process.poll() is not None:
+                break
+        self.findings.append(f'life {self.life.number}: no answer to {do} {arguments}')
+        return {'answered': False, 'ok': False, 'reason': '', 'value': None}
+
+    # Events
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Take in events until a condition holds; return whether it does."""
+        end = time.monotonic() + timeout_s
+        while True:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._apply(*self._events.get_nowait())
+            if condition():
+                return True
+            rest_s = end - time.monotonic()
+            if rest_s <= 0:
+                return False
+            try:
+                self._apply(*self._events.get(timeout=min(0.1, rest_s)))
+            except queue.Empty:
+                self._check_children()
+
+    def wait_status(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for a condition on numbers that the node took down after this call."""
+        since_ns = time.time_ns()
+        return self.wait(lambda: self._status_ns > since_ns and condition(), timeout_s)
+
+    def has_crashed(self) -> bool:
+        """Return whether the node's process has ended by itself."""
+        return self.node.process.poll() is not None
+
+    def _check_children(self) -> None:
+        for name, child in self._children.items():
+            if name not in ('node', 'silent') and child.process.poll() is not None:
+                raise SoakError(
+                    f'{name} ended with code {child.process.returncode}: {child.last_words()}'
+                )
+
+    def _apply(self, source: str, event: dict[str, Any]) -> None:
+        kind = event['event']
+        if kind == 'sent':
+            frame = self.decks[self._loaded[source]][source][event['frame']]
+            kind = frame.kind if event['stamp'] == 'now' else f'stamp_{event["stamp"]}'
+            sent = Sent(kind, frame.answer_hw, event['stamp_ns'], event['sent_s'])
+            self.accounts[source].send(event['number'], sent)
+        elif kind == 'done':
+            self._done[source] += 1
+        elif kind == 'status':
+            self._apply_status(event)
+        elif kind == 'reply':
+            self._replies[event['id']] = event
+        elif kind == 'missed':
+            self.accounts[event['camera']].miss(event['count'])
+        elif kind in ('detections', 'mask', 'times'):
+            self.accounts[event['camera']].answer(kind, event)
+        else:
+            self._happened.add((source, kind))
+
+    def _apply_status(self, event: dict[str, Any]) -> None:
+        # One of a life before may still come.
+        if event['stamp_ns'] < time.time_ns() - (time.monotonic() - self.life.started_s) * 1e9:
+            return
+        for status in event['statuses']:
+            name = status['camera'] if len(self.accounts) > 1 else next(iter(self.accounts))
+            self.state = status['values'].get('state', '')
+            self.accounts[name].status(counts_of(status['values']))
+        self._status_ns = event['stamp_ns']
+
+
+def _topic(camera: str) -> str:
+    return f'{NAMESPACE}/{camera}/image'
