@@ -282,6 +282,7 @@ class Account:
         """Check every answer; one that is not whole is a finding where it had to be."""
         for number, parts in self._answers.items():
             whole = len(parts) == len(PARTS)
-            self.totals.answers += whole
+            if self.is_open:
+                self.totals.answers += whole
             if whole or complete:
                 self.findings += answer_problems(number, self._sent[number], parts)

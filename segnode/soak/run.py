@@ -23,8 +23,13 @@ FIRST_LIFE = 0.4
 """Share of the time that the node's first life gets, so that its memory tells something."""
 QUIET_S = 0.5
 """Between a round's images and its faulty ones, one by one, whose fates are certain then."""
-LONE = (4, 8)
-LONE_GAP_S = 0.1
+GAP_S = 0.1
+REFUSED = 6
+ANSWERED = 1
+"""Faulty images of a camera in a round: to be dropped, and to be answered for each cause."""
+CROWDED = 0.2
+"""Share of the rounds where they come among the others, and may be superseded unseen."""
+BURSTS = 0.5
 BURST = (5, 20)
 PROBE_S = 2.0
 SETTLE_S = 30.0
@@ -113,7 +118,7 @@ class Soak:
         seconds = self._rng.uniform(*ROUND_S)
         self._stage.play({name: self._steps(name, seconds) for name in self._names})
         if self._faults:
-            for _ in range(self._rng.randint(2, 4)):
+            for _ in range(self._rng.randint(3, 5)):
                 self._light = self._light or self._shuffled(self._operations.all())
                 self._light.pop()()
         self._stage.wait_done(self._names, PATIENCE_S)
@@ -127,29 +132,37 @@ class Soak:
         steps: list[Step] = [(rng.randrange(PICTURES), 'now', gap_s) for _ in range(count)]
         if not self._faults:
             return steps
-        if rng.random() < 0.5:
+        if rng.random() < BURSTS:
             burst: list[Step] = [(rng.randrange(PICTURES), 'now', 0.0)] * rng.randint(*BURST)
             at = rng.randrange(count)
             steps[at:at] = burst
             self._operations.count('burst')
         frames = self._stage.decks[self._stage.life.transport][name]
-        kinds = sorted({frame.kind for frame in frames} - {ORDINARY})
 
-        def faulty(kind: str) -> int:
-            return rng.choice([i for i, frame in enumerate(frames) if frame.kind == kind])
+        def faulty(count: int, refused: bool) -> list[int]:
+            """Return frames of different kinds, all to be dropped or all to be answered."""
+            found = [
+                i
+                for i, frame in enumerate(frames)
+                if frame.kind != ORDINARY and (frame.answer_hw is None) == refused
+            ]
+            kinds = sorted({frames[i].kind for i in found})
+            chosen = rng.sample(kinds, min(count, len(kinds)))
+            return [rng.choice([i for i in found if frames[i].kind == kind]) for kind in chosen]
 
-        if rng.random() < 0.3:  # In the crowd, where some are superseded before they are seen.
-            steps.insert(rng.randrange(count), (faulty(rng.choice(kinds)), 'now', gap_s))
-        lone: list[tuple[int, str]] = [(faulty(kind), 'now') for kind in rng.sample(kinds, 4)]
-        lone += [(rng.randrange(PICTURES), stamp) for stamp in rng.sample(STAMPS, 2)]
-        rng.shuffle(lone)
-        # As long as all cameras' images take, so that none is superseded by the next one.
-        busy_s = sum(account.frame_s for account in self._stage.accounts.values())
+        refused = faulty(REFUSED, True)
+        if rng.random() < CROWDED:
+            for index in refused:
+                steps.insert(rng.randrange(count), (index, 'now', gap_s / 2))
+            refused = []
+        # All cameras' images together take so long; what is refused takes next to nothing.
+        busy_s = max(QUIET_S, 1.2 * sum(a.frame_s for a in self._stage.accounts.values()))
         steps += [
-            (index, stamp, max(LONE_GAP_S if number else QUIET_S, 1.5 * busy_s))
-            for number, (index, stamp) in enumerate(lone)
+            (index, 'now', GAP_S if number else busy_s) for number, index in enumerate(refused)
         ]
-        return steps
+        answered = [(index, 'now') for index in faulty(ANSWERED, False)]
+        stamped = [(rng.randrange(PICTURES), stamp) for stamp in rng.sample(STAMPS, ANSWERED)]
+        return [*steps, *((index, stamp, busy_s) for index, stamp in (*answered, *stamped))]
 
     def _settle(self, names: Sequence[str]) -> None:
         """Wait until nothing is under way, and settle the stretches of cameras."""
@@ -219,7 +232,10 @@ class Soak:
         )
 
     def _midstream(self, act: Callable[[], object], cause: str, names: Sequence[str]) -> None:
-        """Do what ends the stretches of some cameras, half of the times while images come."""
+        """Do what ends the stretches of some cameras, half of the times while images come.
+
+        The others' go on, and are settled.
+        """
         stage, rng = self._stage, self._rng
         if rng.random() < 0.5:
             steps: list[Step] = [(0, 'now', self._gap_s)] * math.ceil(1.5 / self._gap_s)
@@ -228,7 +244,8 @@ class Soak:
         at_s = time.monotonic()
         act()
         others = [name for name in self._names if name not in names]
-        stage.wait_done(others if 'camera' in cause else self._names, PATIENCE_S)
+        # A camera that was killed will never say that it is done.
+        stage.wait_done(others if cause == 'camera_killed' else self._names, PATIENCE_S)
         if stage.has_crashed():
             stage.wait(lambda: False, REST_S)
         else:

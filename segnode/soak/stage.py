@@ -8,6 +8,7 @@ import contextlib
 import json
 import queue
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from segnode.shipped import shipped_file
 from segnode.soak.accounts import Account
 from segnode.soak.checks import Sample, Sent, counts_of
 from segnode.soak.frames import Frame, Transport, deck, write_deck
+from segnode.soak.shared_memory import mapped_segments, remove_orphans
 
 NODE_NAME = '/segnode'
 NAMESPACE = '/soak'
@@ -217,13 +219,16 @@ class Stage:
     def end_node(self, number: signal.Signals) -> None:
         """Send the node a signal and take down how it ended."""
         life, child, start_s = self.life, self.node, time.monotonic()
+        segments = mapped_segments(child.process.pid)
         child.process.send_signal(number)
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(PATIENCE_S)
         life.exit_code = child.end(signal.SIGKILL, PATIENCE_S)
         life.ending_s = time.monotonic() - start_s
         life.ended_by = number.name
         self.close_life()
+        if number == signal.SIGKILL:
+            remove_orphans(segments)
 
     def close_life(self) -> None:
         """Look at how the node's process left, once it has ended."""
@@ -243,8 +248,10 @@ class Stage:
     def kill(self, name: str) -> None:
         """Kill another process than the node."""
         child = self._children[name]
+        segments = mapped_segments(child.process.pid)
         child.process.kill()
         child.process.wait()
+        remove_orphans(segments)
         # What it told before stands in the pipe.
         self.wait(lambda: False, 0.3)
 
