@@ -36,11 +36,12 @@ from segnode.soak.frames import camera_pictures, pictures
 from segnode.soak.operations import Operations
 from segnode.soak.report import MEMORY_MEANS, result, show
 from segnode.soak.run import Soak
-from segnode.soak.stage import Stage
+from segnode.soak.stage import SoakError, Stage
 
 IMAGE_HW = (480, 640)
 SHORTEST_S = 5.0
 HIGHEST_HZ = 200.0
+INTERRUPTED = 130
 SMALLEST_SIDE = 32
 # The node's own bound, which stands beside ROS imports.
 MOST_CAMERAS = 8
@@ -68,7 +69,8 @@ Memory is {MEMORY_MEANS}.
 
 The table has how many faults of each kind there were, and how many were seen to come out right.
 An image that was superseded before the node looked at it is not confirmed, and no finding; a
-finding is whatever came out wrong. Exit code 0 only without findings.
+finding is whatever came out wrong. Exit code 0 only without findings. Ctrl-C ends it early, with
+the results so far. Logs go to a temporary folder, which is removed when all is well.
 """
 
 
@@ -91,11 +93,13 @@ def main(args: Sequence[str]) -> int:
     note(f'seed {seed}; logs in {folder}')
     with _interruptible():
         found = _soak(options, settings, seed, folder)
-    if found['ok'] and options.output is None:
+    if found['ok'] and not found['interrupted'] and options.output is None:
         shutil.rmtree(folder)
     show(found, folder)
     if options.json is not None:
         write_json(options.json, found)
+    if found['interrupted']:
+        return INTERRUPTED
     return 0 if found['ok'] else 1
 
 
@@ -121,10 +125,20 @@ def _soak(
                 weights=weights,
                 tell=tell,
             )
-            soak.run()
+            interrupted = False
+            try:
+                soak.run()
+            except KeyboardInterrupt:
+                interrupted = True
+            except SoakError as error:
+                if not stage.has_been_ready():
+                    raise
+                # Hours may lie behind it, and what they showed counts.
+                stage.findings.append(str(error))
     return result(
         stage,
         operations,
+        interrupted=interrupted,
         seconds=time.monotonic() - start_s,
         seed=seed,
         rate_hz=options.rate,

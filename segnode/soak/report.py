@@ -29,6 +29,7 @@ from segnode.soak.operations import Operations
 from segnode.soak.stage import Life, Stage
 
 SHOWN_FINDINGS = 20
+MOST_SAMPLES = 400
 MEMORY_MEANS = (
     'the resident memory of the node at rest, of its longest life, without the first '
     f'{WARM_UP_S:.0f} s: bounded where its maximum is within {MEMORY_ROOM:.0%} and at least '
@@ -43,6 +44,7 @@ def result(
     stage: Stage,
     operations: Operations,
     *,
+    interrupted: bool,
     seconds: float,
     seed: int,
     rate_hz: float,
@@ -64,6 +66,7 @@ def result(
         'lost': sum(account.totals.lost for account in accounts),
         'faults': sum(injected.values()),
         'kinds': len(injected),
+        'interrupted': interrupted,
         'findings': findings,
         'cameras': {account.name: _camera(account) for account in accounts},
         'rate_hz': rate_hz,
@@ -119,7 +122,8 @@ def _process(life: Life) -> dict[str, Any]:
         if values:
             found[f'{name}_at_first'] = values[0]
     found['samples'] = [
-        [round(s.second, 1), round(s.memory_mib, 1), s.files, s.threads] for s in life.samples
+        [round(s.second, 1), round(s.memory_mib, 1), s.files, s.threads]
+        for s in life.samples[:: 1 + len(life.samples) // MOST_SAMPLES]
     ]
     return found
 
@@ -127,11 +131,7 @@ def _process(life: Life) -> dict[str, Any]:
 def show(found: dict[str, Any], logs: Path) -> None:
     """Print the tables, the findings and the verdict."""
     if found['fault_kinds']:
-        rows = [
-            (kind, str(row['injected']), str(row['confirmed']), '  ' + row['expected'])
-            for kind, row in found['fault_kinds'].items()
-        ]
-        say(table(('fault', 'injected', 'confirmed', 'has to be'), rows))
+        say(_faults(found['fault_kinds']))
         say()
     say(_frames(found['cameras']))
     say()
@@ -156,6 +156,13 @@ def show(found: dict[str, Any], logs: Path) -> None:
         f'faults: {found["faults"]} of {found["kinds"]} kinds, findings: {len(findings)}, '
         f'seed: {found["seed"]}'
     )
+
+
+def _faults(kinds: dict[str, dict[str, Any]]) -> str:
+    rows = [(kind, str(row['injected']), str(row['confirmed'])) for kind, row in kinds.items()]
+    lines = table(('fault', 'injected', 'confirmed'), rows).splitlines()
+    expected = ['has to be', *(row['expected'] for row in kinds.values())]
+    return '\n'.join(f'{line}  {text}' for line, text in zip(lines, expected, strict=True))
 
 
 def _frames(cameras: dict[str, dict[str, Any]]) -> str:

@@ -247,7 +247,7 @@ class Stage:
 
     def kill(self, name: str) -> None:
         """Kill another process than the node."""
-        child = self._children[name]
+        child = self._children.pop(name)
         segments = mapped_segments(child.process.pid)
         child.process.kill()
         child.process.wait()
@@ -340,13 +340,17 @@ class Stage:
         since_ns = time.time_ns()
         return self.wait(lambda: self._status_ns > since_ns and condition(), timeout_s)
 
+    def has_been_ready(self) -> bool:
+        """Return whether the node was ever active."""
+        return any(life.ready_s for life in self.lives)
+
     def has_crashed(self) -> bool:
         """Return whether the node's process has ended by itself."""
         return self.node.process.poll() is not None
 
     def _check_children(self) -> None:
         for name, child in self._children.items():
-            if name not in ('node', 'silent') and child.process.poll() is not None:
+            if name != 'node' and child.process.poll() is not None:
                 raise SoakError(
                     f'{name} ended with code {child.process.returncode}: {child.last_words()}'
                 )
