@@ -42,6 +42,7 @@ IMAGE_HW = (480, 640)
 SHORTEST_S = 5.0
 HIGHEST_HZ = 200.0
 INTERRUPTED = 130
+MOST_TOLD = 20
 SMALLEST_SIDE = 32
 # The node's own bound, which stands beside ROS imports.
 MOST_CAMERAS = 8
@@ -98,6 +99,11 @@ def main(args: Sequence[str]) -> int:
     show(found, folder)
     if options.json is not None:
         write_json(options.json, found)
+    return exit_code(found)
+
+
+def exit_code(found: dict[str, Any]) -> int:
+    """Return the command's exit code for a result."""
     if found['interrupted']:
         return INTERRUPTED
     return 0 if found['ok'] else 1
@@ -129,6 +135,8 @@ def _soak(
             try:
                 soak.run()
             except KeyboardInterrupt:
+                if not stage.has_been_ready():
+                    raise
                 interrupted = True
             except SoakError as error:
                 if not stage.has_been_ready():
@@ -223,13 +231,19 @@ def _removable_weights(settings: dict[str, Any], folder: Path) -> tuple[Path | N
 def _progress(
     stage: Stage, operations: Operations, seconds: float
 ) -> Iterator[Callable[[float], None]]:
-    """Show how much time is left and what happened so far, where there is a terminal."""
+    """Say what is found as it is found; on a terminal, also how much time is left."""
     from tqdm import tqdm
 
+    told: set[str] = set()
     shown = '{desc}: {percentage:3.0f}%|{bar}| {postfix}'
     with tqdm(total=seconds, desc='soak', bar_format=shown, disable=None, leave=False) as bar:
 
         def tell(passed_s: float) -> None:
+            findings = stage.all_findings()
+            for text in findings:
+                if text not in told and len(told) < MOST_TOLD:
+                    told.add(text)
+                    note(f'finding: {text}')
             left_s = max(0, round(seconds - passed_s))
             accounts = stage.accounts.values()
             sent = sum(account.next_number for account in accounts)
@@ -238,7 +252,7 @@ def _progress(
             bar.set_postfix_str(
                 f'{left_s // 60}:{left_s % 60:02d} left, life {stage.life.number}, {sent} images, '
                 f'{faults + sum(operations.injected.values())} faults, '
-                f'{stage.finding_count()} findings'
+                f'{len(findings)} findings'
             )
 
         yield tell

@@ -32,7 +32,9 @@ CROWDED = 0.2
 BURSTS = 0.5
 BURST = (5, 20)
 PROBE_S = 2.0
-SETTLE_S = 30.0
+SETTLE_S = 60.0
+STILL_S = 4.0
+"""What is missing, and stays so for as long as this once more, is lost."""
 REST_S = 0.3
 
 
@@ -169,12 +171,15 @@ class Soak:
         stage = self._stage
         accounts = [stage.accounts[name] for name in names]
         replaces = stage.life.replaces
-        stage.wait_status(
-            lambda: (
-                stage.has_crashed() or all(account.is_settled(replaces) for account in accounts)
-            ),
-            SETTLE_S,
-        )
+        before: list[tuple[int, int, int]] = []
+        end_s = time.monotonic() + SETTLE_S
+        while not stage.wait_status(
+            lambda: stage.has_crashed() or all(a.is_settled(replaces) for a in accounts), STILL_S
+        ):
+            balances = [account.balance() for account in accounts]
+            if balances == before or time.monotonic() > end_s:
+                break
+            before = balances
         if not stage.has_crashed():
             for account in accounts:
                 account.settle(replaces)
