@@ -34,7 +34,7 @@ what it still took from the middleware: frames of that stretch that no diagnosti
 raised from 1 to 100 frames, because DDS does not report what it replaces there; in lives with the
 shipped queue of 1 such frames are `replaced`."""
 
-UNKNOWN_S = 5.0
+UNKNOWN_S = 10.0
 """What is unknown after a death must have been sent within this time before it: the diagnostics
 come once a second, and a busy machine is late."""
 
@@ -140,6 +140,10 @@ class Account:
         for problem in (identity_problem(counts), backward_problem(self.counts, counts)):
             if problem:
                 self.findings.append(f'diagnostics: {problem}')
+        if self.is_open:
+            # A subscription takes its number along when it is closed.
+            lost = max(self.counts.get('message_lost', 0), counts.get('message_lost', 0))
+            counts = {**counts, 'message_lost': lost}
         self.counts = counts
 
     # Stretches

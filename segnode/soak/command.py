@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -66,7 +67,7 @@ nothing is lost; exit codes, tracebacks, memory, file descriptors and threads.
 
 {LOST_MEANS}
 
-Memory is {MEMORY_MEANS}.
+{textwrap.fill(f'Memory is {MEMORY_MEANS}.', 98)}
 
 The table has how many faults of each kind there were, and how many were seen to come out right.
 An image that was superseded before the node looked at it is not confirmed, and no finding; a
@@ -191,7 +192,10 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}
+    # An empty list has no type in a parameter file; the shipped file leaves lists empty anyway.
+    return {
+        name: list(v) if isinstance(v, tuple) else v for name, v in settings.items() if v != ()
+    }
 
 
 def _folder(output: Path | None) -> Path:

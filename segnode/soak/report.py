@@ -25,8 +25,9 @@ from segnode.soak.checks import (
     growth_problems,
 )
 from segnode.soak.faults import FAULTS
+from segnode.soak.life import Life
 from segnode.soak.operations import Operations
-from segnode.soak.stage import Life, Stage
+from segnode.soak.stage import Stage
 
 SHOWN_FINDINGS = 20
 MOST_SAMPLES = 400

@@ -15,7 +15,7 @@ from pathlib import Path
 from segnode.soak.faults import STAMPS
 from segnode.soak.frames import ORDINARY, PICTURES, Transport
 from segnode.soak.operations import Operations
-from segnode.soak.stage import PATIENCE_S, START_TIMEOUT_S, SoakError, Stage, Step
+from segnode.soak.stage import START_TIMEOUT_S, SoakError, Stage, Step
 
 ROUND_S = (1.0, 2.5)
 """Seconds of images in a round."""
@@ -123,7 +123,7 @@ class Soak:
             for _ in range(self._rng.randint(3, 5)):
                 self._light = self._light or self._shuffled(self._operations.all())
                 self._light.pop()()
-        self._stage.wait_done(self._names, PATIENCE_S)
+        self._stage.wait_done(self._names)
         self._settle(self._names)
         self._operations.end_round()
 
@@ -177,7 +177,8 @@ class Soak:
             lambda: stage.has_crashed() or all(a.is_settled(replaces) for a in accounts), STILL_S
         ):
             balances = [account.balance() for account in accounts]
-            if balances == before or time.monotonic() > end_s:
+            still = balances == before and not any(in_flight for _, in_flight, _ in balances)
+            if still or time.monotonic() > end_s:
                 break
             before = balances
         if not stage.has_crashed():
@@ -199,7 +200,7 @@ class Soak:
         if stage.state != 'active':
             raise SoakError(f'the node does not come up: {stage.node.last_words()}')
         stage.life.ready_s = time.monotonic()
-        stage.wait_done(self._names, PATIENCE_S)
+        stage.wait_done(self._names)
         self._open(self._names)
 
     def _open(self, names: Sequence[str]) -> None:
@@ -207,16 +208,17 @@ class Soak:
         stage = self._stage
         for name in names:
             stage.accounts[name].probe()
-        end_s, waiting = time.monotonic() + PATIENCE_S, list(names)
+        end_s, patience_s, waiting = time.monotonic() + START_TIMEOUT_S, PROBE_S, list(names)
         while waiting and not stage.has_crashed():
             if time.monotonic() > end_s:
                 raise SoakError(
                     f'the node does not answer {", ".join(waiting)}: {stage.node.last_words()}'
                 )
             stage.play({name: [(0, 'now', 0.0)] for name in waiting})
-            stage.wait_done(waiting, PATIENCE_S)
+            stage.wait_done(waiting)
             # Its last frame's: all that was sent before is decided then, too.
-            stage.wait(partial(self._have_met, waiting), PROBE_S)
+            stage.wait(partial(self._have_met, waiting), patience_s)
+            patience_s *= 2
             waiting = [name for name in waiting if not self._have_met([name])]
         self._rest()
         for name in names:
@@ -250,7 +252,7 @@ class Soak:
         act()
         others = [name for name in self._names if name not in names]
         # A camera that was killed will never say that it is done.
-        stage.wait_done(others if cause == 'camera_killed' else self._names, PATIENCE_S)
+        stage.wait_done(others if cause == 'camera_killed' else self._names)
         if stage.has_crashed():
             stage.wait(lambda: False, REST_S)
         else:
@@ -262,11 +264,10 @@ class Soak:
 
     def _restart_after_crash(self) -> None:
         stage = self._stage
-        stage.life.exit_code = stage.node.process.returncode
-        stage.close_life()
-        stage.wait_done(self._names, PATIENCE_S)
+        stage.close_crashed()
+        stage.wait_done(self._names)
         for account in stage.accounts.values():
-            account.cut('crash', math.inf)
+            account.cut('crash', time.monotonic())
         self._start_node('raw', replaces=False)
 
     # Heavy faults
@@ -327,7 +328,7 @@ class Soak:
             self._weights.unlink()
             try:
                 self._stage.play({name: [(0, 'now', 0.0)] for name in self._names})
-                self._stage.wait_done(self._names, PATIENCE_S)
+                self._stage.wait_done(self._names)
                 self._settle(self._names)
                 self._midstream(partial(do, 'deactivate'), 'deactivated', self._names)
                 do('cleanup')

@@ -8,10 +8,8 @@ import contextlib
 import json
 import queue
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,9 @@ from segnode.errors import SegnodeError
 from segnode.output_files import write_whole
 from segnode.shipped import shipped_file
 from segnode.soak.accounts import Account
-from segnode.soak.checks import Sample, Sent, counts_of
+from segnode.soak.checks import Sent, counts_of
 from segnode.soak.frames import Frame, Transport, deck, write_deck
+from segnode.soak.life import Life
 from segnode.soak.shared_memory import mapped_segments, remove_orphans
 
 NODE_NAME = '/segnode'
@@ -34,7 +33,6 @@ START_TIMEOUT_S = 300.0
 PATIENCE_S = 60.0
 """For what takes moments on an idle machine."""
 CALL_PATIENCE_S = 20.0
-ENDING_LIMIT_S = 10.0
 
 Step = tuple[int, str, float]
 """Index in the deck, which stamp, seconds since the frame before."""
@@ -42,35 +40,6 @@ Step = tuple[int, str, float]
 
 class SoakError(SegnodeError):
     """The soak itself cannot go on."""
-
-
-@dataclass(slots=True)
-class Life:
-    """One run of the node's process.
-
-    Attributes:
-        number: from 0.
-        transport: of the images.
-        replaces: the queue of its subscriptions holds one frame, as shipped.
-        started_s: monotonic time of its start.
-        ready_s: monotonic time when it was active, 0 before.
-        samples: of its process, at rest.
-        ended_by: what ended it, empty while it runs.
-        exit_code: of its process.
-        ending_s: seconds from the signal to the end.
-        seconds: from its start to its end.
-    """
-
-    number: int
-    transport: Transport
-    replaces: bool
-    started_s: float
-    ready_s: float = 0.0
-    samples: list[Sample] = field(default_factory=list)
-    ended_by: str = ''
-    exit_code: int | None = None
-    ending_s: float = 0.0
-    seconds: float = 0.0
 
 
 class Stage:
@@ -107,7 +76,8 @@ class Stage:
         self._children: dict[str, Child] = {}
         self._full, self._bare = environments(folder / 'ros')
         self._status_ns = 0
-        self._done: dict[str, int] = dict.fromkeys(pictures, 0)
+        self._done: dict[str, bool] = dict.fromkeys(pictures, True)
+        self._due_s = 0.0
         self._replies: dict[int, dict[str, Any]] = {}
         self._asked = 0
         self._happened: set[tuple[str, str]] = set()
@@ -217,33 +187,12 @@ class Stage:
         self._children['node'] = Child('node', command, self._full, log, None)
 
     def end_node(self, number: signal.Signals) -> None:
-        """Send the node a signal and take down how it ended."""
-        life, child, start_s = self.life, self.node, time.monotonic()
-        segments = mapped_segments(child.process.pid)
-        child.process.send_signal(number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(PATIENCE_S)
-        life.exit_code = child.end(signal.SIGKILL, PATIENCE_S)
-        life.ending_s = time.monotonic() - start_s
-        life.ended_by = number.name
-        self.close_life()
-        if number == signal.SIGKILL:
-            remove_orphans(segments)
+        """Send the node a signal, and look at how it ended."""
+        self.findings += self.life.end(self.node, number)
 
-    def close_life(self) -> None:
-        """Look at how the node's process left, once it has ended."""
-        life = self.life
-        life.seconds = time.monotonic() - life.started_s
-        expected = -signal.SIGKILL if life.ended_by == 'SIGKILL' else 0
-        if life.exit_code != expected:
-            self.findings.append(
-                f'life {life.number}: ended by {life.ended_by or "itself"} with code '
-                f'{life.exit_code}: {self.node.last_words()}'
-            )
-        if life.ending_s > ENDING_LIMIT_S:
-            self.findings.append(f'life {life.number}: took {life.ending_s:.1f} s to end')
-        if 'Traceback' in self.node.log.read_text(encoding='utf-8', errors='replace'):
-            self.findings.append(f'life {life.number}: a traceback in {self.node.log}')
+    def close_crashed(self) -> None:
+        """Look at how the node's process ended by itself."""
+        self.findings += self.life.close(self.node)
 
     def kill(self, name: str) -> None:
         """Kill another process than the node."""
@@ -257,20 +206,7 @@ class Stage:
 
     def sample(self) -> None:
         """Take down what the node's process holds."""
-        proc = Path('/proc', str(self.node.process.pid))
-        if not proc.is_dir():
-            return  # Another system than Linux.
-        lines = (proc / 'status').read_text(encoding='ascii', errors='replace').splitlines()
-        status = dict(line.split(':', 1) for line in lines if ':' in line)
-        life = self.life
-        life.samples.append(
-            Sample(
-                second=time.monotonic() - life.ready_s,
-                memory_mib=int(status['VmRSS'].split()[0]) / 1024,
-                files=sum(1 for _ in (proc / 'fd').iterdir()),
-                threads=int(status['Threads']),
-            )
-        )
+        self.life.sample(self.node.process.pid)
 
     def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         log = self.folder / f'{name}.log'
@@ -282,17 +218,20 @@ class Stage:
     # Orders
 
     def play(self, steps: Mapping[str, Sequence[Step]]) -> None:
-        """Let cameras send frames; their accounts know them before they go out."""
+        """Let cameras send frames; their accounts know of each before it goes out."""
         for name, played in steps.items():
-            self._done[name] = 0
+            self._done[name] = False
             self._children[name].tell({'steps': list(played)})
+        longest_s = max(sum(seconds for _, _, seconds in played) for played in steps.values())
+        self._due_s = time.monotonic() + longest_s
 
-    def wait_done(self, names: Sequence[str], patience_s: float) -> None:
+    def wait_done(self, names: Sequence[str]) -> None:
         """Wait until cameras have sent all.
 
         Raises:
             SoakError: one of them does not come to an end.
         """
+        patience_s = max(0.0, self._due_s - time.monotonic()) + PATIENCE_S
         if not self.wait(lambda: all(self._done[name] for name in names), patience_s):
             raise SoakError(f'a camera fell silent; see the logs in {self.folder}')
 
@@ -307,7 +246,9 @@ class Stage:
             number = self._asked
             request = {'id': number, 'do': do, 'patience_s': CALL_PATIENCE_S, **arguments}
             self._children['watcher'].tell(request)
-            self.wait(partial(self._replies.__contains__, number), 3 * CALL_PATIENCE_S)
+            # It waits for the service, and then for the answer.
+            patience_s = 2 * request['patience_s'] + CALL_PATIENCE_S
+            self.wait(partial(self._replies.__contains__, number), patience_s)
             reply = self._replies.pop(number, None)
             if reply is not None and reply['answered']:
                 return reply
@@ -363,7 +304,7 @@ class Stage:
             sent = Sent(kind, frame.answer_hw, event['stamp_ns'], event['sent_s'])
             self.accounts[source].send(event['number'], sent)
         elif kind == 'done':
-            self._done[source] += 1
+            self._done[source] = True
         elif kind == 'status':
             self._apply_status(event)
         elif kind == 'reply':

@@ -201,7 +201,7 @@ def test_what_is_unknown_must_be_of_the_last_seconds() -> None:
     peer.send('frame', at_s=100)
     peer.account.cut('node_killed', 100.6)
     (found,) = peer.account.findings
-    assert found.startswith('node_killed: 3 frames are unknown, but only 1 were sent in the 5 s')
+    assert found.startswith('node_killed: 3 frames are unknown, but only 1 were sent in the 10 s')
 
 
 def test_probes_and_what_nobody_heard_are_not_in_a_stretch() -> None:
@@ -226,3 +226,14 @@ def test_probes_and_what_nobody_heard_are_not_in_a_stretch() -> None:
     totals = account.totals
     assert (totals.unheard, totals.probes, totals.sent, totals.answers) == (2, 1, 1, 1)
     assert account.findings == []
+
+
+def test_what_was_reported_outlasts_the_subscription() -> None:
+    peer = Peer()
+    peer.send('frame', 'frame')
+    peer.answer(0)
+    peer.account.status(status(published=3, message_lost=1))
+    peer.account.status(status(published=3))
+    peer.account.cut('deactivated', 101.0)
+    assert peer.account.totals.unknown == {'deactivated': 0}
+    assert peer.account.totals.reported == 1

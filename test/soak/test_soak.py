@@ -22,6 +22,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 from ros_harness import ROOT
 
 from segnode.__main__ import main
+from segnode.output_files import is_own_json
 from segnode.ros.parameters import MOST_CAMERAS as NODES_MOST_CAMERAS
 from segnode.ros.parameters import all_parameters
 from segnode.soak import command
@@ -98,6 +99,7 @@ def test_faults_break_nothing(tmp_path: Path) -> None:
         assert camera['dropped']['decode'] > 0
     assert found['faults'] >= 15
     assert found['kinds'] >= 10
+    assert is_own_json(command._OWN_JSON)(json_path)
     assert sum(camera['detections'] for camera in found['cameras'].values()) > 0
     assert all(life['exit_code'] in (0, -signal.SIGKILL) for life in found['lives'])
     assert list(temporary.glob('segnode-soak-*')) == []
