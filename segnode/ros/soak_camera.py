@@ -118,10 +118,13 @@ def main() -> int:
     parser.add_argument('--first', type=int, default=0, help='number of its first frame')
     parser.add_argument('--queue', type=int, default=100, help='frames that wait for the reader')
     options = parser.parse_args()
-    # Its parent ends it by its stdin, and tells it so by SIGTERM where that takes too long.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Its parent ends it by its stdin. What the middleware has half made, or is not asked to take
+    # apart, stays in shared memory.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     camera = Camera(options.name, options.topic, options.first, options.queue)
+    signal.signal(signal.SIGTERM, _leave)
     try:
         for line in sys.stdin:
             told = json.loads(line)
@@ -136,6 +139,11 @@ def main() -> int:
         camera.close()
         rclpy.try_shutdown()
     return 0
+
+
+def _leave(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(0)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import signal
 import time
@@ -26,8 +27,6 @@ from segnode.soak.frames import Frame, Transport, deck, write_deck
 from segnode.soak.life import Life
 from segnode.soak.shared_memory import mapped_segments, remove_orphans
 
-NODE_NAME = '/segnode'
-NAMESPACE = '/soak'
 QUEUE = 100
 START_TIMEOUT_S = 300.0
 PATIENCE_S = 60.0
@@ -75,6 +74,9 @@ class Stage:
         self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self._children: dict[str, Child] = {}
         self._full, self._bare = environments(folder / 'ros')
+        # Of its own, as another node may come to the same domain.
+        self._namespace = f'/soak_{os.getpid()}'
+        self._node_name = f'{self._namespace}/segnode'
         self._status_ns = 0
         self._done: dict[str, bool] = dict.fromkeys(pictures, True)
         self._due_s = 0.0
@@ -93,12 +95,18 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all that still runs."""
-        for child in reversed(self._children.values()):
-            if child.process.poll() is None:
-                # A stopped process would not even see its stdin's end.
-                child.process.send_signal(signal.SIGCONT)
-                child.end(signal.SIGTERM, 5.0)
+        """End all that still runs, in order, so that nothing of it stays in shared memory."""
+        running = [c for c in self._children.values() if c.process.poll() is None]
+        for child in running:
+            # A stopped process would not even see its stdin's end.
+            child.process.send_signal(signal.SIGCONT)
+            if child.process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    child.process.stdin.close()
+            if child is self._children.get('node'):
+                child.process.send_signal(signal.SIGINT)
+        for child in running:
+            child.end(None, 5.0)
 
     # Processes
 
@@ -120,12 +128,12 @@ class Stage:
 
     def start_watcher(self) -> None:
         """Start who tells what the node publishes."""
-        command = ['-m', 'segnode.ros.soak_watcher', '--node', NODE_NAME]
+        command = ['-m', 'segnode.ros.soak_watcher', '--node', self._node_name]
         self._spawn('watcher', [*command, json.dumps(self.prefixes)], self._bare)
 
     def start_silent(self) -> None:
         """Start a subscriber that only takes; it is not awaited."""
-        command = ['-m', 'segnode.ros.soak_watcher', '--silent', '--node', NODE_NAME]
+        command = ['-m', 'segnode.ros.soak_watcher', '--silent', '--node', self._node_name]
         self._spawn('silent', [*command, json.dumps(self.prefixes)], self._bare)
 
     @property
@@ -145,7 +153,7 @@ class Stage:
     def start_camera(self, name: str) -> None:
         """Start a camera's process, again where it has died."""
         account = self.accounts[name]
-        command = ['-m', 'segnode.ros.soak_camera', '--name', name, '--topic', _topic(name)]
+        command = ['-m', 'segnode.ros.soak_camera', '--name', name, '--topic', self._topic(name)]
         command += ['--first', str(account.next_number), '--queue', str(QUEUE)]
         self._spawn(name, command, self._bare)
 
@@ -170,20 +178,20 @@ class Stage:
             account.new_life()
         parameters: dict[str, Any] = {
             **self._settings,
-            'image_topics': [_topic(name) for name in self.accounts],
+            'image_topics': [self._topic(name) for name in self.accounts],
             'camera_names': list(self.accounts),
             'image_transport': transport,
         }
         if not replaces:
             for name in self.accounts:
-                topic = _topic(name) + ('/compressed' if transport == 'compressed' else '')
+                topic = self._topic(name) + ('/compressed' if transport == 'compressed' else '')
                 parameters[f'qos_overrides.{topic}.subscription.depth'] = QUEUE
         path = self.folder / f'node-{life.number}.yaml'
         text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
         write_whole(path, text.encode())
         files = ('--params-file', str(shipped_file('config/seg.yaml')), '--params-file', str(path))
         log = self.folder / f'node-{life.number}.log'
-        command = ['-m', 'segnode', 'node', '--ros-args', *files]
+        command = ['-m', 'segnode', 'node', '--ros-args', *files, '-r', f'__ns:={self._namespace}']
         self._children['node'] = Child('node', command, self._full, log, None)
 
     def end_node(self, number: signal.Signals) -> None:
@@ -326,6 +334,5 @@ class Stage:
             self.accounts[name].status(counts_of(status['values']))
         self._status_ns = event['stamp_ns']
 
-
-def _topic(camera: str) -> str:
-    return f'{NAMESPACE}/{camera}/image'
+    def _topic(self, camera: str) -> str:
+        return f'{self._namespace}/{camera}/image'
