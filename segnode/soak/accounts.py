@@ -206,6 +206,7 @@ class Account:
         if lost_answers:
             self.findings.append(f'{lost_answers} answers were published and never came')
         self.totals.lost_answers += lost_answers
+        self._check_newest()
         self._judge_fates(exact=missing == 0)
         self._check_answers(complete=not self._missed)
         self._add_up()
@@ -281,6 +282,15 @@ class Account:
             sent = self._sent[number]
             if sent.kind != 'frame' and not answer_problems(number, sent, parts):
                 self.confirmed[sent.kind] += 1
+
+    def _check_newest(self) -> None:
+        """Nothing came after a stretch's last frame, so nothing may have taken its place."""
+        number = max(self._sent, default=-1)
+        reported = self._missed or self._since('message_lost') or self._since('dropped_error')
+        if number >= 0 and number not in self._answers and not reported:
+            sent = self._sent[number]
+            if sent.answer_hw is not None:
+                self.findings.append(f'frame {number} ({sent.kind}), the newest, has no answer')
 
     def _check_answers(self, complete: bool) -> None:
         """Check every answer; one that is not whole is a finding where it had to be."""

@@ -62,8 +62,9 @@ its memory tells something. The same seed draws the same faults; what they meet 
 
 Checked, always: the accounting identity in every status; that no count goes back; that every
 answer is whole (detections, instance_mask, stage_times), joins by stamp and frame id, and has its
-image's size; that ids are 1 to n and no label is above n; what has to come of each fault; that
-nothing is lost; exit codes, tracebacks, memory, file descriptors and threads.
+image's size; that ids are 1 to n and no label is above n; that the newest image is answered; what
+has to come of each fault; that nothing is lost; exit codes, tracebacks, memory, file descriptors
+and threads.
 
 {LOST_MEANS}
 

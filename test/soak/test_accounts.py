@@ -141,8 +141,9 @@ def test_wrong_fates_are_told() -> None:
         '1 frames failed with an error',
         'frame 1 (png_bomb): expected to be dropped as decode, found an answer',
     ]
-    peer.send('frame')
-    peer.account.status(status(published=3, dropped_decode=2, dropped_error=1))
+    peer.send('frame', 'frame')
+    peer.answer(4)
+    peer.account.status(status(published=4, dropped_decode=2, dropped_error=1))
     peer.account.settle(replaces=False)
     assert peer.account.findings[2:] == ['1 frames were dropped as decode, but only 0 were broken']
 
@@ -237,3 +238,18 @@ def test_what_was_reported_outlasts_the_subscription() -> None:
     peer.account.cut('deactivated', 101.0)
     assert peer.account.totals.unknown == {'deactivated': 0}
     assert peer.account.totals.reported == 1
+
+
+@pytest.mark.parametrize('replaces', [False, True])
+def test_the_newest_frame_has_to_be_answered(replaces: bool) -> None:
+    peer = Peer()
+    peer.send('frame', 'frame')
+    peer.answer(0)
+    peer.account.status(status(published=3, dropped_superseded=1))
+    peer.account.settle(replaces)
+    assert peer.account.findings == ['frame 1 (frame), the newest, has no answer']
+    # One that has to be dropped leaves no answer.
+    peer.send('frame', 'wrong_step')
+    peer.account.status(status(published=3, dropped_superseded=2, dropped_decode=1))
+    peer.account.settle(replaces)
+    assert len(peer.account.findings) == 1
