@@ -114,12 +114,14 @@ class Account:
         """Note a part of an answer, as the watcher told it."""
         match = re.fullmatch(r'(.+)_(\d+)', event['frame_id'])
         number = int(match[2]) if match is not None and match[1] == self.name else -1
-        if number not in self._sent:
-            if number < 0 or number >= self.next_number:
-                self.findings.append(f'{part} with the frame id {event["frame_id"]!r} of no image')
-            elif self._settled_exactly or number >= self._first:
+        if number < 0:
+            self.findings.append(f'{part} with the frame id {event["frame_id"]!r} of no image')
+            return
+        if number < self._first:
+            if self._settled_exactly:
                 self.findings.append(f'frame {number}: its {part} came after all was settled')
             return
+        # A quick answer may overtake what the camera says: it is held against it in the end.
         parts = self._answers.setdefault(number, {})
         if part in parts:
             self.findings.append(f'frame {number}: its {part} came twice')
@@ -279,8 +281,10 @@ class Account:
         if exact and decode == len(refused):
             self.confirmed.update(s.kind for s in refused)
         for number, parts in self._answers.items():
-            sent = self._sent[number]
-            if sent.kind != 'frame' and not answer_problems(number, sent, parts):
+            sent = self._sent.get(number)
+            if sent is None:
+                self.findings.append(f'frame {number} was answered, but never sent')
+            elif sent.kind != 'frame' and not answer_problems(number, sent, parts):
                 self.confirmed[sent.kind] += 1
 
     def _check_newest(self) -> None:
@@ -298,5 +302,5 @@ class Account:
             whole = len(parts) == len(PARTS)
             if self.is_open:
                 self.totals.answers += whole
-            if whole or complete:
+            if number in self._sent and (whole or complete):
                 self.findings += answer_problems(number, self._sent[number], parts)

@@ -160,10 +160,20 @@ def test_answers_of_nothing_twice_and_too_late_are_told() -> None:
     peer.answer(0, 'times')
     assert peer.account.findings == [
         'frame 0: its mask came twice',
-        "mask with the frame id 'front_left_7' of no image",
         "times with the frame id '' of no image",
+        'frame 7 was answered, but never sent',
         'frame 0: its times came after all was settled',
     ]
+
+
+def test_an_answer_may_overtake_what_the_camera_says() -> None:
+    peer = Peer()
+    peer.answer(0)
+    peer.send('frame')
+    peer.account.status(status(published=3))
+    peer.account.settle(replaces=False)
+    assert peer.account.findings == []
+    assert peer.account.totals.answers == 1
 
 
 def test_a_status_that_breaks_the_identity_is_told() -> None:

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ SMALL = ('--shape', '120x160', '--short-side', '96', '--device', 'cpu')
 WRONG_NODE = """
 import sys
 
-if sys.orig_argv[-1].endswith('.yaml') and 'node' in sys.orig_argv:
+if '--ros-args' in sys.orig_argv:
     from segnode.ros import image_input, messages
 
     inside, masks = image_input.ImageInput.__init__, messages.instance_mask_message
@@ -119,6 +120,9 @@ def test_a_wrong_node_is_found_out_and_ctrl_c_tells_what_is_known(tmp_path: Path
     process = soak(*options, '--output', str(logs), PYTHONPATH=path)
     assert process.stderr is not None
     said = ''
+    # Without a finding it would go on for an hour.
+    impatience = threading.Timer(240, process.kill)
+    impatience.start()
     try:
         for line in process.stderr:
             said += line
@@ -127,6 +131,7 @@ def test_a_wrong_node_is_found_out_and_ctrl_c_tells_what_is_known(tmp_path: Path
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     finally:
+        impatience.cancel()
         process.kill()
     assert process.returncode == 130, said + out + err
     assert 'Traceback' not in said + err
