@@ -31,6 +31,7 @@ COMMANDS = {
     'benchmark': Command(
         'segnode.benchmark.command', 'times the engine, against others, or the whole node (--node)'
     ),
+    'soak': Command('segnode.soak.command', 'drives the node with faults, and checks (needs ROS)'),
     'describe': Command(
         'segnode.describe', 'writes the description of an exported model by running it'
     ),
@@ -164,6 +165,11 @@ def demo() -> int:
 def benchmark() -> int:
     """Console script ``benchmark``."""
     return main(['benchmark', *sys.argv[1:]])
+
+
+def soak() -> int:
+    """Console script ``soak``."""
+    return main(['soak', *sys.argv[1:]])
 
 
 def describe() -> int:

@@ -87,6 +87,15 @@ CASES: dict[str, list[Case]] = {
         # Weights that are none end it as soon as the node has started.
         Case('--images {photos} --output {out}/demo --weights {names}', 1),
     ],
+    'soak': [
+        *(
+            Case(f'--seconds 5 {MODEL} --json {{{name}}}')
+            for name in ('config', 'weights', 'names', 'photo')
+        ),
+        Case('--seconds 5 --output {photos}'),
+        # Weights that are none end it as soon as the node has started.
+        Case('--seconds 5 --output {out}/soak --faults --weights {names}', 1),
+    ],
     'describe': [
         Case('{program} --labels index --output {program}'),
         Case('{program} --labels index --output {other}/1.jpg'),

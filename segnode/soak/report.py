@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What came out of a soak: the verdict, its figures for JSON, and tables for people."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from segnode.cli import say, table
+from segnode.soak.accounts import LOST_MEANS, Account, Totals
+from segnode.soak.checks import (
+    FILES_ROOM,
+    MEMORY_ROOM,
+    MEMORY_ROOM_MIB,
+    SLOPE_AFTER_S,
+    SLOPE_LIMIT_MIB_PER_MIN,
+    THREADS_ROOM,
+    WARM_UP_S,
+    growth,
+    growth_problems,
+)
+from segnode.soak.faults import FAULTS
+from segnode.soak.life import Life
+from segnode.soak.operations import Operations
+from segnode.soak.stage import Stage
+
+SHOWN_FINDINGS = 20
+MOST_SAMPLES = 400
+MEMORY_MEANS = (
+    'the resident memory of the node at rest, of its longest life, without the first '
+    f'{WARM_UP_S:.0f} s: bounded where its maximum is within {MEMORY_ROOM:.0%} and at least '
+    f'{MEMORY_ROOM_MIB:.0f} MiB of its median, and, over {SLOPE_AFTER_S / 60:.0f} minutes and '
+    f'more, where its Theil-Sen slope is at most {SLOPE_LIMIT_MIB_PER_MIN:g} MiB a minute. '
+    f'Between the first and the last third, file descriptors may grow by {FILES_ROOM} and '
+    f'threads by {THREADS_ROOM}'
+)
+
+
+def result(
+    stage: Stage,
+    operations: Operations,
+    *,
+    interrupted: bool,
+    seconds: float,
+    seed: int,
+    rate_hz: float,
+    left_out: Sequence[str],
+) -> dict[str, Any]:
+    """Return everything that was found, for JSON; `ok` first, as the file is known by it."""
+    accounts = list(stage.accounts.values())
+    findings = stage.all_findings()
+    for life in stage.lives:
+        findings += [f'life {life.number}: {text}' for text in growth_problems(life.samples)]
+    if not any(account.totals.answers for account in accounts):
+        findings.append('no image was answered')
+    injected = sum((account.injected for account in accounts), operations.injected)
+    confirmed = sum((account.confirmed for account in accounts), operations.confirmed)
+    return {
+        'ok': not findings,
+        'seconds': round(seconds, 1),
+        'seed': seed,
+        'lost': sum(account.totals.lost for account in accounts),
+        'faults': sum(injected.values()),
+        'kinds': len(injected),
+        'interrupted': interrupted,
+        'findings': findings,
+        'cameras': {account.name: _camera(account) for account in accounts},
+        'rate_hz': rate_hz,
+        'fault_kinds': _kinds(injected, confirmed),
+        'left_out': list(left_out),
+        'lives': [_life(life) for life in stage.lives],
+        'process': _process(max(stage.lives, key=_length)),
+        'means': {'lost': ' '.join(LOST_MEANS.split()), 'memory': MEMORY_MEANS},
+    }
+
+
+def _camera(account: Account) -> dict[str, Any]:
+    # `asdict` would count a Counter's pairs.
+    figures = {field.name: getattr(account.totals, field.name) for field in fields(Totals)}
+    return {key: dict(v) if isinstance(v, Counter) else v for key, v in figures.items()}
+
+
+def _kinds(injected: Counter[str], confirmed: Counter[str]) -> dict[str, dict[str, Any]]:
+    return {
+        kind: {'expected': expected, 'injected': injected[kind], 'confirmed': confirmed[kind]}
+        for kind, expected in FAULTS.items()
+        if injected[kind]
+    }
+
+
+def _life(life: Life) -> dict[str, Any]:
+    return {
+        'transport': life.transport,
+        'queue': 1 if life.replaces else 100,
+        'seconds': round(life.seconds, 1),
+        'start_s': round(life.ready_s - life.started_s, 1),
+        'ended_by': life.ended_by,
+        'exit_code': life.exit_code,
+        'ending_s': round(life.ending_s, 2),
+    }
+
+
+def _length(life: Life) -> float:
+    return life.samples[-1].second if life.samples else 0.0
+
+
+def _process(life: Life) -> dict[str, Any]:
+    """Return what the node's process held in one life."""
+    seconds = [sample.second for sample in life.samples]
+    found: dict[str, Any] = {'life': life.number}
+    for name, values in (
+        ('memory_mib', [sample.memory_mib for sample in life.samples]),
+        ('file_descriptors', [float(sample.files) for sample in life.samples]),
+        ('threads', [float(sample.threads) for sample in life.samples]),
+    ):
+        grown = growth(seconds, values)
+        found[name] = None if grown is None else asdict(grown)
+        if values:
+            found[f'{name}_at_first'] = values[0]
+    found['samples'] = [
+        [round(s.second, 1), round(s.memory_mib, 1), s.files, s.threads]
+        for s in life.samples[:: 1 + len(life.samples) // MOST_SAMPLES]
+    ]
+    return found
+
+
+def show(found: dict[str, Any], logs: Path) -> None:
+    """Print the tables, the findings and the verdict."""
+    if found['fault_kinds']:
+        say(_faults(found['fault_kinds']))
+        say()
+    say(_frames(found['cameras']))
+    say()
+    say(_process_line(found['process']))
+    endings = [life['ending_s'] for life in found['lives'] if life['ended_by'] != 'SIGKILL']
+    starts = [life['start_s'] for life in found['lives']]
+    say(
+        f'node: {len(found["lives"])} lives, {statistics.median(starts):.1f} s to start (median), '
+        f'at most {max(endings, default=0.0):.1f} s to end on a signal'
+    )
+    for text in found['left_out']:
+        say(f'left out: {text}')
+    findings = found['findings']
+    for text in findings[:SHOWN_FINDINGS]:
+        say(f'finding: {text}')
+    if len(findings) > SHOWN_FINDINGS:
+        say(f'and {len(findings) - SHOWN_FINDINGS} findings more, in --json')
+    if logs.is_dir():
+        say(f'logs of all processes are in {logs}')
+    say(
+        f'soak: ok: {str(found["ok"]).lower()}, lost: {found["lost"]}, '
+        f'faults: {found["faults"]} of {found["kinds"]} kinds, findings: {len(findings)}, '
+        f'seed: {found["seed"]}'
+    )
+
+
+def _faults(kinds: dict[str, dict[str, Any]]) -> str:
+    rows = [(kind, str(row['injected']), str(row['confirmed'])) for kind, row in kinds.items()]
+    lines = table(('fault', 'injected', 'confirmed'), rows).splitlines()
+    expected = ['has to be', *(row['expected'] for row in kinds.values())]
+    return '\n'.join(f'{line}  {text}' for line, text in zip(lines, expected, strict=True))
+
+
+def _frames(cameras: dict[str, dict[str, Any]]) -> str:
+    keys = ('sent', 'received', 'reported', 'lost', 'replaced', 'published', 'answers')
+    reasons = list(
+        dict.fromkeys(r for c in cameras.values() for r, n in c['dropped'].items() if n)
+    )
+    rows = [
+        (
+            name,
+            *(str(camera[key]) for key in keys),
+            *(str(camera['dropped'].get(reason, 0)) for reason in reasons),
+            *(str(sum(camera['unknown'].values())),),
+            *(str(camera[key]) for key in ('probes', 'unheard', 'detections')),
+        )
+        for name, camera in cameras.items()
+    ]
+    return table(('camera', *keys, *reasons, 'unknown', 'probes', 'unheard', 'detections'), rows)
+
+
+def _process_line(process: dict[str, Any]) -> str:
+    memory = process['memory_mib']
+    if memory is None:
+        return f'memory: no life was longer than {WARM_UP_S:.0f} s, so nothing is said of it'
+    slope = memory['slope_per_min']
+    trend = (
+        f'slope {slope:+.2f} MiB a minute'
+        if slope is not None
+        else f'no slope below {SLOPE_AFTER_S / 60:.0f} minutes'
+    )
+    files, threads = process['file_descriptors'], process['threads']
+    return (
+        f'memory: {memory["p50"]:.0f} MiB (median), {memory["max"]:.0f} at most, over '
+        f'{memory["minutes"]:.1f} minutes after the warm-up, {trend}; file descriptors '
+        f'{files["p50"]:.0f} (at most {files["max"]:.0f}), threads {threads["p50"]:.0f} (at most '
+        f'{threads["max"]:.0f})'
+    )
