@@ -40,12 +40,16 @@ COMMANDS = {
 }
 
 _NODE_HELP = """\
-usage: segnode node [--ros-args ...]
+usage: segnode node [--sros2-policy FILE] [--ros-args ...]
 
 The ROS 2 node: subscribes to a camera's image topic and publishes instance masks, detections
 and timings under its own name. What follows `node` are ROS arguments; they go over the shipped
 config/seg.yaml, which is taken first. Exit code 0 after a signal, 2 for a fault that starting it
 again cannot mend (arguments, parameters, model, installation), 1 for others.
+
+options:
+  --sros2-policy FILE   write what the node with these arguments publishes, subscribes and
+                        answers as a policy for SROS 2, and end
 
 examples:
   segnode node --ros-args -r image:=/camera/image_raw

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -113,6 +113,11 @@ class SegmentationNode(LifecycleNode):
                 callback_group=MutuallyExclusiveCallbackGroup(),
                 clock=Clock(clock_type=ClockType.STEADY_TIME),
             )
+
+    @property
+    def cameras(self) -> Sequence[Camera]:
+        """Its cameras."""
+        return self._cameras
 
     # Lifecycle
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segnode.errors import CheckpointError, ConfigError, FetchError
+from segnode.output_files import Inputs, check_writable
+from segnode.ros import security
 from segnode.ros_distribution import ros_distribution
 from segnode.shipped import shipped_file
 
@@ -44,15 +46,20 @@ def main(args: Sequence[str]) -> int:
     The shipped ``config/seg.yaml`` comes before the arguments, so that theirs win.
 
     Args:
-        args: ROS arguments, without the program's name.
+        args: ROS arguments, without the program's name; before them ``--sros2-policy FILE`` to
+            write that and end.
 
     Returns:
-        ``WRONG_USE``. Otherwise the process ends here: with 0 after a signal, ``WRONG_USE`` after
-        a fault that restarting cannot mend, ``FAULT`` after another.
+        ``WRONG_USE``, or 0 after a policy was written. Otherwise the process ends here: with 0
+        after a signal, ``WRONG_USE`` after a fault that restarting cannot mend, ``FAULT`` after
+        another.
 
     Raises:
-        ConfigError: the environment keeps rclpy from being imported.
+        ConfigError: the environment keeps rclpy from being imported, or the policy cannot be had.
+        OutputError: the policy cannot be written.
     """
+    if args[:1] == ['--sros2-policy']:
+        return _write_policy(list(args[1:]))
     # OpenMP's threads wait for each other hundreds of times a frame. Spinning is a little faster
     # on idle cores; beside a busy process it takes the time that the awaited thread needs.
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
@@ -92,6 +99,36 @@ def main(args: Sequence[str]) -> int:
         os._exit(server.exit_code)
 
 
+def _write_policy(args: list[str]) -> int:
+    """Write the node's SROS 2 policy in place of running it."""
+    if not args or args[0].startswith('--'):
+        raise ConfigError('--sros2-policy: expected a file to write, then ROS arguments')
+    # Nobody else shall see this node, and it needs no keys, which are made from the policy.
+    os.environ.pop('ROS_LOCALHOST_ONLY', None)
+    os.environ |= {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF', 'ROS_SECURITY_ENABLE': 'false'}
+    _check_environment()
+    import rclpy
+    from rclpy.exceptions import ParameterException
+
+    path, files = Path(args[0]), _start_ros(args[1:])
+    try:
+        check_writable(path, Inputs(Path(file.path) for file in files), security.is_own_policy)
+        from segnode.ros.permissions import write_policy
+
+        write_policy(path)
+    except ParameterException as error:
+        raise ConfigError(_parameter_remedy(error)) from None
+    finally:
+        rclpy.shutdown()
+    return 0
+
+
+def _parameter_remedy(error: Exception) -> str:
+    # rclpy's own parameters, such as use_sim_time, it declares before the node's.
+    text = ' '.join(str(error).split())
+    return f'{text}; in YAML true, false and numbers have no quotes, texts may have'
+
+
 def _check_environment() -> None:
     """Refuse what rclpy ends the process for, or blames on something else.
 
@@ -112,6 +149,7 @@ def _check_environment() -> None:
             f'RMW_IMPLEMENTATION: expected what is installed ({", ".join(sorted(installed))}), '
             f'found {wanted}; unset it, or install {wanted} (apt install {package})'
         )
+    security.check_variables()
 
 
 def _start_ros(args: list[str]) -> list[ParameterFile]:
@@ -137,6 +175,8 @@ def _start_ros(args: list[str]) -> list[ParameterFile]:
                 f'expected a folder for log files, found none ({text}); set ROS_LOG_DIR to one '
                 'that can be written to'
             ) from None
+        if refusal := security.refusal(text):
+            raise ConfigError(refusal) from None
         raise ConfigError(f'wrong ROS arguments: {text}') from None
     surplus = remove_ros_args(args)
     if surplus:
@@ -168,6 +208,8 @@ class _Server(threading.Thread):
         from rclpy.executors import MultiThreadedExecutor
         from rclpy.logging import get_logger
 
+        from segnode.ros.parameters import cause
+
         log = get_logger('segnode')
         code = FAULT
         try:
@@ -180,6 +222,8 @@ class _Server(threading.Thread):
             for file in self._files:
                 if warning := file.warning(self.node.get_fully_qualified_name()):
                     log.warning(warning)
+            if warning := security.warning(self._enclave()):
+                log.warning(warning)
             # A transition, a question about it, and whatever else comes.
             executor = MultiThreadedExecutor(num_threads=3)
             executor.add_node(self.node)
@@ -190,18 +234,24 @@ class _Server(threading.Thread):
             code = WRONG_USE
             log.fatal(str(error))
         except ParameterException as error:
-            # rclpy's own parameters, such as use_sim_time, it declares before the node's.
             code = WRONG_USE
-            text = ' '.join(str(error).split())
-            log.fatal(f'{text}; in YAML true, false and numbers have no quotes, texts may have')
+            log.fatal(_parameter_remedy(error))
         except ImportError as error:
             code = WRONG_USE
             log.fatal(f'{error}; "segnode doctor" says what to install')
-        except Exception:  # noqa: BLE001 - the process may end before Python tells of a thread's
-            log.fatal(traceback.format_exc())
+        except Exception as error:  # noqa: BLE001 - the process may end before Python tells
+            refusal = security.refusal(cause(error))
+            code = WRONG_USE if refusal else FAULT
+            log.fatal(refusal or traceback.format_exc())
         finally:
             if not self.stop.is_set():
                 self._end(code)
+
+    def _enclave(self) -> str:
+        assert self.node is not None
+        own = self.node.get_name(), self.node.get_namespace()
+        nodes = self.node.get_node_names_and_namespaces_with_enclaves()
+        return next((enclave for *name, enclave in nodes if tuple(name) == own), '/')
 
     def leave(self) -> None:
         """End the node, so that the middleware says goodbye and gives its memory back."""

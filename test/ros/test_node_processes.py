@@ -399,6 +399,15 @@ def fatal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proces
     broken.write_text('/**: [\n', encoding='utf-8')
     text = folder / 'text.yaml'
     text.write_text('/**:\n  ros__parameters:\n    use_sim_time: "true"\n', encoding='utf-8')
+    # All that an enclave has, by name; a middleware with the plugin would refuse what is in them.
+    enclave = folder / 'keys' / 'enclaves' / 'robot'
+    enclave.mkdir(parents=True)
+    for name in ('identity_ca.cert', 'cert', 'key', 'permissions_ca.cert'):
+        (enclave / f'{name}.pem').touch()
+    for name in ('governance.p7s', 'permissions.p7s'):
+        (enclave / name).touch()
+    secure = {'ROS_SECURITY_ENABLE': 'true', 'ROS_SECURITY_KEYSTORE': str(folder / 'keys')}
+    enforced = secure | {'ROS_SECURITY_STRATEGY': 'Enforce'}
     arguments = {
         'no such model': '-p model:=/no/such/model.yaml',
         'unknown class': '-p filter.classes:=[unicorn]',
@@ -412,12 +421,20 @@ def fatal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proces
         'no place for logs': '',
         'no such middleware': '',
         'no such domain': '',
+        'no use of keys': '--enclave /robot',
+        'no use of keys, enforced': '--enclave /robot',
+        'no such enclave': '--enclave /other',
+        'no keystore': '',
     }
     environment = {
         'no server': {'SEGNODE_CACHE': str(folder)},
         'no place for logs': {'ROS_LOG_DIR': '/proc/nowhere'},
         'no such middleware': {'RMW_IMPLEMENTATION': 'rmw_none_cpp'},
         'no such domain': {'ROS_DOMAIN_ID': '300'},
+        'no use of keys': secure,
+        'no use of keys, enforced': enforced,
+        'no such enclave': enforced,
+        'no keystore': enforced | {'ROS_SECURITY_KEYSTORE': ''},
     }
     processes = {
         name: start_node(folder / name.replace(' ', '_'), extra, **environment.get(name, {}))
@@ -444,6 +461,10 @@ def fatal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proces
         ('no place for logs', 2, 'set ROS_LOG_DIR'),
         ('no such middleware', 2, 'RMW_IMPLEMENTATION: expected what is installed (rmw_'),
         ('no such domain', 2, "ROS_DOMAIN_ID: expected 0 to 232, found '300'"),
+        ('no use of keys', 2, 'ROS_SECURITY_ENABLE: expected '),
+        ('no use of keys, enforced', 2, 'ROS_SECURITY_ENABLE: expected '),
+        ('no such enclave', 2, 'ROS_SECURITY_KEYSTORE: expected one with the enclave of this'),
+        ('no keystore', 2, 'ROS_SECURITY_KEYSTORE: expected a folder, found it unset'),
     ],
 )
 def test_fatal_faults_end_it_with_an_error(
