@@ -14,6 +14,8 @@ from segnode.checkpoint.weights_file import check_file
 from segnode.errors import CheckpointError
 
 _LARGEST = 256 << 10
+# A file of 500 bytes can mean billions of values, by aliases of aliases.
+_MOST_VALUES = 100_000
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -55,7 +57,10 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST:
             raise CheckpointError(f'{expected} a file of more than {_LARGEST >> 10} KiB')
-        content = yaml.load(path.read_bytes(), _PlainLoader)
+        root = yaml.compose(path.read_bytes(), _PlainLoader)
+        if root is not None and _values(root, {}) > _MOST_VALUES:
+            raise CheckpointError(f'{expected} aliases that make more than {_MOST_VALUES} values')
+        content = _PlainLoader('').construct_document(root) if root is not None else None
     except yaml.constructor.ConstructorError as error:
         tag = str(error.problem).partition("tag '")[2].partition("'")[0]
         found = f'the tag {tag.removeprefix(_TAG)}, which is never built' if tag else ''
@@ -76,6 +81,19 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f'{expected} YAML without keys and values at its top')
     return content
+
+
+def _values(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
+    """Return how many values a node stands for, each as often as it is named."""
+    if node not in counted:
+        counted[node] = _MOST_VALUES  # Whoever meets it while it is counted is inside of itself.
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        counted[node] = 1 + sum(_values(child, counted) for child in children)
+    return counted[node]
 
 
 def _line(error: yaml.MarkedYAMLError) -> str:

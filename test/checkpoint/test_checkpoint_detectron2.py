@@ -570,6 +570,15 @@ def test_bad_base_is_refused(tmp_path: Path, bases: dict[str, Any], part: str) -
     assert part in refusal(tmp_path / 'a.yaml')
 
 
+def _of_aliases(key: str, collection: str) -> bytes:
+    """A few lines that would become 10^9 values."""
+    lines = ['a0: &a0 {k: v}']
+    for level in range(1, 10):
+        of = collection.format(', '.join([f'*a{level - 1}'] * 10))
+        lines.append(f'a{level}: &a{level} {of}')
+    return '\n'.join([*lines, f'{key}: *a9']).encode()
+
+
 @pytest.mark.parametrize(
     ('content', 'part'),
     [
@@ -586,6 +595,9 @@ def test_bad_base_is_refused(tmp_path: Path, bases: dict[str, Any], part: str) -
         (b'? [1]\n: 2\n', 'unhashable key'),
         (b'a: !!timestamp x', 'broken YAML'),
         (b'a: 2024-99-99', 'broken YAML'),
+        (_of_aliases('_BASE_', '[{}]'), 'aliases that make more than'),
+        (_of_aliases('MODEL', '{{<<: [{}]}}'), 'aliases that make more than'),
+        (b'MODEL: &a {MODEL: *a}', 'aliases that make more than'),
         (b'x' * (2 << 20), 'more than 256 KiB'),
         (
             b'SOLVER: !!python/object/apply:eval ["1"]',
