@@ -112,7 +112,11 @@ CASES: dict[str, list[Case]] = {
         Case('mask_rcnn_R_50_FPN_3x --json {photo}'),
         Case('--list --json {out}/f.json', 0),
     ],
-    'node': [Case('--ros-args -p model:={config} -p weights:={names} -p device:=cpu')],
+    'node': [
+        Case('--ros-args -p model:={config} -p weights:={names} -p device:=cpu'),
+        Case('--sros2-policy {annotations} --ros-args -p model:={config}'),
+        Case('--sros2-policy {out}/policy.xml --ros-args -p model:={config}', 0),
+    ],
 }
 
 

@@ -21,9 +21,10 @@ import yaml
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_harness import ROOT, Peer, Process, wait_until
 from sensor_msgs.msg import Image as ImageMessage
-from vision_msgs.msg import Detection2DArray
+from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from segnode.__main__ import COMMANDS
 from segnode.checkpoint.null import is_null
@@ -106,7 +107,7 @@ def test_command_lines_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) 
 
     command, *arguments = words
     if command == 'node':
-        assert arguments[0] == '--ros-args'
+        assert arguments[0] in ('--ros-args', '--sros2-policy')
         return
     monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
     module = COMMANDS[command].module if command in COMMANDS else command
@@ -211,10 +212,15 @@ class _Recorder:
         self.topics[topic.removeprefix('~/')] = f'{package}/{message_type.__name__}'
 
 
+def topics_table() -> dict[str, str]:
+    """The outputs and their types, as the table has them."""
+    return {topic: cells[0].strip('`') for topic, cells in table('Topics').items()}
+
+
 def test_topics() -> None:
     node = _Recorder()
     Outputs(node, '', ['cone'], raw_masks=True)
-    written = {topic: cells[0].strip('`') for topic, cells in table('Topics').items()}
+    written = topics_table()
     others = {
         'camera_info': 'sensor_msgs/CameraInfo',
         '/diagnostics': 'diagnostic_msgs/DiagnosticArray',
@@ -241,6 +247,8 @@ def test_the_model_descriptions_are_valid(tmp_path: Path) -> None:
     # Their answers are compared in test_exported_parity.
     found = []
     for text in blocks('yaml'):
+        if 'backend: ' not in text:
+            continue
         path = tmp_path / 'exported.yaml'
         path.write_text(text, encoding='utf-8')
         found.append(read_description(path))
@@ -360,3 +368,76 @@ def test_the_planner_joins_by_stamp(tmp_path: Path) -> None:
             'thing_2 owns 13 pixels, the lowest in row 3',
             'thing_0 owns 7 pixels, the lowest in row 1',
         ]
+
+
+def test_the_costs_follow_names_and_confidence(tmp_path: Path) -> None:
+    """With the node's own messages: of few classes, and of so many that they need 16 bits."""
+    (program,) = [block for block in blocks('python') if 'class Costs' in block]
+    path = tmp_path / 'costs.py'
+    path.write_text(program, encoding='utf-8')
+    own = f'/readme_{os.getpid()}/costs'
+    inputs = {
+        'label_info': LabelInfo,
+        'class_mask': ImageMessage,
+        'confidence_mask': ImageMessage,
+    }
+    arguments = ['--ros-args', '-r', f'costs/image:={own}']
+    for name in inputs:
+        arguments += ['-r', f'/segnode/{name}:={own}/{name}']
+    # A person, a cone that is less certain, and one of a class that costs nothing.
+    labels = np.array([[0, 1, 1], [2, 3, 0]], np.uint16)
+    scores = np.array([1.0, 0.5, 0.9], np.float32)
+    expected = [[0, 254, 254], [100, 0, 0]]
+    with (
+        Peer() as peer,
+        Process([sys.executable, str(path), *arguments], tmp_path / 'log') as node,
+    ):
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        publishers = {
+            name: peer.node.create_publisher(
+                kind, f'{own}/{name}', latched if kind is LabelInfo else 5
+            )
+            for name, kind in inputs.items()
+        }
+        peer.subscribe(ImageMessage, own)
+        for publisher in publishers.values():
+            wait_until(lambda p=publisher: p.get_subscription_count() > 0, node.output)
+        wait_until(lambda: peer.node.count_publishers(own) > 0, node.output)
+        for count, encoding in ((3, 'mono8'), (300, '16UC1')):
+            names = [f'thing_{index}' for index in range(count)]
+            ids = np.array([count - 1, 0, 1])
+            names[count - 1], names[0] = 'person', 'cone'
+            header = peer.header()
+            publishers['label_info'].publish(messages.label_info_message(header, names, 0.5))
+            node.wait_for(f'{count} classes')
+            mask = messages.class_mask_message(header, labels, ids, count)
+            assert mask.encoding == encoding
+            publishers['class_mask'].publish(mask)
+            confidence = messages.confidence_mask_message(header, labels, scores)
+            publishers['confidence_mask'].publish(confidence)
+            wait_until(lambda h=header: peer.find(own, h) is not None, node.output)
+            cost = peer.find(own, header)
+            assert (cost.encoding, cost.step, cost.header) == ('mono8', 3, header)
+            assert np.frombuffer(cost.data, np.uint8).reshape(2, 3).tolist() == expected
+
+
+def test_what_is_written_for_nav2_names_what_there_is() -> None:
+    manager, layer = (yaml.safe_load(text) for text in blocks('yaml') if 'backend: ' not in text)
+    ((name, parameters_),) = manager.items()
+    assert parameters_['ros__parameters']['node_names'] == ['segnode']
+    camera = layer['semantic_layer']['camera']
+    types = {
+        key: topics_table().get(camera[key].removeprefix('/segnode/'))
+        for key in camera
+        if key.endswith('_topic') and key != 'pointcloud_topic'
+    }
+    assert types == {
+        'segmentation_topic': 'sensor_msgs/Image',
+        'confidence_topic': 'sensor_msgs/Image',
+        'labels_topic': 'vision_msgs/LabelInfo',
+    }
+    (launch,) = [block for block in blocks('python') if 'lifecycle_manager' in block]
+    assert f"name='{name}'" in launch
+    given = ast.literal_eval(re.search(r'launch_arguments=(\{.*?\})', launch)[1])
+    assert set(given) <= set(launch_arguments())
+    assert given['autostart'] == 'false'
