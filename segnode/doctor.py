@@ -21,8 +21,9 @@ from typing import Literal
 
 from segnode.cli import Parser, add_config_options, config_from, say
 from segnode.config import Config
-from segnode.errors import SegnodeError
+from segnode.errors import ConfigError, SegnodeError
 from segnode.output_files import Inputs, check_writable, is_own_json, write_json
+from segnode.ros import security
 from segnode.ros_distribution import profile_variable
 from segnode.shipped import shipped_file
 
@@ -217,6 +218,7 @@ def ros() -> Iterator[Finding]:
         )
         return
     try:
+        security.check_variables()
         probe = subprocess.run(
             [sys.executable, '-m', 'segnode.ros.doctor_probe'],
             capture_output=True,
@@ -226,7 +228,13 @@ def ros() -> Iterator[Finding]:
             check=True,
         )
         answer = json.loads(probe.stdout.strip().splitlines()[-1])
+    except ConfigError as error:
+        yield Finding('FAIL', 'ROS', str(error), 'set the variables of SROS 2 as the README says')
+        return
     except subprocess.CalledProcessError as error:
+        if refusal := security.refusal(' '.join(error.stderr.split())):
+            yield Finding('FAIL', 'ROS', refusal, 'the node ends so, too')
+            return
         last = (error.stderr.strip().splitlines() or ['no message'])[-1]
         yield Finding('FAIL', 'ROS', f'rclpy does not start: {last}', 'mend the ROS installation')
         return

@@ -207,3 +207,24 @@ def test_a_device_is_chosen_without_the_rest_of_the_engine() -> None:
         [sys.executable, '-c', code], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.stdout.strip() == 'cpu', done.stderr
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ('variables', 'text'),
+    [
+        ({'ENABLE': 'yes'}, 'ROS_SECURITY_ENABLE: expected true or false'),
+        (
+            {'ENABLE': 'true', 'STRATEGY': 'Enforce', 'KEYSTORE': '/no/keys'},
+            'ROS_SECURITY_KEYSTORE: expected one with the enclave of this node',
+        ),
+    ],
+)
+def test_what_is_wrong_with_security_is_not_blamed_on_ros(
+    variables: dict[str, str], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f'ROS_SECURITY_{name}', value)
+    (finding,) = doctor.ros()
+    assert finding.level == 'FAIL'
+    assert text in finding.found

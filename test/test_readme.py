@@ -22,6 +22,7 @@ import yaml
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
 from ros_harness import ROOT, Peer, Process, wait_until
 from sensor_msgs.msg import Image as ImageMessage
 from vision_msgs.msg import Detection2DArray, LabelInfo
@@ -411,7 +412,7 @@ def test_the_costs_follow_names_and_confidence(tmp_path: Path) -> None:
             publishers['label_info'].publish(messages.label_info_message(header, names, 0.5))
             node.wait_for(f'{count} classes')
             mask = messages.class_mask_message(header, labels, ids, count)
-            assert mask.encoding == encoding
+            assert deserialize_message(mask, ImageMessage).encoding == encoding
             publishers['class_mask'].publish(mask)
             confidence = messages.confidence_mask_message(header, labels, scores)
             publishers['confidence_mask'].publish(confidence)

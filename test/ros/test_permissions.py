@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -12,11 +14,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from ros_harness import TIMEOUT_S, Peer, Process, ros_environment, start_node, wait_until
+from ros_harness import (
+    ROOT,
+    TIMEOUT_S,
+    Peer,
+    Process,
+    bgr_message,
+    ros_environment,
+    start_node,
+    wait_until,
+)
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 
@@ -135,6 +147,8 @@ def on_graph(peer: Peer, case: Case) -> Rights:
     """What another process sees that a node has."""
     namespace, _, name = case.name.rpartition('/')
     node = peer.node
+    if (name, namespace or '/') not in node.get_node_names_and_namespaces():
+        return {}  # Not discovered yet.
     asked = {
         ('service', 'reply'): node.get_service_names_and_types_by_node,
         ('service', 'request'): node.get_client_names_and_types_by_node,
@@ -166,9 +180,10 @@ def test_the_policy_allows_what_a_node_has_and_no_more(
                 lambda case=case, expected=expected: f'{expected} in {on_graph(peer, case)}',
                 60.0,
             )
+        published = 'topic', 'publish'
         calibration = peer.advertise(CameraInfo, '/front/eye/camera_info')
         wait_until(
-            lambda: '/ns/one/camera_info' in on_graph(peer, CASES['one'])['topic', 'publish'],
+            lambda: '/ns/one/camera_info' in on_graph(peer, CASES['one']).get(published, ()),
             'the offer of camera_info',
         )
         peer.node.destroy_publisher(calibration)
@@ -216,6 +231,54 @@ def test_a_policy_that_cannot_be_had_is_one_line(
     assert text in done.stderr
     assert (mine.read_text(), params.read_text()) == before
     assert not (tmp_path / 'p.xml').exists()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """The files in a folder."""
+    files = (path for path in folder.rglob('*') if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_it_writes_its_log_and_nothing_else(tmp_path: Path) -> None:
+    """From its start over a frame with all outputs to its end, wherever it might."""
+    folders = {name: tmp_path / name for name in ('given', 'here', 'home', 'temporary', 'logs')}
+    for folder in folders.values():
+        folder.mkdir()
+    given = folders['given']
+    demo = ROOT / 'segnode' / 'demo' / 'mask_rcnn_demo.yaml'
+    for path in (demo, demo.with_suffix('.safetensors')):
+        shutil.copy(path, given)
+    # A font has to be looked for.
+    (given / 'names.txt').write_text('円錐\nball\nbox\nbarrel\npallet\n', encoding='utf-8')
+    before = tree(tmp_path)
+    arguments = (
+        f'-r __node:=writer -r image:=/writer_camera -p model:={given}/{demo.name} '
+        f'-p class_names:=[{given}/names.txt] -p resolution.short_side:=96 -p device:=cpu'
+    )
+    node = f'cd {folders["here"]} && exec {sys.executable} -m segnode node --ros-args {arguments}'
+    places = {'HOME': 'home', 'TMPDIR': 'temporary', 'ROS_LOG_DIR': 'logs'}
+    environment = {name: str(folders[place]) for name, place in places.items()}
+    outputs = {
+        'class_mask': ImageMessage,
+        'overlay': ImageMessage,
+        'overlay/compressed': CompressedImage,
+        'instance_mask/compressed': CompressedImage,
+    }
+    log = tmp_path / 'output'
+    with Peer('reading_peer') as peer, Process(['sh', '-c', node], log, **environment) as process:
+        process.wait_for('active, subscribed to')
+        peer.watch('/writer', **outputs)
+        camera = peer.camera(topic='/writer_camera')
+        pixels = np.full((48, 64, 3), 90, np.uint8)
+        peer.exchange(camera, bgr_message(peer.header(), pixels), '/writer')
+        process.send(signal.SIGINT)
+        assert process.wait() == 0
+    after = tree(tmp_path)
+    after.pop(log.name)
+    written = [path for path in after if before.get(path) != after[path]]
+    assert written
+    assert [path for path in written if not path.startswith('logs/')] == []
+    assert set(before) <= set(after)
 
 
 @pytest.mark.parametrize(
