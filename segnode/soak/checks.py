@@ -15,6 +15,9 @@ PARTS = ('detections', 'mask', 'times')
 """What is published for every frame that is answered."""
 
 WARM_UP_S = 20.0
+SETTLING = 1 / 3
+"""Share of a life in which the allocator grows into its shape: until every thread has had its
+arenas, every size its buffers, and the model was loaded anew a few times."""
 SLOPE_AFTER_S = 240.0
 """A line through less than this says more of the noise than of the trend."""
 SLOPE_LIMIT_MIB_PER_MIN = 1.0
@@ -144,7 +147,7 @@ class Growth:
         minutes: the time between the first and the last of them.
         p50: of the values.
         max: of the values.
-        slope_per_min: Theil-Sen slope; None below `SLOPE_AFTER_S`.
+        slope_per_min: Theil-Sen slope after `SETTLING`; None below `SLOPE_AFTER_S`.
     """
 
     samples: int
@@ -163,19 +166,19 @@ def growth(seconds: Sequence[float], values: Sequence[float]) -> Growth | None:
     kept = [(s, v) for s, v in zip(seconds, values, strict=True) if s >= WARM_UP_S]
     if len(kept) < 2:
         return None
+    fitted = [(s, v) for s, v in kept if s >= SETTLING * kept[-1][0]]
     # Every so many, so that hours do not make millions of pairs.
-    thinned = kept[:: 1 + len(kept) // 400]
+    thinned = fitted[:: 1 + len(fitted) // 400]
     slopes = [
         (b[1] - a[1]) / (b[0] - a[0])
         for i, a in enumerate(thinned)
         for b in thinned[i + 1 :]
         if b[0] > a[0]
     ]
-    span_s = kept[-1][0] - kept[0][0]
-    known = span_s >= SLOPE_AFTER_S and slopes
+    known = slopes and fitted[-1][0] - fitted[0][0] >= SLOPE_AFTER_S
     return Growth(
         samples=len(kept),
-        minutes=span_s / 60,
+        minutes=(kept[-1][0] - kept[0][0]) / 60,
         p50=statistics.median(v for _, v in kept),
         max=max(v for _, v in kept),
         slope_per_min=statistics.median(slopes) * 60 if known else None,

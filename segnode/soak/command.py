@@ -57,7 +57,7 @@ _EXAMPLES = f"""\
 The node runs in a process of its own, in a ROS domain of its own that only this machine sees;
 other processes play its cameras, subscribe, call its services and are killed. Each camera has its
 own size: that of --shape, three quarters of it, half of it. The node takes config/seg.yaml and
-what you give here. One run of its process is a life; the first one gets 40% of the time, so that
+what you give here. One run of its process is a life; the first one gets half of the time, so that
 its memory tells something. The same seed draws the same faults; what they meet depends on time.
 
 Checked, always: the accounting identity in every status; that no count goes back; that every

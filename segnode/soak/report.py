@@ -34,8 +34,9 @@ MOST_SAMPLES = 400
 MEMORY_MEANS = (
     'the resident memory of the node at rest, of its longest life, without the first '
     f'{WARM_UP_S:.0f} s: bounded where its maximum is within {MEMORY_ROOM:.0%} and at least '
-    f'{MEMORY_ROOM_MIB:.0f} MiB of its median, and, over {SLOPE_AFTER_S / 60:.0f} minutes and '
-    f'more, where its Theil-Sen slope is at most {SLOPE_LIMIT_MIB_PER_MIN:g} MiB a minute. '
+    f'{MEMORY_ROOM_MIB:.0f} MiB of its median. Without the first third of the life, in which the '
+    f'allocator settles, and where {SLOPE_AFTER_S / 60:.0f} minutes and more are left, its '
+    f'Theil-Sen slope may be {SLOPE_LIMIT_MIB_PER_MIN:g} MiB a minute. '
     f'Between the first and the last third, file descriptors may grow by {FILES_ROOM} and '
     f'threads by {THREADS_ROOM}'
 )
@@ -189,11 +190,7 @@ def _process_line(process: dict[str, Any]) -> str:
     if memory is None:
         return f'memory: no life was longer than {WARM_UP_S:.0f} s, so nothing is said of it'
     slope = memory['slope_per_min']
-    trend = (
-        f'slope {slope:+.2f} MiB a minute'
-        if slope is not None
-        else f'no slope below {SLOPE_AFTER_S / 60:.0f} minutes'
-    )
+    trend = f'slope {slope:+.2f} MiB a minute' if slope is not None else 'too short for a slope'
     files, threads = process['file_descriptors'], process['threads']
     return (
         f'memory: {memory["p50"]:.0f} MiB (median), {memory["max"]:.0f} at most, over '

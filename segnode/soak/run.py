@@ -19,7 +19,7 @@ from segnode.soak.stage import START_TIMEOUT_S, SoakError, Stage, Step
 
 ROUND_S = (1.0, 2.5)
 """Seconds of images in a round."""
-FIRST_LIFE = 0.4
+FIRST_LIFE = 0.5
 """Share of the time that the node's first life gets, so that its memory tells something."""
 QUIET_S = 0.5
 """Between a round's images and its faulty ones, one by one, whose fates are certain then."""

@@ -153,6 +153,12 @@ def test_the_slope_is_of_most_samples() -> None:
     assert growth([1.0, 2.0], [1.0, 2.0]) is None
 
 
+def test_what_settles_in_the_first_third_is_no_slope() -> None:
+    assert growth_problems(samples(lambda s: 1200 + min(s, 190.0))) == []
+    (found,) = growth_problems(samples(lambda s: 1200 + min(s, 190.0) + max(0.0, s - 190) / 20))
+    assert found == 'memory: grows by 3.00 MiB a minute'
+
+
 def test_growing_memory_is_told() -> None:
     (found,) = growth_problems(samples(lambda s: 900 + 2 * s / 60))
     assert found == 'memory: grows by 2.00 MiB a minute'
