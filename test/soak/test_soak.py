@@ -36,6 +36,7 @@ SMALL = ('--shape', '120x160', '--short-side', '96', '--device', 'cpu')
 
 # Of every four images the node swallows one, and its labels are those of more instances.
 WRONG_NODE = """
+import inspect
 import sys
 
 if '--ros-args' in sys.orig_argv:
@@ -43,16 +44,17 @@ if '--ros-args' in sys.orig_argv:
 
     inside, masks = image_input.ImageInput.__init__, messages.instance_mask_message
 
-    def forgetful(self, *args):
-        *others, receive = args
-        seen = []
+    def forgetful(self, *args, **more):
+        given = inspect.signature(inside).bind(self, *args, **more)
+        receive, seen = given.arguments['receive'], []
 
         def take(data):
             seen.append(0)
             if len(seen) % 4:
                 receive(data)
 
-        inside(self, *others, take)
+        given.arguments['receive'] = take
+        inside(*given.args, **given.kwargs)
 
     def bold(header, labels):
         labels = labels.copy()
