@@ -23,11 +23,11 @@ from segnode.config import Config, parameters
 from segnode.engine.answers import Detections, Prediction, Segmentation
 from segnode.engine.backend import open_backend
 from segnode.engine.device import limit_memory, select_device
-from segnode.engine.heap import Heap
 from segnode.engine.pasting import paste_instances
 from segnode.engine.settings import InferenceSettings, resolve_settings
 from segnode.engine.timing import StageClock
 from segnode.errors import ConfigError, OutOfMemoryError, ProgramError, is_out_of_memory
+from segnode.heap import Heap
 from segnode.image import Image
 from segnode.model.box_head import BoxDetections
 

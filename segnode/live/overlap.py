@@ -128,9 +128,9 @@ class Overlap(Generic[T, D, A]):
         for thread in self._threads:
             thread.start()
 
-    def runs(self) -> bool:
-        """Return whether all steps are still done."""
-        return all(thread.is_alive() for thread in self._threads)
+    def broken(self) -> bool:
+        """Return whether a step has ended that should not have."""
+        return self._broken.is_set()
 
     def join(self, timeout_s: float | None) -> bool:
         """Wait for the frames that were taken, after the schedule was closed.

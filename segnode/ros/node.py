@@ -123,34 +123,40 @@ class SegmentationNode(LifecycleNode):
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Load the model, warm it up, offer the topics."""
-        return self._transition('configure', 'inactive', self._configure)
+        return self._transition('configuring', 'inactive', self._configure)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Subscribe and work."""
-        return self._transition('activate', 'active', self._activate)
+        return self._transition('activating', 'active', self._activate)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         """Unsubscribe and finish the frames that are being worked on."""
-        return self._transition('deactivate', 'inactive', self._stop)
+        return self._transition('deactivating', 'inactive', self._stop)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Free the model and its device."""
-        return self._transition('clean up', 'unconfigured', self._free)
+        return self._transition('cleaningup', 'unconfigured', self._free)
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Stop and free everything."""
-        return self._transition('shut down', 'finalized', self._stop, self._free)
+        return self._transition('shuttingdown', 'finalized', self._stop, self._free)
 
     def on_error(self, state: State) -> TransitionCallbackReturn:
         """Go back to unconfigured, so that the node can be configured again."""
-        return self._transition('recover', 'unconfigured', self._stop, self._free)
+        return self._transition('errorprocessing', 'unconfigured', self._stop, self._free)
 
     def _transition(
-        self, verb: str, reached: str, *steps: Callable[[], object]
+        self, doing: str, reached: str, *steps: Callable[[], object]
     ) -> TransitionCallbackReturn:
-        """Take the steps of a transition; rclpy would pass over what they raise in silence."""
+        """Take the steps of a transition; rclpy would pass over what they raise in silence.
+
+        Args:
+            doing: rcl's name of the state that lasts as long.
+            reached: state if all goes well; the one before else.
+            steps: what to do.
+        """
         log, left = self.get_logger(), self._lifecycle
-        self.fault = None
+        self.fault, self._lifecycle = None, doing
         try:
             for step in steps:
                 step()
@@ -159,7 +165,7 @@ class SegmentationNode(LifecycleNode):
             (log.info if self._closed else log.error)(str(error))
         except Exception as error:  # noqa: BLE001 - see above
             self.fault = error
-            log.error(f'cannot {verb}:\n{traceback.format_exc()}')
+            log.error(f'failed while {doing}:\n{traceback.format_exc()}')
         else:
             self._lifecycle = reached
             return TransitionCallbackReturn.SUCCESS
@@ -168,7 +174,6 @@ class SegmentationNode(LifecycleNode):
 
     def _configure(self) -> None:
         start_s = time.monotonic()
-        self._lifecycle = 'configuring'
         try:
             self._engine = engine = self._load()
             for camera in self._cameras:
@@ -296,7 +301,7 @@ class SegmentationNode(LifecycleNode):
     def _watch(self) -> None:
         if self._lifecycle == 'active':
             worker = self._worker
-            if worker is not None and not worker.runs() and not self._closed:
+            if worker is not None and worker.broken() and not self._closed:
                 self.get_logger().fatal('the worker has ended; see the log above')
                 self._fail()
             for camera in self._cameras:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segnode.errors import CheckpointError, ConfigError, FetchError
+from segnode.heap import share_arenas
 from segnode.output_files import Inputs, check_writable
 from segnode.ros import security
 from segnode.ros_distribution import ros_distribution
@@ -63,6 +64,7 @@ def main(args: Sequence[str]) -> int:
     # OpenMP's threads wait for each other hundreds of times a frame. Spinning is a little faster
     # on idle cores; beside a busy process it takes the time that the awaited thread needs.
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+    share_arenas()
     signalled, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)

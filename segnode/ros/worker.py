@@ -72,9 +72,9 @@ class Worker:
             camera.subscribe(partial(self._receive, number))
         self._overlap.start()
 
-    def runs(self) -> bool:
-        """Return whether it does all it should."""
-        return self._overlap.runs()
+    def broken(self) -> bool:
+        """Return whether it has ended by itself, which it should not."""
+        return self._overlap.broken()
 
     def stop(self, timeout_s: float | None = None) -> bool:
         """Unsubscribe and finish what is under way; what only waits is dropped.

@@ -121,7 +121,7 @@ def test_frames_come_out_in_order_and_none_is_lost() -> None:
             time.sleep(0.005)
     left = list(schedule.close())
     assert overlap.join(10)
-    assert not overlap.runs()
+    assert not overlap.broken()
     everything = [(camera, frame) for camera in range(3) for frame in range(1, 2001)]
     assert sorted(out + dropped + given_up + left) == everything
     assert out
@@ -187,7 +187,7 @@ def test_a_step_that_ends_ends_all(step: str) -> None:
     for frame in range(20):
         schedule.put(0, frame)
         time.sleep(0.005)
-    assert not overlap.runs()
+    assert overlap.broken()
     schedule.close()
     assert overlap.join(10)
 

@@ -199,7 +199,7 @@ def test_a_fault_costs_its_frame_alone(
     assert after.dropped == {**before.dropped, 'error': before.dropped['error'] + 1}
     assert after.received == after.published + sum(after.dropped.values())
     assert running._worker is not None
-    assert running._worker.runs()
+    assert not running._worker.broken()
 
 
 def test_another_node_of_the_same_name_is_told(

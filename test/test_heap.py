@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # A process of its own: the tests' has holes enough for anything.
 _FRAMES = """
@@ -47,3 +49,49 @@ def test_ever_new_sizes_leave_nothing_behind() -> None:
     early, late = (min(resident_mb[start : start + 8]) for start in (40, 144))
     # Measured: 9 MB with the holes given back, 34 to 67 MB (and rising) where they are kept.
     assert late - early < 20, resident_mb
+
+
+_THREADS = """
+import ctypes
+import sys
+import threading
+
+from segnode.heap import share_arenas
+
+if sys.argv[1] == 'shared':
+    share_arenas()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+barrier = threading.Barrier(12)
+
+
+def allocate():
+    barrier.wait()
+    kept = [libc.malloc(1000) for _ in range(2000)]
+    barrier.wait()
+    for each in kept:
+        libc.free(each)
+
+
+threads = [threading.Thread(target=allocate) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.malloc_stats()
+"""
+
+
+@pytest.mark.parametrize(
+    ('how', 'given', 'most'), [('shared', '', 2), ('own', '', 99), ('shared', '5', 5)]
+)
+def test_threads_share_their_arenas(how: str, given: str, most: int) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != 'MALLOC_ARENA_MAX'}
+    environment |= {'PYTHONPATH': str(ROOT)} | ({'MALLOC_ARENA_MAX': given} if given else {})
+    command = [sys.executable, '-c', _THREADS, how]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    arenas = done.stderr.count('Arena ')
+    assert 1 <= arenas <= most
+    if (how, given) != ('shared', ''):
+        assert arenas > 2  # What it would be without.
