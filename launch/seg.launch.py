@@ -20,6 +20,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription
+from segnode.ros_distribution import profile_variable
 
 CONFIG = Path(__file__).resolve().parents[1] / 'config'
 NOT_GIVEN = ' (not given: as in params_file)'
@@ -59,10 +60,12 @@ NEAR = 0.9
 ENDED = 0
 WRONG_USE = 2
 
-# Fast DDS 3 has another name for it, and complains where both are set.
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-FAST_DDS_2 = ('humble', 'iron', 'jazzy')
-TRANSPORT_CHOICES = (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')
+# With any of these the user has chosen.
+TRANSPORT_CHOICES = (
+    'FASTDDS_DEFAULT_PROFILES_FILE',
+    'FASTRTPS_DEFAULT_PROFILES_FILE',
+    'FASTDDS_BUILTIN_TRANSPORTS',
+)
 SHARED_MEMORY_BYTES = 2 * 64 * 2**20
 """Segments of the node and of a camera that has the profile as well."""
 
@@ -211,5 +214,4 @@ def _dds_profile() -> tuple[dict, list]:
             'stays as it is; for large images give a container more (docker run --shm-size=512m)'
         )
         return {}, [LogInfo(msg=hint)]
-    variable = PROFILE_VARIABLES[os.environ.get('ROS_DISTRO') in FAST_DDS_2]
-    return {variable: str(CONFIG / 'fastdds.xml')}, []
+    return {profile_variable(): str(CONFIG / 'fastdds.xml')}, []

@@ -213,7 +213,7 @@ class Rig:
         end = time.monotonic() + SETTLE_TIMEOUT_S
         while time.monotonic() < end:
             self._wait(partial(self._has_counted, self._counted + 1), SETTLE_TIMEOUT_S)
-            if self.counts == earlier and not self.counts['in_flight']:
+            if earlier and self.counts == earlier and not earlier['in_flight']:
                 return dict(earlier)
             earlier = self.counts
         raise MeasurementError(f'the node does not come to rest: {self._complaint}')

@@ -16,6 +16,8 @@ from segnode.errors import CheckpointError
 _LARGEST = 256 << 10
 # A file of 500 bytes can mean billions of values, by aliases of aliases.
 _MOST_VALUES = 100_000
+# A number of base 60, such as 1:1:1, takes time that grows with the square of its length.
+_LONGEST_PLAIN = 4096
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -60,6 +62,8 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         root = yaml.compose(path.read_bytes(), _PlainLoader)
         if root is not None and _values(root, {}) > _MOST_VALUES:
             raise CheckpointError(f'{expected} aliases that make more than {_MOST_VALUES} values')
+        if root is not None and (longest := _longest_plain(root)) > _LONGEST_PLAIN:
+            raise CheckpointError(f'{expected} a value of {longest} letters without quotes')
         content = _PlainLoader('').construct_document(root) if root is not None else None
     except yaml.constructor.ConstructorError as error:
         tag = str(error.problem).partition("tag '")[2].partition("'")[0]
@@ -94,6 +98,22 @@ def _values(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
             children = node.value
         counted[node] = 1 + sum(_values(child, counted) for child in children)
     return counted[node]
+
+
+def _longest_plain(root: yaml.Node) -> int:
+    """Return the length of the longest value that stands without quotes."""
+    longest, seen, left = 0, {root}, [root]
+    while left:
+        node = left.pop()
+        if isinstance(node, yaml.ScalarNode):
+            longest = max(longest, 0 if node.style else len(node.value))
+            continue
+        children = node.value
+        if isinstance(node, yaml.MappingNode):
+            children = [each for pair in children for each in pair]
+        left += [child for child in children if child not in seen]
+        seen.update(children)
+    return longest
 
 
 def _line(error: yaml.MarkedYAMLError) -> str:

@@ -189,8 +189,10 @@ class Inference(Generic[Header]):
 
     def _costs_ms(self) -> list[float]:
         """Return what inference takes at each of ``SCALES``, of the slowest kind in use."""
-        used = [self._measured.get(kind) for kind in set(self._kinds.values())]
-        return [max(each) for each in zip(*(m.alone_ms for m in used if m), strict=False)]
+        # Copied at once, as another thread may add a camera.
+        used = [self._measured.get(kind) for kind in list(self._kinds.values())]
+        known = [measured.alone_ms for measured in used if measured and measured.alone_ms]
+        return [max(each) for each in zip(*known, strict=False)]
 
     def _rehearse_once(self, kind: Kind, image: Image) -> None:
         """Rehearse a kind where something is to be decided for it that is not known yet."""

@@ -46,16 +46,23 @@ class Step:
         self._began_s = 0.0
 
     @contextmanager
-    def busy(self, *cameras: int) -> Iterator[None]:
-        """Be busy with frames of these cameras inside the ``with`` block."""
+    def busy(self, *cameras: int) -> Iterator[Callable[[], None]]:
+        """Be busy with frames of these cameras inside the ``with`` block.
+
+        Yields:
+            What has to be called where something came of them: frames that are given up tell
+            nothing of the time that others take.
+        """
+        done: list[bool] = []
         self._began_s, self._busy_with = self._monotonic_s(), cameras
         try:
-            yield
+            yield lambda: done.append(True)
         finally:
             spent_s = self._monotonic_s() - self._began_s
             self._busy_with = None
-            before = self._spent_s.get(cameras, ())
-            self._spent_s = {**self._spent_s, cameras: (*before[1 - REMEMBERED :], spent_s)}
+            if done:
+                before = self._spent_s.get(cameras, ())
+                self._spent_s = {**self._spent_s, cameras: (*before[1 - REMEMBERED :], spent_s)}
 
     @property
     def longest_s(self) -> float:
@@ -175,12 +182,14 @@ class Overlap(Generic[T, D, A]):
             taken := self._schedule.take(self._begin_s, self._choose)
         ):
             began_s = time.monotonic()
-            with self._decoding.busy(*(camera for camera, _ in taken)):
+            with self._decoding.busy(*(camera for camera, _ in taken)) as done:
                 decoded = [
                     (camera, frame)
                     for camera, each in taken
                     if (frame := self._decode(camera, each)) is not None
                 ]
+                if decoded:
+                    done()
             if decoded:
                 self._begun_s, self._begun_frames = began_s, len(decoded)
                 self._put(self._decoded, decoded)
@@ -188,9 +197,10 @@ class Overlap(Generic[T, D, A]):
 
     def _infer_all(self) -> None:
         while (decoded := self._get(self._decoded)) is not None:
-            with self._inferring.busy(*(camera for camera, _ in decoded)):
+            with self._inferring.busy(*(camera for camera, _ in decoded)) as done:
                 self._schedule.wake()
                 for answered in self._infer(decoded):
+                    done()
                     self._put(self._answered, answered)
             self._schedule.wake()
         self._put(self._answered, None)
@@ -198,8 +208,9 @@ class Overlap(Generic[T, D, A]):
     def _deliver_all(self) -> None:
         while (answered := self._get(self._answered)) is not None:
             camera, answer = answered
-            with self._delivering.busy(camera):
+            with self._delivering.busy(camera) as done:
                 self._deliver(camera, answer)
+                done()
             self._schedule.wake()
 
     def _put(self, place: queue.Queue[Q | None], item: Q | None) -> None:

@@ -65,6 +65,7 @@ class Camera:
         self.out_of_memory = False
         self.grey = GreyValues(lambda: settings.node.mono16_bits)
         self.input: ImageInput | None = None
+        self._messages_lost = 0
         self._stale_in_row = 0
         self._silence = ''
         self._silence_said_s = -math.inf
@@ -103,14 +104,12 @@ class Camera:
         camera = ImageInput(
             self._node, self._config.topic, own.image_transport, own.image_qos, receive, self.grey
         )
-        self._info = CameraInfoRelay(
-            self._node, camera.base_topic, f'{self._config.prefix}camera_info'
-        )
+        info = CameraInfoRelay(self._node, camera.base_topic, f'{self._config.prefix}camera_info')
         self.accounting.restart_idle()
         # First, so that what fails half way is closed again.
-        self.input = camera
+        self.input, self._info = camera, info
         camera.open()
-        self._info.follow()
+        info.follow()
 
     def unsubscribe(self) -> None:
         """Take no more images; the one that is being worked on may still be published."""
@@ -120,7 +119,10 @@ class Camera:
     def leave(self) -> None:
         """Forget the subscription, once nothing of it is being worked on."""
         # The end of the process may come while a transition does the same.
-        info, self._info, self.input = self._info, None, None
+        source, self.input = self.input, None
+        if source is not None:
+            self._messages_lost += source.messages_lost or 0
+        info, self._info = self._info, None
         if info is not None:
             info.close()
 
@@ -187,6 +189,15 @@ class Camera:
             return time.monotonic() - answered.received_s
         self.ages.add({'age': age_s})
         return age_s
+
+    @property
+    def messages_lost(self) -> int | None:
+        """Losses that the middleware reported, None where it cannot."""
+        source = self.input
+        if source is None:
+            return self._messages_lost
+        lost = source.messages_lost
+        return None if lost is None else self._messages_lost + lost
 
     def properties(self) -> dict[str, str]:
         """Return for the diagnostics what it is connected to."""

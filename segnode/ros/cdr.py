@@ -125,8 +125,8 @@ def _read_text(message: bytes, offset: int, order: str) -> tuple[str, int]:
     end = offset + 4 + length
     if end > len(message):
         raise ValueError(f'expected a text of {length} bytes, found {len(message) - offset - 4}')
-    # As in C, where the first zero ends it.
-    return message[offset + 4 : end].partition(b'\0')[0].decode(), end
+    # As in C, where the first zero ends it; what is no UTF-8 as rclpy shows it.
+    return message[offset + 4 : end].partition(b'\0')[0].decode(errors='replace'), end
 
 
 def _written_text(text: str) -> bytes:

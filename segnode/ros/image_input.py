@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -186,7 +187,7 @@ class ImageInput:
                 grey=self._grey,
             )
         except UnsupportedEncodingError as error:
-            image = _decode_with_cv_bridge(self._deserialised(data), error)
+            image = _decode_with_cv_bridge(partial(self._deserialised, data), error)
         return message.header, image
 
     def _deserialised(self, data: bytes) -> Any:
@@ -229,12 +230,14 @@ class ImageInput:
         self.messages_lost = (self.messages_lost or 0) + event.total_count_change
 
 
-def _decode_with_cv_bridge(message: ImageMessage, unsupported: UnsupportedEncodingError) -> Image:
+def _decode_with_cv_bridge(
+    read: Callable[[], ImageMessage], unsupported: UnsupportedEncodingError
+) -> Image:
     try:
         bridge = importlib.import_module('cv_bridge').CvBridge()
     except ImportError:
         raise unsupported from None
     try:
-        return Image(bridge.imgmsg_to_cv2(message, 'bgr8'), 'bgr')
+        return Image(bridge.imgmsg_to_cv2(read(), 'bgr8'), 'bgr')
     except (TypeError, ValueError, LookupError, RuntimeError, cv2.error) as error:
         raise ImageError(f'{unsupported}; cv_bridge: {error}') from None

@@ -139,38 +139,42 @@ class SegmentationNode(LifecycleNode):
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Stop and free everything."""
-        return self._transition('shuttingdown', 'finalized', self._stop, self._free)
+        return self._transition(
+            'shuttingdown', 'finalized', self._stop, self._free, failed='finalized'
+        )
 
     def on_error(self, state: State) -> TransitionCallbackReturn:
         """Go back to unconfigured, so that the node can be configured again."""
-        return self._transition('errorprocessing', 'unconfigured', self._stop, self._free)
+        return self._transition(
+            'errorprocessing', 'unconfigured', self._stop, self._free, failed='finalized'
+        )
 
     def _transition(
-        self, doing: str, reached: str, *steps: Callable[[], object]
+        self, doing: str, reached: str, *steps: Callable[[], object], failed: str = ''
     ) -> TransitionCallbackReturn:
         """Take the steps of a transition; rclpy would pass over what they raise in silence.
 
         Args:
             doing: rcl's name of the state that lasts as long.
-            reached: state if all goes well; the one before else.
-            steps: what to do.
+            reached: state if all goes well.
+            steps: what to do; each is done, also where one before it failed.
+            failed: state where one of them fails; the one before where it is empty.
         """
         log, left = self.get_logger(), self._lifecycle
         self.fault, self._lifecycle = None, doing
-        try:
-            for step in steps:
+        say = log.info if self._closed else log.error
+        for step in steps:
+            try:
                 step()
-        except SegnodeError as error:
-            self.fault = error
-            (log.info if self._closed else log.error)(str(error))
-        except Exception as error:  # noqa: BLE001 - see above
-            self.fault = error
-            log.error(f'failed while {doing}:\n{traceback.format_exc()}')
-        else:
-            self._lifecycle = reached
-            return TransitionCallbackReturn.SUCCESS
-        self._lifecycle = left
-        return TransitionCallbackReturn.FAILURE
+            except SegnodeError as error:
+                self.fault = self.fault or error
+                say(str(error))
+            except Exception as error:  # noqa: BLE001 - see above
+                self.fault = self.fault or error
+                say(f'failed while {doing}:\n{traceback.format_exc()}')
+        self._lifecycle = (failed or left) if self.fault else reached
+        success = TransitionCallbackReturn.SUCCESS
+        return TransitionCallbackReturn.FAILURE if self.fault else success
 
     def _configure(self) -> None:
         start_s = time.monotonic()
@@ -224,7 +228,8 @@ class SegmentationNode(LifecycleNode):
         self._start_timer.cancel()
         for transition in (self.trigger_configure, self.trigger_activate):
             if transition() != TransitionCallbackReturn.SUCCESS:
-                if not self._closed:
+                # Without a fault somebody else has asked for a transition in between.
+                if self.fault is not None and not self._closed:
                     self._fail()
                 return
 
@@ -369,7 +374,7 @@ class SegmentationNode(LifecycleNode):
         return NodeState(
             lifecycle=self._lifecycle,
             counts=camera.accounting.counts(),
-            messages_lost=source.messages_lost if source is not None else 0,
+            messages_lost=camera.messages_lost,
             out_of_memory=camera.out_of_memory,
             fault='' if self.fault is None else first_line(self.fault),
             progress=self._progress.line,

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from segnode.ros.parameters import ParameterFile
 
 SPIN_S = 0.2
-FINISH_FRAME_S = 5.0
+# For the frames that are under way; whoever sent a signal is patient for some seconds.
+FINISH_S = 2.0
 
 FAULT = 1
 WRONG_USE = 2
@@ -206,7 +209,7 @@ class _Server(threading.Thread):
         self.exit_code = 0
 
     def run(self) -> None:
-        from rclpy.exceptions import ParameterException
+        from rclpy.exceptions import InvalidHandle, ParameterException
         from rclpy.executors import MultiThreadedExecutor
         from rclpy.logging import get_logger
 
@@ -230,7 +233,11 @@ class _Server(threading.Thread):
             executor = MultiThreadedExecutor(num_threads=3)
             executor.add_node(self.node)
             while not self.stop.is_set():
-                executor.spin_once(timeout_sec=SPIN_S)
+                # A transition may take away what the executor is about to wait for.
+                with contextlib.suppress(InvalidHandle):
+                    executor.spin_once(timeout_sec=SPIN_S)
+            # Its own shutdown takes away first what its threads still need to end.
+            executor._executor.shutdown()
             executor.shutdown()
         except ConfigError as error:
             code = WRONG_USE
@@ -257,11 +264,16 @@ class _Server(threading.Thread):
 
     def leave(self) -> None:
         """End the node, so that the middleware says goodbye and gives its memory back."""
+        end_s = time.monotonic() + FINISH_S
+
+        def rest_s() -> float:
+            return max(0.0, end_s - time.monotonic())
+
         if self.node is not None:
-            self.node.close(FINISH_FRAME_S)
-        self.join(FINISH_FRAME_S)
+            self.node.close(rest_s())
+        self.join(rest_s())
         # Once more, as the thread may have made the node, or started its worker, meanwhile.
-        if self.node is None or self.is_alive() or not self.node.close(FINISH_FRAME_S):
+        if self.node is None or self.is_alive() or not self.node.close(rest_s()):
             return
         self.node.destroy_node()
         # Its shared memory (64 MB) goes with the last reference to the node.
@@ -275,5 +287,5 @@ class _Server(threading.Thread):
         self._end(WRONG_USE if final and not isinstance(fault, FetchError) else FAULT)
 
     def _end(self, code: int) -> None:
-        self.exit_code = code
+        self.exit_code = self.exit_code or code  # What came first is what went wrong.
         os.write(self._wake, b'\0')

@@ -151,8 +151,11 @@ class Worker:
             age_s = self._cameras[number].deliver(answered)
         except Exception as error:  # noqa: BLE001 - no frame stops the node
             self._fail(number, error)
-        else:
+            return
+        try:
             self._inference.observe(answered, age_s * 1e3)
+        except Exception:  # noqa: BLE001 - nor does what follows from it
+            self._log.error(traceback.format_exc(), throttle_duration_sec=LOG_PERIOD_S)
 
     def _fail(self, number: int, error: Exception) -> None:
         self._log.debug(''.join(traceback.format_exception(error)))

@@ -588,6 +588,7 @@ def _of_aliases(key: str, collection: str) -> bytes:
         (b'a: *b', 'broken YAML'),
         (b'\x00\xff\xfe', 'broken YAML'),
         (b'[' * 600, 'broken YAML'),
+        (b'a: 1' + b':1' * 60_000, 'a value of 120001 letters without quotes'),
         (b'# nothing\n', 'without keys and values'),
         (b'- 1\n- 2\n', 'without keys and values'),
         (b'just text', 'without keys and values'),

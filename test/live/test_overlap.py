@@ -222,3 +222,39 @@ def test_a_fast_camera_beside_a_slow_one_is_not_taken_early() -> None:
     schedule.close()
     assert overlap.join(10)
     assert sorted(ages_s[3:])[len(ages_s) // 2 - 1] < 0.06
+
+
+def test_frames_that_are_given_up_tell_nothing_of_the_time() -> None:
+    """Else the next one would be taken too early, be too old as well, and so for ever."""
+    schedule: Schedule[float] = Schedule(1)
+    gone: list[float] = []
+    out: list[float] = []
+    hiccup = [0.3]
+
+    def infer(frames: Frames) -> Iterator[tuple[int, float]]:
+        ((camera, frame),) = frames
+        if time.monotonic() - frame > 0.09:
+            gone.append(time.monotonic())
+            return
+        wait_ms(100)
+        if len(out) == 5 and hiccup:
+            time.sleep(hiccup.pop())
+        yield camera, frame
+
+    overlap = Overlap(
+        schedule,
+        lambda _, frame: frame,
+        infer,
+        lambda *_: out.append(time.monotonic()),
+        the_first,
+    )
+    overlap.start()
+    end_s = time.monotonic() + 3
+    while time.monotonic() < end_s:
+        schedule.put(0, time.monotonic())
+        time.sleep(1 / 30)
+    schedule.close()
+    assert overlap.join(10)
+    assert not hiccup
+    # A few for the hiccup itself.
+    assert len(gone) <= 5

@@ -74,8 +74,7 @@ def test_odd_headers_stay_as_they_are() -> None:
     data = bytes(serialize_message(image('abcd', 'rgb8'))).replace(b'abcd', b'ab\0d')
     assert read_image(data).header == deserialize_message(data, Image).header
     not_unicode = data.replace(b'ab\0d', b'ab\xffd')
-    with pytest.raises(ValueError, match='decode'):
-        read_image(not_unicode)
+    assert read_image(not_unicode).header == deserialize_message(not_unicode, Image).header
 
 
 @pytest.mark.parametrize('kind', [Image, CompressedImage, Detection2DArray])

@@ -17,6 +17,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 from ros_harness import DOMAIN_ID, Peer, bgr_message, values, wait_until
@@ -206,7 +207,12 @@ def test_another_node_of_the_same_name_is_told(
     running: SegmentationNode, peer: Peer, camera: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr('segnode.ros.node.NAMESAKE_S', 1.5)
-    wait_until(lambda: peer.status('faulty').level == DiagnosticStatus.OK, 'nothing wrong')
+
+    def level() -> bytes:
+        camera.publish(bgr_message(peer.header(), PIXELS))
+        return peer.status('faulty').level
+
+    wait_until(lambda: level() == DiagnosticStatus.OK, 'nothing wrong')
     with Peer('faulty'):
 
         def told() -> bool:
@@ -218,3 +224,19 @@ def test_another_node_of_the_same_name_is_told(
 
         wait_until(told, 'a warning')
     wait_until(lambda: 'another node' not in peer.status('faulty').message, 'the end of it')
+
+
+def test_a_shutdown_that_fails_half_way_frees_what_it_can(
+    running: SegmentationNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one here: rcl goes to ``finalized`` for good."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError('something odd')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Camera, 'unsubscribe', refuse)
+        assert running.trigger_shutdown() == TransitionCallbackReturn.FAILURE
+    assert 'something odd' in str(running.fault)
+    assert running._lifecycle == 'finalized'
+    assert running._engine is None

@@ -295,6 +295,21 @@ def test_ctrl_c_at_any_moment(peer: Peer, tmp_path: Path) -> None:
     peer.node.destroy_publisher(camera)
 
 
+def test_a_long_frame_does_not_keep_it(peer: Peer, tmp_path: Path) -> None:
+    """It is left behind: who sends a signal is patient for some seconds alone."""
+    arguments = '-r __node:=long -r image:=/long_image -p model:=null:20000'
+    with start_node(tmp_path / 'log', arguments, FASTDDS_BUILTIN_TRANSPORTS='UDPv4') as process:
+        process.wait_for('active')
+        camera = peer.camera(topic='/long_image')
+        camera.publish(bgr_message(peer.header(), np.zeros((48, 64, 3), np.uint8)))
+        wait_until(lambda: values(peer.status('long'))['in_flight'] == '1', 'the frame')
+        process.send(signal.SIGINT)
+        began_s = time.monotonic()
+        assert process.wait() == 0
+        assert time.monotonic() - began_s < 3
+        assert 'Traceback' not in process.output()
+
+
 def test_many_signals_end_it_as_one_does(tmp_path: Path) -> None:
     """What is impatient sends one after the other, and the handler of the first still runs."""
     for index, delay_s in enumerate((0.5, 4.0)):
