@@ -288,11 +288,11 @@ def test_a_frame_keeps_the_settings_that_it_began_with(
     (before,) = engine.segment(images[:1])
     label = engine._backend.label
 
-    def meddle(*args: Any) -> Any:
+    def meddle(*args: Any, **how: Any) -> Any:
         engine.configure(
             config.replace({'filter.min_mask_area': 10**6, 'resolution.short_side': 96})
         )
-        return label(*args)
+        return label(*args, **how)
 
     monkeypatch.setattr(engine._backend, 'label', meddle)
     (during,) = engine.segment(images[:1])
