@@ -34,6 +34,8 @@ from seeds import fresh_seeds
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
+from segnode.ros_distribution import profile_variable
+
 pytestmark = pytest.mark.ros
 
 PIXELS = np.zeros((120, 160, 3), np.uint8)
@@ -81,7 +83,10 @@ def node(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator[Pr
         f'-r __node:=sturdy -r image:=/sturdy_image -p weights:={weights} '
         '-p resolution.short_side:=96'
     )
-    with start_node(log, arguments) as process:
+    # As the launch file has it: a process that is stopped keeps the buffers that it has not read,
+    # and in the room that Fast DDS has by itself little is left for the others.
+    environment = {profile_variable(): str(ROOT / 'config' / 'fastdds.xml')}
+    with start_node(log, arguments, **environment) as process:
         process.wait_for('active')
         yield process
 
