@@ -45,7 +45,8 @@ class Totals:
 
     Attributes:
         lost_answers: published by the node, not seen by the watcher, not reported as lost to it.
-        missed: messages that the middleware reported as lost between the node and the watcher.
+        missed: messages that the middleware reported as lost between the node and the watcher;
+            a finding, except where the node's publishers have their shipped queue.
     """
 
     sent: int = 0
@@ -94,7 +95,7 @@ class Account:
         self._settled_exactly = False
         self._probing = False
         self.next_number = 0
-        self._missed = 0
+        self._missed: Counter[str] = Counter()
 
     # What happens
 
@@ -132,9 +133,9 @@ class Account:
         if len(parts) == len(PARTS):
             self.totals.detections += parts['detections']['count']
 
-    def miss(self, count: int) -> None:
-        """Note messages that the middleware lost between the node and the watcher."""
-        self._missed += count
+    def miss(self, part: str, count: int) -> None:
+        """Note parts of answers that the middleware lost between the node and the watcher."""
+        self._missed[part] += count
         self.totals.missed += count
 
     def status(self, counts: dict[str, int]) -> None:
@@ -182,7 +183,8 @@ class Account:
         return (
             len(self._sent) - taken,
             self.counts.get('in_flight', 0),
-            max(0, unseen - self._missed),
+            # An answer of which several parts were lost is one answer still.
+            max(0, unseen - max(self._missed.values(), default=0)),
         )
 
     def is_settled(self, replaces: bool) -> bool:
@@ -207,6 +209,9 @@ class Account:
                 self.findings.append(f'{missing} of {len(self._sent)} frames are lost')
         if lost_answers:
             self.findings.append(f'{lost_answers} answers were published and never came')
+        if self._missed and not replaces:
+            told = ', '.join(f'{count} of {part}' for part, count in self._missed.items())
+            self.findings.append(f'answers were lost between the node and the watcher: {told}')
         self.totals.lost_answers += lost_answers
         self._check_newest()
         self._judge_fates(exact=missing == 0)
@@ -255,7 +260,7 @@ class Account:
         self._forget(exactly=True)
 
     def _forget(self, exactly: bool) -> None:
-        self._sent, self._answers, self._missed = {}, {}, 0
+        self._sent, self._answers, self._missed = {}, {}, Counter()
         self._first, self._settled_exactly = self.next_number, exactly
 
     def _add_up(self, counted: int | None = None) -> None:
@@ -288,9 +293,12 @@ class Account:
                 self.confirmed[sent.kind] += 1
 
     def _check_newest(self) -> None:
-        """Nothing came after a stretch's last frame, so nothing may have taken its place."""
+        """Nothing came after a stretch's last frame, so nothing may have taken its place.
+
+        A queue loses the oldest first, so the last answer also comes where others are missed.
+        """
         number = max(self._sent, default=-1)
-        reported = self._missed or self._since('message_lost') or self._since('dropped_error')
+        reported = self._since('message_lost') or self._since('dropped_error')
         if number >= 0 and number not in self._answers and not reported:
             sent = self._sent[number]
             if sent.answer_hw is not None:

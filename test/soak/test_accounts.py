@@ -119,16 +119,45 @@ def test_an_answer_that_never_came_is_told() -> None:
     ]
 
 
-def test_answers_that_the_middleware_loses_are_not_the_nodes() -> None:
+@pytest.mark.parametrize('replaces', [False, True])
+def test_answers_that_the_middleware_loses_are_told_unless_the_queue_is_short(
+    replaces: bool,
+) -> None:
     peer = Peer()
-    peer.send('frame')
+    peer.send('frame', 'frame')
     peer.answer(0, 'detections', 'times')
-    peer.account.miss(1)
-    peer.account.status(status(published=3))
-    assert peer.account.is_settled(replaces=False)
-    peer.account.settle(replaces=False)
-    assert peer.account.findings == []
+    peer.answer(1)
+    peer.account.miss('instance_mask', 1)
+    peer.account.status(status(published=4))
+    assert peer.account.is_settled(replaces)
+    peer.account.settle(replaces)
+    lost = 'answers were lost between the node and the watcher: 1 of instance_mask'
+    assert peer.account.findings == ([] if replaces else [lost])
     assert (peer.account.totals.missed, peer.account.totals.lost_answers) == (1, 0)
+
+
+@pytest.mark.parametrize('replaces', [False, True])
+def test_that_no_answer_comes_is_told_even_if_all_are_reported_as_lost(replaces: bool) -> None:
+    peer = Peer()
+    peer.send(*['frame'] * 20)
+    for part in ('detections', 'instance_mask', 'stage_times'):
+        peer.account.miss(part, 20)
+    peer.account.status(status(published=22))
+    peer.account.settle(replaces)
+    assert any('the newest, has no answer' in text for text in peer.account.findings)
+    assert any('20 of stage_times' in text for text in peer.account.findings) != replaces
+
+
+def test_parts_lost_of_one_answer_do_not_excuse_another() -> None:
+    peer = Peer()
+    peer.send('frame', 'frame', 'frame')
+    peer.answer(2)
+    for part in ('detections', 'instance_mask', 'stage_times'):
+        peer.account.miss(part, 1)
+    peer.account.status(status(published=5))
+    assert not peer.account.is_settled(replaces=True)
+    peer.account.settle(replaces=True)
+    assert peer.account.findings == ['1 answers were published and never came']
 
 
 def test_wrong_fates_are_told() -> None:
