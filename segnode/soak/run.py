@@ -23,7 +23,7 @@ FIRST_LIFE = 0.5
 """Share of the time that the node's first life gets, so that its memory tells something."""
 QUIET_S = 0.5
 """Between a round's images and its faulty ones, one by one, whose fates are certain then."""
-GAP_S = 0.1
+GAP_S = 0.15
 REFUSED = 6
 ANSWERED = 1
 """Faulty images of a camera in a round: to be dropped, and to be answered for each cause."""
@@ -116,57 +116,77 @@ class Soak:
     # Rounds
 
     def _round(self) -> None:
-        """Let all cameras send for a while, with light faults beside them, and settle."""
+        """Let all cameras send for a while, with light faults beside them, then in quiet."""
+        stage, names = self._stage, self._names
         seconds = self._rng.uniform(*ROUND_S)
-        self._stage.play({name: self._steps(name, seconds) for name in self._names})
+        drawn = {name: self._refused(name) if self._faults else [] for name in names}
+        crowded = [name for name in names if self._rng.random() < CROWDED]
+        stage.play(
+            {name: self._steps(seconds, drawn[name] if name in crowded else ()) for name in names}
+        )
         if self._faults:
             for _ in range(self._rng.randint(3, 5)):
                 self._light = self._light or self._shuffled(self._operations.all())
                 self._light.pop()()
-        self._stage.wait_done(self._names)
-        self._settle(self._names)
+        stage.wait_done(names)
+        self._settle(names)
+        if not stage.has_crashed():
+            alone = {name: () if name in crowded else drawn[name] for name in names}
+            stage.play({name: self._quiet_steps(name, alone[name]) for name in names})
+            stage.wait_done(names)
+            self._settle(names, quiet=True)
         self._operations.end_round()
 
-    def _steps(self, name: str, seconds: float) -> list[Step]:
-        """Return a camera's images of one round."""
+    def _steps(self, seconds: float, refused: Sequence[int]) -> list[Step]:
+        """Return a camera's images of one round, frames to be refused among them."""
         rng, gap_s = self._rng, self._gap_s
         count = max(1, math.ceil(seconds / gap_s))
         steps: list[Step] = [(rng.randrange(PICTURES), 'now', gap_s) for _ in range(count)]
-        if not self._faults:
-            return steps
-        if rng.random() < BURSTS:
+        if self._faults and rng.random() < BURSTS:
             burst: list[Step] = [(rng.randrange(PICTURES), 'now', 0.0)] * rng.randint(*BURST)
             at = rng.randrange(count)
             steps[at:at] = burst
             self._operations.count('burst')
-        frames = self._stage.decks[self._stage.life.transport][name]
+        for index in refused:
+            steps.insert(rng.randrange(count), (index, 'now', gap_s / 2))
+        return steps
 
-        def faulty(count: int, refused: bool) -> list[int]:
-            """Return frames of different kinds, all to be dropped or all to be answered."""
-            found = [
-                i
-                for i, frame in enumerate(frames)
-                if frame.kind != ORDINARY and (frame.answer_hw is None) == refused
-            ]
-            kinds = sorted({frames[i].kind for i in found})
-            chosen = rng.sample(kinds, min(count, len(kinds)))
-            return [rng.choice([i for i in found if frames[i].kind == kind]) for kind in chosen]
-
-        refused = faulty(REFUSED, True)
-        if rng.random() < CROWDED:
-            for index in refused:
-                steps.insert(rng.randrange(count), (index, 'now', gap_s / 2))
-            refused = []
+    def _quiet_steps(self, name: str, refused: Sequence[int]) -> list[Step]:
+        """Return a camera's images that come one by one, each when the last one is done."""
+        rng = self._rng
         # All cameras' images together take so long; what is refused takes next to nothing.
         busy_s = max(QUIET_S, 1.2 * sum(a.frame_s for a in self._stage.accounts.values()))
+        one, other = rng.sample(range(PICTURES), 2)
+        # The results of the frame before would be told: one's and other's, for the same picture.
+        steps: list[Step] = [(index, 'now', busy_s) for index in (one, other, other)]
+        # The cameras in turn.
+        share = self._names.index(name) / len(self._names)
+        steps[0] = (one, 'now', busy_s * (1 + share))
+        if not self._faults:
+            return steps
         steps += [
             (index, 'now', GAP_S if number else busy_s) for number, index in enumerate(refused)
         ]
-        answered = [(index, 'now') for index in faulty(ANSWERED, False)]
+        answered = [(index, 'now') for index in self._drawn(name, ANSWERED, refused=False)]
         stamped = [(rng.randrange(PICTURES), stamp) for stamp in rng.sample(STAMPS, ANSWERED)]
         return [*steps, *((index, stamp, busy_s) for index, stamp in (*answered, *stamped))]
 
-    def _settle(self, names: Sequence[str]) -> None:
+    def _refused(self, name: str) -> list[int]:
+        return self._drawn(name, REFUSED, refused=True)
+
+    def _drawn(self, name: str, count: int, *, refused: bool) -> list[int]:
+        """Return a camera's frames of different kinds, all to be dropped or all answered."""
+        frames = self._stage.decks[self._stage.life.transport][name]
+        found = [
+            i
+            for i, frame in enumerate(frames)
+            if frame.kind != ORDINARY and (frame.answer_hw is None) == refused
+        ]
+        kinds = sorted({frames[i].kind for i in found})
+        chosen = self._rng.sample(kinds, min(count, len(kinds)))
+        return [self._rng.choice([i for i in found if frames[i].kind == kind]) for kind in chosen]
+
+    def _settle(self, names: Sequence[str], quiet: bool = False) -> None:
         """Wait until nothing is under way, and settle the stretches of cameras."""
         stage = self._stage
         accounts = [stage.accounts[name] for name in names]
@@ -183,7 +203,7 @@ class Soak:
             before = balances
         if not stage.has_crashed():
             for account in accounts:
-                account.settle(replaces)
+                account.settle(replaces, quiet)
             stage.sample()
 
     # Lives
@@ -258,7 +278,7 @@ class Soak:
         else:
             self._rest()
         for name in names:
-            stage.accounts[name].cut(cause, at_s)
+            stage.accounts[name].cut(cause, at_s, stage.life.replaces)
         if others:
             self._settle(others)
 
@@ -267,7 +287,7 @@ class Soak:
         stage.close_crashed()
         stage.wait_done(self._names)
         for account in stage.accounts.values():
-            account.cut('crash', time.monotonic())
+            account.cut('crash', time.monotonic(), stage.life.replaces)
         self._start_node('raw', replaces=False)
 
     # Heavy faults
@@ -332,11 +352,13 @@ class Soak:
                 self._settle(self._names)
                 self._midstream(partial(do, 'deactivate'), 'deactivated', self._names)
                 do('cleanup')
+                self._stage.fault_until_s = math.inf
                 do('configure', succeeds=False)
             finally:
                 self._weights.symlink_to(target)
             do('configure')
             do('activate')
+            self._stage.fault_until_s = time.monotonic()
             self._open(self._names)
 
     def _restart(self, kind: str, number: signal.Signals) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
@@ -22,10 +23,12 @@ from segnode.errors import SegnodeError
 from segnode.output_files import write_whole
 from segnode.soak.accounts import Account
 from segnode.soak.checks import Sent, counts_of
-from segnode.soak.frames import Frame, Transport, deck, write_deck
+from segnode.soak.frames import ORDINARY, Frame, Transport, deck, write_deck
 from segnode.soak.life import Life
 from segnode.soak.shared_memory import mapped_segments, remove_orphans
 
+ERROR = 2
+"""Level of diagnostic_msgs/DiagnosticStatus."""
 QUEUE = 100
 ANSWERS_QUEUE = 20
 """Of the topics that the watcher checks, in place of 5: a busy machine loses nothing by it, and a
@@ -58,6 +61,8 @@ class Stage:
         lives: of the node, the last one running.
         findings: broken promises of the node's process.
         state: of the node's last status.
+        fault_until_s: monotonic time until which the diagnostics may have the level ERROR because
+            a transition had to fail.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Stage:
         self.lives: list[Life] = []
         self.findings: list[str] = []
         self.state = ''
+        self.fault_until_s = -math.inf
         self._settings = dict(settings)
         self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self._children: dict[str, Child] = {}
@@ -314,7 +320,8 @@ class Stage:
         if kind == 'sent':
             frame = self.decks[self._loaded[source]][source][event['frame']]
             kind = frame.kind if event['stamp'] == 'now' else f'stamp_{event["stamp"]}'
-            sent = Sent(kind, frame.answer_hw, event['stamp_ns'], event['sent_s'])
+            picture = event['frame'] if frame.kind == ORDINARY else -1
+            sent = Sent(kind, frame.answer_hw, event['stamp_ns'], event['sent_s'], picture)
             self.accounts[source].send(event['number'], sent)
         elif kind == 'done':
             self._done[source] = True
@@ -331,12 +338,15 @@ class Stage:
 
     def _apply_status(self, event: dict[str, Any]) -> None:
         # One of a life before may still come.
-        if event['stamp_ns'] < time.time_ns() - (time.monotonic() - self.life.started_s) * 1e9:
+        at_s = time.monotonic() - (time.time_ns() - event['stamp_ns']) / 1e9
+        if at_s < self.life.started_s:
             return
         for status in event['statuses']:
             name = status['camera'] if len(self.accounts) > 1 else next(iter(self.accounts))
             self.state = status['values'].get('state', '')
-            self.accounts[name].status(counts_of(status['values']))
+            failed = status['level'] >= ERROR and at_s > self.fault_until_s
+            error = status['message'] if failed else ''
+            self.accounts[name].status(counts_of(status['values']), at_s, error)
         self._status_ns = event['stamp_ns']
 
     def _topic(self, camera: str) -> str:
