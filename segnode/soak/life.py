@@ -51,7 +51,8 @@ class Life:
     def sample(self, process_id: int) -> None:
         """Take down what its process holds; nothing where the system does not tell."""
         proc = Path('/proc', str(process_id))
-        with contextlib.suppress(OSError):
+        # One that has ended, and was not waited for, has no memory any more.
+        with contextlib.suppress(OSError, KeyError):
             text = (proc / 'status').read_text(encoding='utf-8', errors='replace')
             status = dict(line.split(':', 1) for line in text.splitlines() if ':' in line)
             self.samples.append(
@@ -66,18 +67,19 @@ class Life:
     def end(self, child: Child, number: signal.Signals) -> list[str]:
         """Send its process a signal, wait for its end, and return what was wrong with that."""
         segments, start_s = mapped_segments(child.process.pid), time.monotonic()
+        self.ended_by = number.name
         child.process.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(PATIENCE_S)
         child.end(signal.SIGKILL, PATIENCE_S)
         self.ending_s = time.monotonic() - start_s
-        self.ended_by = number.name
         if number == signal.SIGKILL:
             remove_orphans(segments)
         return self.close(child)
 
     def close(self, child: Child) -> list[str]:
-        """Return what was wrong with the end of its process, which has ended."""
+        """Return what was wrong with the end of its process, which has ended or is about to."""
+        child.end(None, PATIENCE_S)
         self.seconds = time.monotonic() - self.started_s
         self.exit_code = child.process.wait()
         found = []

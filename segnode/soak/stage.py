@@ -12,6 +12,7 @@ import queue
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,10 @@ class Stage:
         self.decks: dict[Transport, dict[str, list[Frame]]] = {'raw': {}, 'compressed': {}}
         for transport, decks in self.decks.items():
             for name, shown in pictures.items():
-                decks[name] = deck(shown, transport, faults)
-                write_deck(self._deck_file(name, transport), decks[name])
+                frames = deck(shown, transport, faults)
+                write_deck(self._deck_file(name, transport), frames)
+                # Only the cameras need the bytes, of hundreds of megabytes.
+                decks[name] = [replace(frame, data=b'') for frame in frames]
 
     def __enter__(self) -> Stage:
         """Nothing runs yet."""
@@ -115,6 +118,9 @@ class Stage:
                 child.process.send_signal(signal.SIGINT)
         for child in running:
             child.end(None, 5.0)
+        for transport, decks in self.decks.items():
+            for name in decks:
+                self._deck_file(name, transport).unlink(missing_ok=True)
 
     # Processes
 
@@ -141,8 +147,19 @@ class Stage:
 
     def start_silent(self) -> None:
         """Start a subscriber that only takes; it is not awaited."""
+        self._happened.discard(('silent', 'subscribed'))
         command = ['-m', 'segnode.ros.soak_watcher', '--silent', '--node', self._node_name]
         self._spawn('silent', [*command, json.dumps(self.prefixes)], self._bare)
+
+    def wait_silent(self) -> None:
+        """Wait until the subscriber that only takes has met the node.
+
+        Raises:
+            SoakError: it does not.
+        """
+        met = partial(self._happened.__contains__, ('silent', 'subscribed'))
+        if not self.wait(lambda: met() or self.has_crashed(), PATIENCE_S):
+            raise SoakError(f'a subscriber does not meet the node: {self.silent.last_words()}')
 
     @property
     def silent(self) -> Child:
@@ -209,6 +226,14 @@ class Stage:
         """Send the node a signal, and look at how it ended."""
         self.findings += self.life.end(self.node, number)
 
+    def finish(self) -> None:
+        """End the node as Ctrl-C does, wherever it is, and look at how it ended."""
+        if self.lives and self.life.exit_code is None:
+            if self.has_crashed() or self.life.ended_by:
+                self.findings += self.life.close(self.node)
+            else:
+                self.end_node(signal.SIGINT)
+
     def close_crashed(self) -> None:
         """Look at how the node's process ended by itself."""
         self.findings += self.life.close(self.node)
@@ -258,9 +283,9 @@ class Stage:
         """Call a service of the node through the watcher, and return the reply.
 
         A request that was sent while the two were finding each other may be lost, so it is sent
-        again: all requests are such that this changes nothing.
+        again: all requests are such that this changes nothing. `asked` tells how often it was.
         """
-        for _ in range(3):
+        for asked in (1, 2, 3):
             self._asked += 1
             number = self._asked
             request = {'id': number, 'do': do, 'patience_s': CALL_PATIENCE_S, **arguments}
@@ -270,11 +295,11 @@ class Stage:
             self.wait(partial(self._replies.__contains__, number), patience_s)
             reply = self._replies.pop(number, None)
             if reply is not None and reply['answered']:
-                return reply
+                return {**reply, 'asked': asked}
             if self.node.process.poll() is not None:
                 break
         self.findings.append(f'life {self.life.number}: no answer to {do} {arguments}')
-        return {'answered': False, 'ok': False, 'reason': '', 'value': None}
+        return {'answered': False, 'ok': False, 'reason': '', 'value': None, 'asked': asked}
 
     # Events
 
