@@ -63,18 +63,20 @@ its memory tells something. The same seed draws the same faults; what they meet 
 
 Checked, always: the accounting identity in every status; that no count goes back; that every
 answer is whole (detections, instance_mask, stage_times), joins by stamp and frame id, and has its
-image's size; that ids are 1 to n and no label is above n; that the newest image is answered; what
-has to come of each fault; that nothing is lost; exit codes, tracebacks, memory, file descriptors
-and threads.
+image's size; that ids are 1 to n, no label is above n, and some are there; that a picture has as
+many detections as before where nothing else happened; that the newest image is answered; what has
+to come of each fault; that nothing is lost; the level ERROR without a cause; exit codes,
+tracebacks, memory, file descriptors and threads.
 
 {LOST_MEANS}
 
 {textwrap.fill(f'Memory is {MEMORY_MEANS}.', 98)}
 
 The table has how many faults of each kind there were, and how many were seen to come out right.
-An image that was superseded before the node looked at it is not confirmed, and no finding; a
-finding is whatever came out wrong. Exit code 0 only without findings. Ctrl-C ends it early, with
-the results so far. Logs go to a temporary folder, which is removed when all is well.
+An image that was superseded before the node looked at it is not confirmed, and no finding, but a
+kind of which five and more came and none was confirmed is; so is whatever came out wrong. Exit
+code 0 only without findings. Ctrl-C ends it early, with the results so far. Logs go to a temporary
+folder, which is removed when all is well.
 """
 
 

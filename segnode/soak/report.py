@@ -26,7 +26,7 @@ from segnode.soak.checks import (
     growth_problems,
 )
 from segnode.soak.faults import FAULTS
-from segnode.soak.life import Life
+from segnode.soak.life import QUEUE, Life
 from segnode.soak.operations import Operations
 from segnode.soak.stage import Stage
 
@@ -134,7 +134,7 @@ def _kinds(injected: Counter[str], confirmed: Counter[str]) -> dict[str, dict[st
 def _life(life: Life) -> dict[str, Any]:
     return {
         'transport': life.transport,
-        'queue': 1 if life.replaces else 100,
+        'queue': 1 if life.replaces else QUEUE,
         'seconds': round(life.seconds, 1),
         'start_s': round(life.ready_s - life.started_s, 1),
         'ended_by': life.ended_by,

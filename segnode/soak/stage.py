@@ -25,22 +25,16 @@ from segnode.output_files import write_whole
 from segnode.soak.accounts import Account
 from segnode.soak.checks import Sent, counts_of
 from segnode.soak.frames import ORDINARY, Frame, Transport, deck, write_deck
-from segnode.soak.life import Life
+from segnode.soak.life import QUEUE, Life
 from segnode.soak.shared_memory import mapped_segments, remove_orphans
+from segnode.soak.steps import Step
 
 ERROR = 2
 """Level of diagnostic_msgs/DiagnosticStatus."""
-QUEUE = 100
-ANSWERS_QUEUE = 20
-"""Of the topics that the watcher checks, in place of 5: a busy machine loses nothing by it, and a
-stopped subscriber does not make the node hold much more."""
 START_TIMEOUT_S = 300.0
 PATIENCE_S = 60.0
 """For what takes moments on an idle machine."""
 CALL_PATIENCE_S = 20.0
-
-Step = tuple[int, str, float]
-"""Index in the deck, which stamp, seconds since the frame before."""
 
 
 class SoakError(SegnodeError):
@@ -197,23 +191,12 @@ class Stage:
     def start_node(self, transport: Transport, replaces: bool) -> None:
         """Start the node; it is not awaited."""
         life = Life(len(self.lives), transport, replaces, time.monotonic())
-        self.lives.append(life)
         self.state = ''
         for account in self.accounts.values():
             account.new_life()
-        parameters: dict[str, Any] = {
-            **self._settings,
-            'image_topics': [self._topic(name) for name in self.accounts],
-            'camera_names': list(self.accounts),
-            'image_transport': transport,
-        }
-        if not replaces:
-            for name in self.accounts:
-                topic = self._topic(name) + ('/compressed' if transport == 'compressed' else '')
-                parameters[f'qos_overrides.{topic}.subscription.depth'] = QUEUE
-                for part in ('detections', 'instance_mask', 'stage_times'):
-                    topic = f'{self._node_name}/{self.prefixes[name]}{part}'
-                    parameters[f'qos_overrides.{topic}.publisher.depth'] = ANSWERS_QUEUE
+        topics = {name: self._topic(name) for name in self.accounts}
+        outputs = [f'{self._node_name}/{prefix}' for prefix in self.prefixes.values()]
+        parameters = {**self._settings, **life.parameters(topics, outputs)}
         path = self.folder / f'node-{life.number}.yaml'
         text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
         write_whole(path, text.encode())
@@ -221,6 +204,8 @@ class Stage:
         command = ['-m', 'segnode', 'node', '--ros-args', '--params-file', str(path)]
         command += ['-r', f'__ns:={self._namespace}']
         self._children['node'] = Child('node', command, self._full, log, None)
+        # Not before: an interruption would have the process of the life before judged anew.
+        self.lives.append(life)
 
     def end_node(self, number: signal.Signals) -> None:
         """Send the node a signal, and look at how it ended."""
