@@ -27,8 +27,9 @@ from builtin_interfaces.msg import Time
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from segnode.ros.camera_info import camera_info_topic
 from segnode.ros.demo_camera import report
 from segnode.ros.messages import to_nanoseconds
 
@@ -36,7 +37,7 @@ STAMP_OFFSETS_S = {'now': 0, 'back': -3600, 'ahead': 3600}
 
 
 class Camera:
-    """A reliable publisher whose queue holds every frame until it was taken."""
+    """Reliable publishers of frames and their CameraInfo; a frame waits until it was taken."""
 
     def __init__(self, name: str, topic: str, first: int, queue: int) -> None:
         self._name = name
@@ -45,6 +46,7 @@ class Camera:
         self._qos = QoSProfile(depth=queue, reliability=ReliabilityPolicy.RELIABLE)
         self._node = rclpy.create_node(f'soak_{name}')
         self._publisher: Publisher | None = None
+        self._info = self._node.create_publisher(CameraInfo, camera_info_topic(topic), self._qos)
         self._messages: list[Any] = []
         self._stamp = Time()
 
@@ -86,6 +88,8 @@ class Camera:
                 stamp_ns=to_nanoseconds(self._stamp),
                 sent_s=time.monotonic(),
             )
+            if not isinstance(message, bytes):
+                self._info.publish(CameraInfo(header=message.header))
             self._publisher.publish(message)
             self._number += 1
         report('done')

@@ -27,7 +27,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from segnode.ros.demo_camera import report
@@ -39,6 +39,18 @@ from segnode.ros.soak_operator import Operator
 QUEUE = QoSProfile(depth=200)
 SILENT_QUEUE = QoSProfile(depth=5)
 SPIN_S = 0.1
+NOT_AWAITED = ('raw_masks', 'camera_info')
+TAKEN: dict[str, type[Any]] = {
+    'detections': Detection2DArray,
+    'instance_mask': Image,
+    'instance_mask/compressed': CompressedImage,
+    'class_mask': Image,
+    'confidence_mask': Image,
+    'raw_masks': Image,
+    'overlay/compressed': CompressedImage,
+    'camera_info': CameraInfo,
+}
+"""What the silent subscriber takes."""
 
 
 class Watcher(Node):
@@ -84,15 +96,41 @@ class Watcher(Node):
 
 
 class SilentSubscriber(Node):
-    """Subscribes reliably to everything large, and makes nothing of it."""
+    """Subscribes reliably to all that is only made for who wants it, and makes nothing of it.
+
+    It reports ``subscribed`` once a publisher of every camera's every topic has met it. Not
+    awaited are ``raw_masks``, which a model without masks of its own size has not, and
+    ``camera_info``, which the node offers once it has seen the camera's.
+    """
 
     def __init__(self, source: str, prefixes: dict[str, str]) -> None:
         """Subscribe to the outputs of a node's cameras."""
         super().__init__('soak_silent')
+        self._awaited = {
+            f'{prefix}{part}'
+            for prefix in prefixes.values()
+            for part in TAKEN
+            if part not in NOT_AWAITED
+        }
         for prefix in prefixes.values():
-            for part, message_type in (('detections', Detection2DArray), ('instance_mask', Image)):
-                topic = f'{source}/{prefix}{part}'
-                self.create_subscription(message_type, topic, _ignore, SILENT_QUEUE, raw=True)
+            for part, message_type in TAKEN.items():
+                topic = f'{prefix}{part}'
+                self.create_subscription(
+                    message_type,
+                    f'{source}/{topic}',
+                    _ignore,
+                    SILENT_QUEUE,
+                    raw=True,
+                    event_callbacks=SubscriptionEventCallbacks(
+                        use_default_callbacks=False, matched=partial(self._meet, topic)
+                    ),
+                )
+
+    def _meet(self, topic: str, event: Any) -> None:
+        if event.current_count and topic in self._awaited:
+            self._awaited.discard(topic)
+            if not self._awaited:
+                report('subscribed')
 
 
 def _ignore(_message: bytes) -> None:

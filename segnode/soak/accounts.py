@@ -8,6 +8,7 @@ between two moments at which nothing was under way: its frames are settled, to t
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from segnode.soak.checks import (
     answer_problems,
     backward_problem,
     identity_problem,
+    sameness_problems,
 )
 
 LOST_MEANS = """\
@@ -29,14 +31,17 @@ node counts, `reported` those that the middleware told the node to be lost. A st
 the node is active and has answered a frame of every camera, and ends when nothing is under way.
 Not in it: `probes`, with which a stretch is opened, and `unheard`, sent while the node was down,
 inactive or not yet matched. Where a process is killed or stopped in mid-stream nobody can know
-what it still took from the middleware: frames of that stretch that no diagnostics told of are
-`unknown`, by cause, and must all be of the last seconds. The queue of the node's subscription is
+what it still took from the middleware: frames of that stretch that neither diagnostics nor answers
+told of are `unknown`, by cause, and must have been sent after the last diagnostics, and where the
+node lives on at the very moment of the cause. The queue of the node's subscription is
 raised from 1 to 100 frames, because DDS does not report what it replaces there; in lives with the
 shipped queue of 1 such frames are `replaced`."""
 
-UNKNOWN_S = 10.0
-"""What is unknown after a death must have been sent within this time before it: the diagnostics
-come once a second, and a busy machine is late."""
+IN_TRANSIT_S = 0.3
+"""What a frame may take from the camera into the node's numbers."""
+ERROR_SHOWN_S = 10.0
+"""For how long the level ERROR may follow a broken frame: the node shows a failure for 5 s, once a
+second, on a machine that is busy."""
 
 
 @dataclass(slots=True)
@@ -45,7 +50,9 @@ class Totals:
 
     Attributes:
         lost_answers: published by the node, not seen by the watcher, not reported as lost to it.
-        missed: messages that the middleware reported as lost between the node and the watcher.
+        labels: instances that own a pixel of their mask.
+        missed: messages that the middleware reported as lost between the node and the watcher;
+            a finding, except where the node's publishers have their shipped queue.
     """
 
     sent: int = 0
@@ -62,6 +69,7 @@ class Totals:
     lost_answers: int = 0
     missed: int = 0
     detections: int = 0
+    labels: int = 0
 
 
 class Account:
@@ -94,7 +102,12 @@ class Account:
         self._settled_exactly = False
         self._probing = False
         self.next_number = 0
-        self._missed = 0
+        self._missed: Counter[str] = Counter()
+        self._status_s = 0.0
+        self._answered_by_status: frozenset[int] = frozenset()
+        self._broken = (-1, -math.inf)
+        self._last_answered = -1
+        self._error = ''
 
     # What happens
 
@@ -103,6 +116,8 @@ class Account:
         self.next_number = number + 1
         if sent.kind != 'frame':
             self.injected[sent.kind] += 1
+        if sent.answer_hw is None:
+            self._broken = number, sent.sent_s
         self._sent[number] = sent
         if self._base is None:
             if self._probing:
@@ -131,14 +146,21 @@ class Account:
             self.frame_s = event['total_ms'] / 1e3
         if len(parts) == len(PARTS):
             self.totals.detections += parts['detections']['count']
+            self._last_answered = max(self._last_answered, number)
 
-    def miss(self, count: int) -> None:
-        """Note messages that the middleware lost between the node and the watcher."""
-        self._missed += count
+    def miss(self, part: str, count: int) -> None:
+        """Note parts of answers that the middleware lost between the node and the watcher."""
+        self._missed[part] += count
         self.totals.missed += count
 
-    def status(self, counts: dict[str, int]) -> None:
-        """Note the node's numbers, and hold them against those before."""
+    def status(self, counts: dict[str, int], at_s: float = 0.0, error: str = '') -> None:
+        """Note the node's numbers, and hold them against those before.
+
+        Args:
+            counts: as in the diagnostics.
+            at_s: monotonic time at which the node took them down.
+            error: its message where the level is ERROR and nothing but a frame can be the cause.
+        """
         for problem in (identity_problem(counts), backward_problem(self.counts, counts)):
             if problem:
                 self.findings.append(f'diagnostics: {problem}')
@@ -147,6 +169,12 @@ class Account:
             lost = max(self.counts.get('message_lost', 0), counts.get('message_lost', 0))
             counts = {**counts, 'message_lost': lost}
         self.counts = counts
+        self._status_s, self._answered_by_status = at_s, frozenset(self._answers)
+        number, broken_s = self._broken
+        caused = self._last_answered <= number or at_s - broken_s <= ERROR_SHOWN_S
+        if error and error != self._error and not (number >= 0 and caused):
+            self.findings.append(f'diagnostics: ERROR, but nothing was broken: {error}')
+        self._error = error
 
     # Stretches
 
@@ -182,7 +210,8 @@ class Account:
         return (
             len(self._sent) - taken,
             self.counts.get('in_flight', 0),
-            max(0, unseen - self._missed),
+            # An answer of which several parts were lost is one answer still.
+            max(0, unseen - max(self._missed.values(), default=0)),
         )
 
     def is_settled(self, replaces: bool) -> bool:
@@ -190,11 +219,12 @@ class Account:
         missing, in_flight, answers = self.balance()
         return in_flight == answers == 0 and (missing == 0 or (replaces and missing > 0))
 
-    def settle(self, replaces: bool) -> None:
+    def settle(self, replaces: bool, quiet: bool = False) -> None:
         """End a stretch at rest, and begin the next one.
 
         Args:
             replaces: the node's queue is of one frame, and what it replaces is not reported.
+            quiet: frames came one by one and nothing else happened, so every fate is certain.
         """
         missing, _, lost_answers = self.balance()
         if missing < 0:
@@ -207,42 +237,56 @@ class Account:
                 self.findings.append(f'{missing} of {len(self._sent)} frames are lost')
         if lost_answers:
             self.findings.append(f'{lost_answers} answers were published and never came')
+        if self._missed and not replaces:
+            told = ', '.join(f'{count} of {part}' for part, count in self._missed.items())
+            self.findings.append(f'answers were lost between the node and the watcher: {told}')
         self.totals.lost_answers += lost_answers
         self._check_newest()
-        self._judge_fates(exact=missing == 0)
+        self._judge_fates(exact=missing == 0, quiet=quiet)
         self._check_answers(complete=not self._missed)
         self._add_up()
         self._begin()
 
-    def cut(self, cause: str, at_s: float) -> None:
+    def cut(self, cause: str, at_s: float, replaces: bool = False) -> None:
         """End a stretch whose last frames nobody can know the fate of.
 
         Args:
             cause: why.
             at_s: monotonic time of it; what was sent later was sent to nobody.
+            replaces: as in `settle`.
         """
         if self._base is None:
             return
-        later = [number for number, sent in self._sent.items() if sent.sent_s > at_s]
+        numbers = sorted(self._sent)
+        taken = self._since('received') + self._since('message_lost')
+        # Frames come in order: the first ones are those that the last status tells of.
+        answered = [
+            i
+            for i in range(max(0, taken), len(numbers))
+            if numbers[i] in self._answers and numbers[i] not in self._answered_by_status
+        ]
         # The last of them may have been on their way when it happened, and did arrive.
-        counted = len(self._sent) - len(later)
-        missing = counted - self._since('received') - self._since('message_lost')
-        if missing < 0:
-            back = min(len(later), -missing)
-            later, counted, missing = later[back:], counted + back, missing + back
+        sent_before = sum(sent.sent_s <= at_s for sent in self._sent.values())
+        arrived = max(min(taken, len(numbers)), *(i + 1 for i in answered), 0)
+        counted = max(sent_before, arrived)
+        missing = counted - taken - len(answered)
         if missing < 0:
             self.findings.append(f'the node received {-missing} frames more than were sent')
-        recent = sum(at_s - UNKNOWN_S <= s.sent_s <= at_s for s in self._sent.values())
-        if missing > recent:
+        since_s = min(at_s, self._status_s) - IN_TRANSIT_S
+        recent = sum(
+            self._sent[numbers[i]].sent_s >= since_s and i not in answered
+            for i in range(max(0, taken), counted)
+        )
+        if missing > recent and not replaces:
             self.findings.append(
-                f'{cause}: {missing} frames are unknown, but only {recent} were sent in the '
-                f'{UNKNOWN_S:.0f} s before'
+                f'{cause}: {missing} frames are unknown, but only {recent} were sent after the '
+                f'last diagnostics, or {IN_TRANSIT_S} s before'
             )
         self.totals.unknown[cause] += max(0, missing)
-        self.totals.unheard += len(later)
+        self.totals.unheard += len(numbers) - counted
         self._judge_fates(exact=False)
         self._check_answers(complete=False)
-        self._add_up(counted)
+        self._add_up(counted, len(answered))
         self._base, self._probing = None, False
         self._forget(exactly=False)
 
@@ -255,20 +299,20 @@ class Account:
         self._forget(exactly=True)
 
     def _forget(self, exactly: bool) -> None:
-        self._sent, self._answers, self._missed = {}, {}, 0
+        self._sent, self._answers, self._missed = {}, {}, Counter()
         self._first, self._settled_exactly = self.next_number, exactly
 
-    def _add_up(self, counted: int | None = None) -> None:
+    def _add_up(self, counted: int | None = None, answered: int = 0) -> None:
         totals = self.totals
         totals.sent += len(self._sent) if counted is None else counted
-        totals.received += self._since('received')
+        totals.received += self._since('received') + answered
         totals.reported += self._since('message_lost')
         totals.published += self._since('published')
         for key in self.counts:
             if key.startswith('dropped_'):
                 totals.dropped[key.removeprefix('dropped_')] += self._since(key)
 
-    def _judge_fates(self, exact: bool) -> None:
+    def _judge_fates(self, exact: bool, quiet: bool = False) -> None:
         """Hold what became of the frames against what had to, and confirm the faults."""
         refused = [s for s in self._sent.values() if s.answer_hw is None]
         decode = self._since('dropped_decode')
@@ -276,6 +320,13 @@ class Account:
             self.findings.append(
                 f'{decode} frames were dropped as decode, but only {len(refused)} were broken'
             )
+        elif exact and quiet and decode < len(refused) and not self._since('message_lost'):
+            self.findings.append(
+                f'{len(refused)} broken frames came in quiet, but only {decode} were dropped as '
+                'decode'
+            )
+        if quiet:
+            self.findings += sameness_problems(self._sent, self._answers)
         if self._since('dropped_error'):
             self.findings.append(f'{self._since("dropped_error")} frames failed with an error')
         if exact and decode == len(refused):
@@ -288,9 +339,12 @@ class Account:
                 self.confirmed[sent.kind] += 1
 
     def _check_newest(self) -> None:
-        """Nothing came after a stretch's last frame, so nothing may have taken its place."""
+        """Nothing came after a stretch's last frame, so nothing may have taken its place.
+
+        A queue loses the oldest first, so the last answer also comes where others are missed.
+        """
         number = max(self._sent, default=-1)
-        reported = self._missed or self._since('message_lost') or self._since('dropped_error')
+        reported = self._since('message_lost') or self._since('dropped_error')
         if number >= 0 and number not in self._answers and not reported:
             sent = self._sent[number]
             if sent.answer_hw is not None:
@@ -302,5 +356,7 @@ class Account:
             whole = len(parts) == len(PARTS)
             if self.is_open:
                 self.totals.answers += whole
+            if whole:
+                self.totals.labels += sum(k > 0 for k in parts['mask'].get('labels', ()))
             if number in self._sent and (whole or complete):
                 self.findings += answer_problems(number, self._sent[number], parts)

@@ -23,7 +23,10 @@ SLOPE_AFTER_S = 240.0
 SLOPE_LIMIT_MIB_PER_MIN = 1.0
 MEMORY_ROOM = 0.15
 MEMORY_ROOM_MIB = 64.0
+FEWEST_IN_THIRD = 2
 FILES_ROOM = 8
+UNLABELLED = 5
+"""Detections of which none owns a pixel: covered or thin ones may be so, but not so many."""
 THREADS_ROOM = 4
 
 
@@ -36,12 +39,14 @@ class Sent:
         answer_hw: size of the answer that it has to get, None where it has to be dropped.
         stamp_ns: of its header.
         sent_s: monotonic time.
+        picture: which of its camera's pictures it is, -1 for none of them.
     """
 
     kind: str
     answer_hw: tuple[int, int] | None
     stamp_ns: int
     sent_s: float
+    picture: int = -1
 
 
 def counts_of(values: Mapping[str, str]) -> dict[str, int]:
@@ -125,6 +130,37 @@ def answer_problems(number: int, sent: Sent, answer: Mapping[str, Mapping[str, A
         high = max(mask['labels'], default=0)
         if high > detections['count']:
             found.append(f'{name}: label {high} of {detections["count"]} detections')
+        if not high and detections['count'] >= UNLABELLED:
+            found.append(f'{name}: no label of {detections["count"]} detections')
+    return found
+
+
+def sameness_problems(
+    sent: Mapping[int, Sent], answers: Mapping[int, Mapping[str, Mapping[str, Any]]]
+) -> list[str]:
+    """Return where a picture had different results, with nothing changed between.
+
+    An answer with the results of another frame under the newest header is known by it.
+
+    Args:
+        sent: frames by number, of one camera and one quiet stretch.
+        answers: by number, the parts that came.
+    """
+    found = []
+    first: dict[tuple[int, int, int], int] = {}
+    for number in sorted(answers.keys() & sent.keys()):
+        parts, picture = answers[number], sent[number].picture
+        if picture < 0 or not {'detections', 'times'} <= parts.keys():
+            continue
+        # The latency budget may have chosen another input, which finds other things.
+        height, width = parts['times']['network_hw']
+        before = first.setdefault((picture, height, width), number)
+        counts = [answers[n]['detections']['count'] for n in (before, number)]
+        if counts[0] != counts[1]:
+            found.append(
+                f'frame {number} has {counts[1]} detections, frame {before} of the same picture '
+                f'had {counts[0]}'
+            )
     return found
 
 
@@ -206,9 +242,29 @@ def growth_problems(samples: Sequence[Sample]) -> list[str]:
     ):
         later = [v for s, v in zip(seconds, values, strict=True) if s >= WARM_UP_S]
         third = len(later) // 3
-        if third < 2:
+        if third < FEWEST_IN_THIRD:
             continue
         first, last = statistics.median(later[:third]), statistics.median(later[-third:])
         if last > first + room:
             found.append(f'{name}: {first:.0f} in the first third, {last:.0f} in the last')
+    return found
+
+
+def growth_left_out(samples: Sequence[Sample]) -> list[str]:
+    """Return what `growth_problems` cannot tell of a life, for want of samples."""
+    seconds = [sample.second for sample in samples]
+    later = sum(second >= WARM_UP_S for second in seconds)
+    memory = growth(seconds, [sample.memory_mib for sample in samples])
+    found = []
+    if memory is None:
+        found.append(f'bound of memory: no life was longer than {WARM_UP_S:.0f} s')
+    if memory is None or memory.slope_per_min is None:
+        found.append(
+            f'slope of memory: no life left {SLOPE_AFTER_S / 60:.0f} minutes after its first third'
+        )
+    if later // 3 < FEWEST_IN_THIRD:
+        found.append(
+            f'growth of file descriptors and threads: {later} samples after {WARM_UP_S:.0f} s, '
+            f'{3 * FEWEST_IN_THIRD} needed'
+        )
     return found

@@ -25,6 +25,7 @@ from segnode.checkpoint.load import DEMO_MODEL
 from segnode.cli import Parser, add_config_options, given_settings, note
 from segnode.config import Config, user_path
 from segnode.demo.processes import require_ros
+from segnode.live.schedule import MOST_CAMERAS
 from segnode.output_files import (
     Inputs,
     check_writable,
@@ -45,8 +46,8 @@ HIGHEST_HZ = 200.0
 INTERRUPTED = 130
 MOST_TOLD = 20
 SMALLEST_SIDE = 32
-# The node's own bound, which stands beside ROS imports.
-MOST_CAMERAS = 8
+# Of it the cameras' decks are made, each fault's whole image among them.
+LARGEST_AREA = 4096 * 4096
 _OWN_JSON = r'\{"ok": (true|false), "seconds": [\d.]+, "seed": \d+, "lost": '
 
 _EXAMPLES = f"""\
@@ -62,18 +63,20 @@ its memory tells something. The same seed draws the same faults; what they meet 
 
 Checked, always: the accounting identity in every status; that no count goes back; that every
 answer is whole (detections, instance_mask, stage_times), joins by stamp and frame id, and has its
-image's size; that ids are 1 to n and no label is above n; that the newest image is answered; what
-has to come of each fault; that nothing is lost; exit codes, tracebacks, memory, file descriptors
-and threads.
+image's size; that ids are 1 to n, no label is above n, and some are there; that a picture has as
+many detections as before where nothing else happened; that the newest image is answered; what has
+to come of each fault; that nothing is lost; the level ERROR without a cause; exit codes,
+tracebacks, memory, file descriptors and threads.
 
 {LOST_MEANS}
 
 {textwrap.fill(f'Memory is {MEMORY_MEANS}.', 98)}
 
 The table has how many faults of each kind there were, and how many were seen to come out right.
-An image that was superseded before the node looked at it is not confirmed, and no finding; a
-finding is whatever came out wrong. Exit code 0 only without findings. Ctrl-C ends it early, with
-the results so far. Logs go to a temporary folder, which is removed when all is well.
+An image that was superseded before the node looked at it is not confirmed, and no finding, but a
+kind of which five and more came and none was confirmed is; so is whatever came out wrong. Exit
+code 0 only without findings. Ctrl-C ends it early, with the results so far. Logs go to a temporary
+folder, which is removed when all is well.
 """
 
 
@@ -90,7 +93,7 @@ def main(args: Sequence[str]) -> int:
     settings = given_settings(options)
     config = Config().replace(settings)
     check_writable(options.json, Inputs.of(config), is_own_json(_OWN_JSON))
-    require_ros()
+    require_ros('soak')
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     folder = _folder(options.output)
     note(f'seed {seed}; logs in {folder}')
@@ -140,11 +143,13 @@ def _soak(
                 if not stage.has_been_ready():
                     raise
                 interrupted = True
+                stage.finish()
             except SoakError as error:
                 if not stage.has_been_ready():
                     raise
                 # Hours may lie behind it, and what they showed counts.
                 stage.findings.append(str(error))
+                stage.finish()
     return result(
         stage,
         operations,
@@ -188,6 +193,10 @@ def _shape(text: str) -> tuple[int, int]:
     if not min(height, width) >= SMALLEST_SIDE:
         raise argparse.ArgumentTypeError(
             f'expected HxW of {SMALLEST_SIDE} to 9999 pixels each, found {text!r}'
+        )
+    if height * width > LARGEST_AREA:
+        raise argparse.ArgumentTypeError(
+            f'expected at most as many pixels as 4096x4096 has, found {text!r}'
         )
     return height, width
 

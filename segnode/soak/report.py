@@ -22,14 +22,21 @@ from segnode.soak.checks import (
     THREADS_ROOM,
     WARM_UP_S,
     growth,
+    growth_left_out,
     growth_problems,
 )
 from segnode.soak.faults import FAULTS
-from segnode.soak.life import Life
+from segnode.soak.life import QUEUE, Life
 from segnode.soak.operations import Operations
 from segnode.soak.stage import Stage
 
 SHOWN_FINDINGS = 20
+TELLING = 5
+"""So many faults of a kind cannot all have been superseded before the node looked at them."""
+NOT_INJECTED = (
+    'memory that runs out, exceptions inside of a stage, full disks: never injected here, the '
+    "project's tests have them"
+)
 MOST_SAMPLES = 400
 MEMORY_MEANS = (
     'the resident memory of the node at rest, of its longest life, without the first '
@@ -57,27 +64,57 @@ def result(
     findings = stage.all_findings()
     for life in stage.lives:
         findings += [f'life {life.number}: {text}' for text in growth_problems(life.samples)]
-    if not any(account.totals.answers for account in accounts):
-        findings.append('no image was answered')
     injected = sum((account.injected for account in accounts), operations.injected)
     confirmed = sum((account.confirmed for account in accounts), operations.confirmed)
+    findings += run_problems([account.totals for account in accounts], injected, confirmed)
+    longest = max(stage.lives, key=_length)
     return {
         'ok': not findings,
         'seconds': round(seconds, 1),
         'seed': seed,
         'lost': sum(account.totals.lost for account in accounts),
         'faults': sum(injected.values()),
+        'confirmed': sum(confirmed.values()),
         'kinds': len(injected),
         'interrupted': interrupted,
         'findings': findings,
         'cameras': {account.name: _camera(account) for account in accounts},
         'rate_hz': rate_hz,
         'fault_kinds': _kinds(injected, confirmed),
-        'left_out': list(left_out),
+        'left_out': [*left_out, *growth_left_out(longest.samples), NOT_INJECTED],
         'lives': [_life(life) for life in stage.lives],
-        'process': _process(max(stage.lives, key=_length)),
+        'process': _process(longest),
         'means': {'lost': ' '.join(LOST_MEANS.split()), 'memory': MEMORY_MEANS},
     }
+
+
+def run_problems(
+    totals: Sequence[Totals], injected: Counter[str], confirmed: Counter[str]
+) -> list[str]:
+    """Return what only the sums over a whole run tell.
+
+    Args:
+        totals: of each camera.
+        injected: faults by kind.
+        confirmed: those of them that were seen to come out right.
+    """
+    answers, detections, labels = (
+        sum(getattr(one, key) for one in totals) for key in ('answers', 'detections', 'labels')
+    )
+    found = []
+    if not answers:
+        found.append('no image was answered')
+    elif not detections:
+        found.append(
+            f'nothing was detected in {answers} answers, so masks were not checked: try a lower '
+            'score_threshold, or weights that know the scene'
+        )
+    elif not labels:
+        found.append(f'instance_mask has no label, with {detections} detections in all')
+    for kind, count in injected.items():
+        if count >= TELLING and not confirmed[kind]:
+            found.append(f'{kind}: {count} were injected, none was seen to come out right')
+    return found
 
 
 def _camera(account: Account) -> dict[str, Any]:
@@ -97,7 +134,7 @@ def _kinds(injected: Counter[str], confirmed: Counter[str]) -> dict[str, dict[st
 def _life(life: Life) -> dict[str, Any]:
     return {
         'transport': life.transport,
-        'queue': 1 if life.replaces else 100,
+        'queue': 1 if life.replaces else QUEUE,
         'seconds': round(life.seconds, 1),
         'start_s': round(life.ready_s - life.started_s, 1),
         'ended_by': life.ended_by,
@@ -153,10 +190,12 @@ def show(found: dict[str, Any], logs: Path) -> None:
         say(f'and {len(findings) - SHOWN_FINDINGS} findings more, in --json')
     if logs.is_dir():
         say(f'logs of all processes are in {logs}')
+    sent = sum(camera['sent'] for camera in found['cameras'].values())
+    unknown = sum(sum(camera['unknown'].values()) for camera in found['cameras'].values())
     say(
         f'soak: ok: {str(found["ok"]).lower()}, lost: {found["lost"]}, '
-        f'faults: {found["faults"]} of {found["kinds"]} kinds, findings: {len(findings)}, '
-        f'seed: {found["seed"]}'
+        f'faults: {found["faults"]} of {found["kinds"]} kinds, confirmed: {found["confirmed"]}, '
+        f'unknown: {unknown} of {sent} images, findings: {len(findings)}, seed: {found["seed"]}'
     )
 
 

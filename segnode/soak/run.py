@@ -12,25 +12,27 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from segnode.soak.faults import STAMPS
-from segnode.soak.frames import ORDINARY, PICTURES, Transport
+from segnode.soak.frames import Frame, Transport
 from segnode.soak.operations import Operations
-from segnode.soak.stage import START_TIMEOUT_S, SoakError, Stage, Step
+from segnode.soak.stage import START_TIMEOUT_S, SoakError, Stage
+from segnode.soak.steps import (
+    QUIET_S,
+    REFUSED,
+    Step,
+    busy_steps,
+    drawn,
+    quiet_faults,
+    quiet_steps,
+)
 
 ROUND_S = (1.0, 2.5)
 """Seconds of images in a round."""
 FIRST_LIFE = 0.5
 """Share of the time that the node's first life gets, so that its memory tells something."""
-QUIET_S = 0.5
-"""Between a round's images and its faulty ones, one by one, whose fates are certain then."""
-GAP_S = 0.1
-REFUSED = 6
-ANSWERED = 1
-"""Faulty images of a camera in a round: to be dropped, and to be answered for each cause."""
 CROWDED = 0.2
-"""Share of the rounds where they come among the others, and may be superseded unseen."""
+"""Share of the rounds where broken frames come among others, and may be superseded unseen."""
 BURSTS = 0.5
-BURST = (5, 20)
+"""Share of the rounds that have one."""
 PROBE_S = 2.0
 SETTLE_S = 60.0
 STILL_S = 4.0
@@ -116,57 +118,58 @@ class Soak:
     # Rounds
 
     def _round(self) -> None:
-        """Let all cameras send for a while, with light faults beside them, and settle."""
+        """Let all cameras send for a while, with light faults beside them, then in quiet."""
+        stage, names = self._stage, self._names
         seconds = self._rng.uniform(*ROUND_S)
-        self._stage.play({name: self._steps(name, seconds) for name in self._names})
+        broken = {name: self._broken(name) for name in names}
+        crowded = {name: self._rng.random() < CROWDED for name in names}
+        stage.play(
+            {
+                name: self._busy_steps(seconds, broken[name] if crowded[name] else ())
+                for name in names
+            }
+        )
         if self._faults:
             for _ in range(self._rng.randint(3, 5)):
                 self._light = self._light or self._shuffled(self._operations.all())
                 self._light.pop()()
-        self._stage.wait_done(self._names)
-        self._settle(self._names)
+        stage.wait_done(names)
+        self._settle(names)
+        if not stage.has_crashed():
+            stage.play(
+                {
+                    name: self._quiet_steps(name, () if crowded[name] else broken[name])
+                    for name in names
+                }
+            )
+            stage.wait_done(names)
+            self._settle(names, quiet=True)
         self._operations.end_round()
 
-    def _steps(self, name: str, seconds: float) -> list[Step]:
-        """Return a camera's images of one round."""
-        rng, gap_s = self._rng, self._gap_s
-        count = max(1, math.ceil(seconds / gap_s))
-        steps: list[Step] = [(rng.randrange(PICTURES), 'now', gap_s) for _ in range(count)]
+    def _broken(self, name: str) -> list[int]:
         if not self._faults:
-            return steps
-        if rng.random() < BURSTS:
-            burst: list[Step] = [(rng.randrange(PICTURES), 'now', 0.0)] * rng.randint(*BURST)
-            at = rng.randrange(count)
-            steps[at:at] = burst
+            return []
+        return drawn(self._rng, self._deck(name), REFUSED, refused=True)
+
+    def _busy_steps(self, seconds: float, broken: Sequence[int]) -> list[Step]:
+        burst = self._faults and self._rng.random() < BURSTS
+        if burst:
             self._operations.count('burst')
-        frames = self._stage.decks[self._stage.life.transport][name]
+        return busy_steps(self._rng, seconds, self._gap_s, burst=burst, refused=broken)
 
-        def faulty(count: int, refused: bool) -> list[int]:
-            """Return frames of different kinds, all to be dropped or all to be answered."""
-            found = [
-                i
-                for i, frame in enumerate(frames)
-                if frame.kind != ORDINARY and (frame.answer_hw is None) == refused
-            ]
-            kinds = sorted({frames[i].kind for i in found})
-            chosen = rng.sample(kinds, min(count, len(kinds)))
-            return [rng.choice([i for i in found if frames[i].kind == kind]) for kind in chosen]
+    def _quiet_steps(self, name: str, broken: Sequence[int]) -> list[Step]:
+        frame_s = sum(account.frame_s for account in self._stage.accounts.values())
+        busy_s = max(QUIET_S, 1.2 * frame_s)
+        share = self._names.index(name) / len(self._names)
+        steps = quiet_steps(self._rng, busy_s, share)
+        if self._faults:
+            steps += quiet_faults(self._rng, self._deck(name), busy_s, broken)
+        return steps
 
-        refused = faulty(REFUSED, True)
-        if rng.random() < CROWDED:
-            for index in refused:
-                steps.insert(rng.randrange(count), (index, 'now', gap_s / 2))
-            refused = []
-        # All cameras' images together take so long; what is refused takes next to nothing.
-        busy_s = max(QUIET_S, 1.2 * sum(a.frame_s for a in self._stage.accounts.values()))
-        steps += [
-            (index, 'now', GAP_S if number else busy_s) for number, index in enumerate(refused)
-        ]
-        answered = [(index, 'now') for index in faulty(ANSWERED, False)]
-        stamped = [(rng.randrange(PICTURES), stamp) for stamp in rng.sample(STAMPS, ANSWERED)]
-        return [*steps, *((index, stamp, busy_s) for index, stamp in (*answered, *stamped))]
+    def _deck(self, name: str) -> Sequence[Frame]:
+        return self._stage.decks[self._stage.life.transport][name]
 
-    def _settle(self, names: Sequence[str]) -> None:
+    def _settle(self, names: Sequence[str], quiet: bool = False) -> None:
         """Wait until nothing is under way, and settle the stretches of cameras."""
         stage = self._stage
         accounts = [stage.accounts[name] for name in names]
@@ -183,7 +186,7 @@ class Soak:
             before = balances
         if not stage.has_crashed():
             for account in accounts:
-                account.settle(replaces)
+                account.settle(replaces, quiet)
             stage.sample()
 
     # Lives
@@ -258,7 +261,7 @@ class Soak:
         else:
             self._rest()
         for name in names:
-            stage.accounts[name].cut(cause, at_s)
+            stage.accounts[name].cut(cause, at_s, stage.life.replaces)
         if others:
             self._settle(others)
 
@@ -267,7 +270,7 @@ class Soak:
         stage.close_crashed()
         stage.wait_done(self._names)
         for account in stage.accounts.values():
-            account.cut('crash', time.monotonic())
+            account.cut('crash', time.monotonic(), stage.life.replaces)
         self._start_node('raw', replaces=False)
 
     # Heavy faults
@@ -332,11 +335,13 @@ class Soak:
                 self._settle(self._names)
                 self._midstream(partial(do, 'deactivate'), 'deactivated', self._names)
                 do('cleanup')
+                self._stage.fault_until_s = math.inf
                 do('configure', succeeds=False)
             finally:
                 self._weights.symlink_to(target)
             do('configure')
             do('activate')
+            self._stage.fault_until_s = time.monotonic()
             self._open(self._names)
 
     def _restart(self, kind: str, number: signal.Signals) -> None:

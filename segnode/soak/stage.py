@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,21 +22,19 @@ import yaml
 from segnode.demo.processes import Child, environments
 from segnode.errors import SegnodeError
 from segnode.output_files import write_whole
-from segnode.shipped import shipped_file
 from segnode.soak.accounts import Account
 from segnode.soak.checks import Sent, counts_of
-from segnode.soak.frames import Frame, Transport, deck, write_deck
-from segnode.soak.life import Life
+from segnode.soak.frames import ORDINARY, Frame, Transport, deck, write_deck
+from segnode.soak.life import QUEUE, Life
 from segnode.soak.shared_memory import mapped_segments, remove_orphans
+from segnode.soak.steps import Step
 
-QUEUE = 100
+ERROR = 2
+"""Level of diagnostic_msgs/DiagnosticStatus."""
 START_TIMEOUT_S = 300.0
 PATIENCE_S = 60.0
 """For what takes moments on an idle machine."""
 CALL_PATIENCE_S = 20.0
-
-Step = tuple[int, str, float]
-"""Index in the deck, which stamp, seconds since the frame before."""
 
 
 class SoakError(SegnodeError):
@@ -56,6 +56,8 @@ class Stage:
         lives: of the node, the last one running.
         findings: broken promises of the node's process.
         state: of the node's last status.
+        fault_until_s: monotonic time until which the diagnostics may have the level ERROR because
+            a transition had to fail.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Stage:
         self.lives: list[Life] = []
         self.findings: list[str] = []
         self.state = ''
+        self.fault_until_s = -math.inf
         self._settings = dict(settings)
         self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self._children: dict[str, Child] = {}
@@ -87,8 +90,10 @@ class Stage:
         self.decks: dict[Transport, dict[str, list[Frame]]] = {'raw': {}, 'compressed': {}}
         for transport, decks in self.decks.items():
             for name, shown in pictures.items():
-                decks[name] = deck(shown, transport, faults)
-                write_deck(self._deck_file(name, transport), decks[name])
+                frames = deck(shown, transport, faults)
+                write_deck(self._deck_file(name, transport), frames)
+                # Only the cameras need the bytes, of hundreds of megabytes.
+                decks[name] = [replace(frame, data=b'') for frame in frames]
 
     def __enter__(self) -> Stage:
         """Nothing runs yet."""
@@ -107,6 +112,9 @@ class Stage:
                 child.process.send_signal(signal.SIGINT)
         for child in running:
             child.end(None, 5.0)
+        for transport, decks in self.decks.items():
+            for name in decks:
+                self._deck_file(name, transport).unlink(missing_ok=True)
 
     # Processes
 
@@ -133,8 +141,19 @@ class Stage:
 
     def start_silent(self) -> None:
         """Start a subscriber that only takes; it is not awaited."""
+        self._happened.discard(('silent', 'subscribed'))
         command = ['-m', 'segnode.ros.soak_watcher', '--silent', '--node', self._node_name]
         self._spawn('silent', [*command, json.dumps(self.prefixes)], self._bare)
+
+    def wait_silent(self) -> None:
+        """Wait until the subscriber that only takes has met the node.
+
+        Raises:
+            SoakError: it does not.
+        """
+        met = partial(self._happened.__contains__, ('silent', 'subscribed'))
+        if not self.wait(lambda: met() or self.has_crashed(), PATIENCE_S):
+            raise SoakError(f'a subscriber does not meet the node: {self.silent.last_words()}')
 
     @property
     def silent(self) -> Child:
@@ -172,31 +191,33 @@ class Stage:
     def start_node(self, transport: Transport, replaces: bool) -> None:
         """Start the node; it is not awaited."""
         life = Life(len(self.lives), transport, replaces, time.monotonic())
-        self.lives.append(life)
         self.state = ''
         for account in self.accounts.values():
             account.new_life()
-        parameters: dict[str, Any] = {
-            **self._settings,
-            'image_topics': [self._topic(name) for name in self.accounts],
-            'camera_names': list(self.accounts),
-            'image_transport': transport,
-        }
-        if not replaces:
-            for name in self.accounts:
-                topic = self._topic(name) + ('/compressed' if transport == 'compressed' else '')
-                parameters[f'qos_overrides.{topic}.subscription.depth'] = QUEUE
+        topics = {name: self._topic(name) for name in self.accounts}
+        outputs = [f'{self._node_name}/{prefix}' for prefix in self.prefixes.values()]
+        parameters = {**self._settings, **life.parameters(topics, outputs)}
         path = self.folder / f'node-{life.number}.yaml'
         text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
         write_whole(path, text.encode())
-        files = ('--params-file', str(shipped_file('config/seg.yaml')), '--params-file', str(path))
         log = self.folder / f'node-{life.number}.log'
-        command = ['-m', 'segnode', 'node', '--ros-args', *files, '-r', f'__ns:={self._namespace}']
+        command = ['-m', 'segnode', 'node', '--ros-args', '--params-file', str(path)]
+        command += ['-r', f'__ns:={self._namespace}']
         self._children['node'] = Child('node', command, self._full, log, None)
+        # Not before: an interruption would have the process of the life before judged anew.
+        self.lives.append(life)
 
     def end_node(self, number: signal.Signals) -> None:
         """Send the node a signal, and look at how it ended."""
         self.findings += self.life.end(self.node, number)
+
+    def finish(self) -> None:
+        """End the node as Ctrl-C does, wherever it is, and look at how it ended."""
+        if self.lives and self.life.exit_code is None:
+            if self.has_crashed() or self.life.ended_by:
+                self.findings += self.life.close(self.node)
+            else:
+                self.end_node(signal.SIGINT)
 
     def close_crashed(self) -> None:
         """Look at how the node's process ended by itself."""
@@ -247,9 +268,9 @@ class Stage:
         """Call a service of the node through the watcher, and return the reply.
 
         A request that was sent while the two were finding each other may be lost, so it is sent
-        again: all requests are such that this changes nothing.
+        again: all requests are such that this changes nothing. `asked` tells how often it was.
         """
-        for _ in range(3):
+        for asked in (1, 2, 3):
             self._asked += 1
             number = self._asked
             request = {'id': number, 'do': do, 'patience_s': CALL_PATIENCE_S, **arguments}
@@ -259,11 +280,11 @@ class Stage:
             self.wait(partial(self._replies.__contains__, number), patience_s)
             reply = self._replies.pop(number, None)
             if reply is not None and reply['answered']:
-                return reply
+                return {**reply, 'asked': asked}
             if self.node.process.poll() is not None:
                 break
         self.findings.append(f'life {self.life.number}: no answer to {do} {arguments}')
-        return {'answered': False, 'ok': False, 'reason': '', 'value': None}
+        return {'answered': False, 'ok': False, 'reason': '', 'value': None, 'asked': asked}
 
     # Events
 
@@ -309,7 +330,8 @@ class Stage:
         if kind == 'sent':
             frame = self.decks[self._loaded[source]][source][event['frame']]
             kind = frame.kind if event['stamp'] == 'now' else f'stamp_{event["stamp"]}'
-            sent = Sent(kind, frame.answer_hw, event['stamp_ns'], event['sent_s'])
+            picture = event['frame'] if frame.kind == ORDINARY else -1
+            sent = Sent(kind, frame.answer_hw, event['stamp_ns'], event['sent_s'], picture)
             self.accounts[source].send(event['number'], sent)
         elif kind == 'done':
             self._done[source] = True
@@ -318,7 +340,7 @@ class Stage:
         elif kind == 'reply':
             self._replies[event['id']] = event
         elif kind == 'missed':
-            self.accounts[event['camera']].miss(event['count'])
+            self.accounts[event['camera']].miss(event['part'], event['count'])
         elif kind in ('detections', 'mask', 'times'):
             self.accounts[event['camera']].answer(kind, event)
         else:
@@ -326,12 +348,15 @@ class Stage:
 
     def _apply_status(self, event: dict[str, Any]) -> None:
         # One of a life before may still come.
-        if event['stamp_ns'] < time.time_ns() - (time.monotonic() - self.life.started_s) * 1e9:
+        at_s = time.monotonic() - (time.time_ns() - event['stamp_ns']) / 1e9
+        if at_s < self.life.started_s:
             return
         for status in event['statuses']:
             name = status['camera'] if len(self.accounts) > 1 else next(iter(self.accounts))
             self.state = status['values'].get('state', '')
-            self.accounts[name].status(counts_of(status['values']))
+            failed = status['level'] >= ERROR and at_s > self.fault_until_s
+            error = status['message'] if failed else ''
+            self.accounts[name].status(counts_of(status['values']), at_s, error)
         self._status_ns = event['stamp_ns']
 
     def _topic(self, camera: str) -> str:

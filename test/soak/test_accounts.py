@@ -119,16 +119,45 @@ def test_an_answer_that_never_came_is_told() -> None:
     ]
 
 
-def test_answers_that_the_middleware_loses_are_not_the_nodes() -> None:
+@pytest.mark.parametrize('replaces', [False, True])
+def test_answers_that_the_middleware_loses_are_told_unless_the_queue_is_short(
+    replaces: bool,
+) -> None:
     peer = Peer()
-    peer.send('frame')
+    peer.send('frame', 'frame')
     peer.answer(0, 'detections', 'times')
-    peer.account.miss(1)
-    peer.account.status(status(published=3))
-    assert peer.account.is_settled(replaces=False)
-    peer.account.settle(replaces=False)
-    assert peer.account.findings == []
+    peer.answer(1)
+    peer.account.miss('instance_mask', 1)
+    peer.account.status(status(published=4))
+    assert peer.account.is_settled(replaces)
+    peer.account.settle(replaces)
+    lost = 'answers were lost between the node and the watcher: 1 of instance_mask'
+    assert peer.account.findings == ([] if replaces else [lost])
     assert (peer.account.totals.missed, peer.account.totals.lost_answers) == (1, 0)
+
+
+@pytest.mark.parametrize('replaces', [False, True])
+def test_that_no_answer_comes_is_told_even_if_all_are_reported_as_lost(replaces: bool) -> None:
+    peer = Peer()
+    peer.send(*['frame'] * 20)
+    for part in ('detections', 'instance_mask', 'stage_times'):
+        peer.account.miss(part, 20)
+    peer.account.status(status(published=22))
+    peer.account.settle(replaces)
+    assert any('the newest, has no answer' in text for text in peer.account.findings)
+    assert any('20 of stage_times' in text for text in peer.account.findings) != replaces
+
+
+def test_parts_lost_of_one_answer_do_not_excuse_another() -> None:
+    peer = Peer()
+    peer.send('frame', 'frame', 'frame')
+    peer.answer(2)
+    for part in ('detections', 'instance_mask', 'stage_times'):
+        peer.account.miss(part, 1)
+    peer.account.status(status(published=5))
+    assert not peer.account.is_settled(replaces=True)
+    peer.account.settle(replaces=True)
+    assert peer.account.findings == ['1 answers were published and never came']
 
 
 def test_wrong_fates_are_told() -> None:
@@ -190,14 +219,15 @@ def test_what_was_under_way_at_a_death_is_unknown() -> None:
     account = peer.account
     peer.send('frame', 'frame', 'wrong_step', at_s=100)
     peer.answer(0)
-    account.status(status(published=3))
+    account.status(status(published=3), 100.1)
     peer.send('frame', at_s=100.5)
     peer.answer(3, 'detections')  # Killed between the two.
     peer.send('frame', 'frame', at_s=101)
     account.cut('node_killed', 100.6)
     totals = account.totals
-    assert (totals.sent, totals.received, totals.unheard) == (4, 1, 2)
-    assert totals.unknown == {'node_killed': 3}
+    # The one that was answered after the last status was received.
+    assert (totals.sent, totals.received, totals.unheard) == (4, 2, 2)
+    assert totals.unknown == {'node_killed': 2}
     assert (totals.lost, account.findings) == (0, [])
     assert not account.is_open
     assert account.confirmed == {}
@@ -206,13 +236,82 @@ def test_what_was_under_way_at_a_death_is_unknown() -> None:
     assert account.findings == []
 
 
-def test_what_is_unknown_must_be_of_the_last_seconds() -> None:
+def test_what_is_unknown_must_be_later_than_the_last_status() -> None:
     peer = Peer()
-    peer.send('frame', 'frame', at_s=50)
+    peer.send('frame', 'frame', at_s=99)
+    peer.account.status(status(published=2), 99.8)
     peer.send('frame', at_s=100)
     peer.account.cut('node_killed', 100.6)
     (found,) = peer.account.findings
-    assert found.startswith('node_killed: 3 frames are unknown, but only 1 were sent in the 10 s')
+    assert found.startswith('node_killed: 3 frames are unknown, but only 1 were sent after')
+    assert peer.account.totals.unknown == {'node_killed': 3}
+
+
+@pytest.mark.parametrize('cause', ['deactivated', 'camera_killed'])
+@pytest.mark.parametrize('replaces', [False, True])
+def test_where_the_node_lives_on_only_the_last_moment_is_unknown(
+    cause: str, replaces: bool
+) -> None:
+    peer = Peer()
+    for at_s in (99.0, 99.9, 100.4):
+        peer.send('frame', at_s=at_s)
+    peer.account.status(status(published=2), 102)
+    peer.account.cut(cause, 100.5, replaces)
+    found = [text for text in peer.account.findings if text.startswith(f'{cause}: 3 frames')]
+    assert len(found) == (not replaces)
+    right = Peer()
+    right.send('frame', at_s=100.4)
+    right.account.status(status(published=2), 102)
+    right.account.cut(cause, 100.5)
+    assert right.account.findings == []
+
+
+def test_an_answer_before_the_last_status_hides_no_lost_frame() -> None:
+    peer = Peer()
+    peer.send('frame', 'frame', at_s=99)
+    peer.answer(1)
+    peer.account.status(status(published=3), 102)
+    peer.account.cut('deactivated', 100.5)
+    (found,) = peer.account.findings
+    assert found.startswith('deactivated: 1 frames are unknown, but only 0 ')
+
+
+@pytest.mark.parametrize('quiet', [False, True])
+def test_in_quiet_every_broken_frame_has_to_be_refused(quiet: bool) -> None:
+    peer = Peer()
+    peer.send('wrong_step', 'png_bomb', 'frame')
+    peer.answer(2)
+    peer.account.status(status(published=3, dropped_superseded=1, dropped_decode=1))
+    peer.account.settle(replaces=False, quiet=quiet)
+    told = '2 broken frames came in quiet, but only 1 were dropped as decode'
+    assert peer.account.findings == ([told] if quiet else [])
+    assert peer.account.confirmed == {}
+
+
+def test_the_results_of_the_frame_before_are_found_out() -> None:
+    peer = Peer()
+    for number, picture in enumerate((0, 1, 1)):
+        peer.account.send(number, Sent('frame', HW, 1000 + number, 100.0, picture))
+        peer.answer(number, 'detections', count=2 if number == 1 else 1, ids_right=True)
+        peer.answer(number, 'mask', 'times')
+    peer.account.status(status(published=5))
+    peer.account.settle(replaces=False, quiet=True)
+    assert peer.account.findings == ['frame 2 has 1 detections, frame 1 of the same picture had 2']
+
+
+def test_an_error_in_the_diagnostics_needs_a_broken_frame() -> None:
+    peer = Peer()
+    account = peer.account
+    peer.send('wrong_step', at_s=100)
+    account.status(status(published=2, dropped_decode=1), 101, 'a frame failed')
+    peer.send('frame', at_s=101)
+    peer.answer(1)
+    account.status(status(published=3, dropped_decode=1), 105, 'a frame failed')
+    assert account.findings == []
+    account.status(status(published=3, dropped_decode=1), 106)
+    account.status(status(published=3, dropped_decode=1), 120, 'the device is gone')
+    account.status(status(published=3, dropped_decode=1), 121, 'the device is gone')
+    assert account.findings == ['diagnostics: ERROR, but nothing was broken: the device is gone']
 
 
 def test_probes_and_what_nobody_heard_are_not_in_a_stretch() -> None:

@@ -16,6 +16,7 @@ from segnode.soak.checks import (
     backward_problem,
     counts_of,
     growth,
+    growth_left_out,
     growth_problems,
     identity_problem,
 )
@@ -88,6 +89,8 @@ def answer(**changed: Any) -> dict[str, dict[str, Any]]:
 def test_a_right_answer() -> None:
     assert answer_problems(9, SENT, answer()) == []
     assert answer_problems(9, SENT, answer(mask__labels=[0], detections__count=0)) == []
+    # Its mask is below the threshold everywhere.
+    assert answer_problems(9, SENT, answer(mask__labels=[0], detections__count=1)) == []
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,7 @@ def test_a_right_answer() -> None:
     [
         ({'mask__labels': [0, 4]}, 'label 4 of 3 detections'),
         ({'detections__count': 0}, 'label 3 of 0 detections'),
+        ({'mask__labels': [0], 'detections__count': 5}, 'no label of 5 detections'),
         ({'mask__size_hw': [4, 5]}, 'instance_mask is [4, 5], its image [4, 6]'),
         ({'mask__stamp_ns': 78}, 'mask has the stamp 78, its image 77'),
         ({'detections__stamp_ns': 0}, 'detections has the stamp 0'),
@@ -171,3 +175,14 @@ def test_growing_numbers_of_files_and_threads_are_told() -> None:
     assert found.startswith('file descriptors: ')
     (found,) = growth_problems(samples(lambda _: 900, threads=lambda s: 20 + int(s / 40)))
     assert found.startswith('threads: ')
+
+
+def test_what_cannot_be_told_of_growth_is_named() -> None:
+    assert growth_left_out(samples(lambda _: 900)) == []
+    (slope,) = growth_left_out(samples(lambda _: 900, seconds=120))
+    assert slope.startswith('slope of memory: ')
+    assert [text.partition(':')[0] for text in growth_left_out([])] == [
+        'bound of memory',
+        'slope of memory',
+        'growth of file descriptors and threads',
+    ]

@@ -76,3 +76,12 @@ def test_a_process_that_does_not_end_is_told(
     code, late = life.end(child, signal.SIGINT)
     assert code.startswith('life 3: ended by SIGINT with code -')
     assert late.startswith('life 3: took ')
+
+
+def test_a_process_that_has_ended_and_was_not_waited_for_has_no_sample(tmp_path: Path) -> None:
+    life, child = start(tmp_path, RIGHT)
+    child.process.kill()
+    os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOWAIT)
+    life.sample(child.process.pid)
+    assert life.samples == []
+    child.process.wait()

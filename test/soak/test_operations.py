@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,14 +23,29 @@ class Node:
         self.accounts = {'front': None}
         self.life = SimpleNamespace(number=2)
         self.findings: list[str] = []
+        self.done: list[Any] = []
         self.state = 'active'
         self.values: dict[str, Any] = {}
+
+    def wait_silent(self) -> None:
+        self.done.append('met')
+
+    def kill(self, name: str) -> None:
+        self.done.append(f'kill {name}')
+
+    def start_silent(self) -> None:
+        self.done.append('start')
+
+    @property
+    def silent(self) -> Any:
+        return SimpleNamespace(process=SimpleNamespace(send_signal=self.done.append))
 
     def finding_count(self) -> int:
         return len(self.findings)
 
     def call(self, do: str, **arguments: Any) -> dict[str, Any]:
         answered = {'answered': True, 'ok': True, 'reason': '', 'value': None}
+        answered['asked'] = self.wrong.get('asked', 1)
         if do == 'get':
             return {**answered, 'value': [self.values.get(arguments['names'][0])]}
         if do == 'state':
@@ -102,3 +118,22 @@ def test_a_transition_that_has_to_succeed() -> None:
         'life 2: activate of a node that is inactive: expected active, found inactive '
         '(success: True)'
     ]
+
+
+def test_a_transition_that_was_asked_for_twice_is_judged_by_the_state() -> None:
+    node = Node(ok=False, state='inactive', asked=2)
+    operations = Operations(cast('Stage', node), random.Random(0), False)
+    operations.transition('deactivate')
+    assert node.findings == []
+    operations.transition('activate')
+    assert len(node.findings) == 1
+
+
+def test_the_other_subscriber_is_stopped_and_killed_only_once_it_has_met_the_node() -> None:
+    node = Node()
+    operations = Operations(cast('Stage', node), random.Random(0), False)
+    operations._subscriber_killed()
+    assert node.done == ['met', 'kill silent', 'start']
+    operations._subscriber_stopped()
+    operations.let_go()
+    assert node.done[3:] == ['met', signal.SIGSTOP, signal.SIGCONT]

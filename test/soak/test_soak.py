@@ -24,11 +24,12 @@ from ros_harness import ROOT
 
 from segnode.__main__ import main
 from segnode.output_files import is_own_json
-from segnode.ros.parameters import MOST_CAMERAS as NODES_MOST_CAMERAS
 from segnode.ros.parameters import all_parameters
 from segnode.soak import command
 from segnode.soak.faults import invalid_change, read_only_change, valid_change
+from segnode.soak.frames import pictures
 from segnode.soak.shared_memory import mapped_segments, remove_orphans
+from segnode.soak.stage import Stage
 
 pytestmark = pytest.mark.ros
 
@@ -139,6 +140,8 @@ def test_a_wrong_node_is_found_out_and_ctrl_c_tells_what_is_known(tmp_path: Path
     assert 'Traceback' not in said + err
     found = read(json_path)
     assert found['interrupted']
+    (life,) = found['lives']
+    assert (life['ended_by'], life['exit_code']) == ('SIGINT', 0)
     assert not found['ok']
     assert found['lost'] > 0
     assert f'lost: {found["lost"]},' in out
@@ -170,6 +173,7 @@ def _text(path: Path) -> bytes:
         ('--seconds 9 --cameras 9', '--cameras: expected 1 to 8, found 9'),
         ('--seconds 9 --rate 0', '--rate: expected 0.1 to 200 Hz, found 0'),
         ('--seconds 9 --shape 9x9', 'argument --shape: expected HxW of 32 to 9999 pixels each'),
+        ('--seconds 9 --shape 4097x4096', 'at most as many pixels as 4096x4096 has'),
         ('--seconds 9 --shape 480', "found '480'"),
         ('--seconds 9 --seed -1', '--seed: expected 0 or more, found -1'),
         ('', 'the following arguments are required: --seconds'),
@@ -181,8 +185,19 @@ def test_wrong_options(options: str, error: str, capsys: pytest.CaptureFixture[s
     assert error in line
 
 
-def test_the_bound_of_cameras_is_the_nodes() -> None:
-    assert command.MOST_CAMERAS == NODES_MOST_CAMERAS
+def test_without_ros_it_says_who_needs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr('importlib.util.find_spec', lambda _name: None)
+    assert main(['soak', '--seconds', '9']) == 1
+    assert 'soak needs ROS 2' in capsys.readouterr().err
+
+
+def test_the_bytes_of_the_decks_are_only_in_files_that_go(tmp_path: Path) -> None:
+    with Stage(tmp_path, {'front': pictures(0, (32, 48))}, True, {}) as stage:
+        assert not any(frame.data for decks in stage.decks.values() for frame in decks['front'])
+        assert len(list(tmp_path.glob('*.npz'))) == 2
+    assert list(tmp_path.glob('*.npz')) == []
 
 
 def test_changes_are_of_parameters_that_there_are() -> None:
