@@ -236,4 +236,7 @@ def test_only_orphaned_segments_are_removed(tmp_path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert remove_orphans({owned, orphan, other}) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [owned.name, f'{owned.name}_el']
-    assert mapped_segments(os.getpid()) == set()
+    # Who has nothing to do with ROS has none mapped.
+    with subprocess.Popen(['sleep', '60']) as stranger:
+        assert mapped_segments(stranger.pid) == set()
+        stranger.kill()
