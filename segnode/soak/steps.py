@@ -18,7 +18,7 @@ QUIET_S = 0.5
 """At least between two images in quiet, each of which is done when the next one comes."""
 GAP_S = 0.15
 """In quiet between two that have to be refused, which takes next to nothing."""
-REFUSED = 6
+REFUSED = 10
 ANSWERED = 1
 """Faulty images of a camera in a round: to be dropped, and to be answered for each cause."""
 BURST = (5, 20)
@@ -66,12 +66,15 @@ def quiet_faults(
 
 
 def drawn(rng: random.Random, frames: Sequence[Frame], count: int, *, refused: bool) -> list[int]:
-    """Return frames of a deck of different kinds, all to be dropped or all to be answered."""
+    """Return frames of a deck, all to be dropped or all to be answered, each kind in its turn."""
     found = [
         i
         for i, frame in enumerate(frames)
         if frame.kind != ORDINARY and (frame.answer_hw is None) == refused
     ]
     kinds = sorted({frames[i].kind for i in found})
-    chosen = rng.sample(kinds, min(count, len(kinds)))
+    if not kinds:
+        return []
+    chosen = kinds * (count // len(kinds)) + rng.sample(kinds, count % len(kinds))
+    rng.shuffle(chosen)
     return [rng.choice([i for i in found if frames[i].kind == kind]) for kind in chosen]

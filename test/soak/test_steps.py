@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from segnode.soak.frames import Frame
 from segnode.soak.steps import busy_steps, drawn, quiet_faults, quiet_steps
@@ -24,11 +25,13 @@ def test_the_second_picture_in_quiet_comes_twice() -> None:
     assert (first, last) == (['now', 0.625], ['now', 0.5])
 
 
-def test_frames_are_of_different_kinds() -> None:
-    found = drawn(random.Random(0), DECK, 6, refused=True)
-    assert len(found) == 2
-    assert {DECK[i].kind for i in found} == {'wrong_step', 'zero_size'}
-    assert drawn(random.Random(0), DECK, 6, refused=False) == [7]
+def test_each_kind_has_its_turn() -> None:
+    found = Counter(DECK[i].kind for i in drawn(random.Random(0), DECK, 6, refused=True))
+    assert found == {'wrong_step': 3, 'zero_size': 3}
+    found = Counter(DECK[i].kind for i in drawn(random.Random(0), DECK, 5, refused=True))
+    assert sorted(found.values()) == [2, 3]
+    assert drawn(random.Random(0), DECK, 1, refused=False) == [7]
+    assert drawn(random.Random(0), [], 3, refused=True) == []
 
 
 def test_faults_in_quiet_wait_for_what_came_before() -> None:
