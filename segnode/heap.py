@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 from collections import deque
 from collections.abc import Callable
@@ -53,6 +54,13 @@ def share_arenas() -> None:
     if 'MALLOC_ARENA_MAX' not in os.environ:
         with contextlib.suppress(AttributeError, OSError):  # Another C library.
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def give_back() -> None:
+    """Give the heap's holes back to the system, as after a model or threads have gone."""
+    gc.collect()  # First what only refers to itself.
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
 
 
 def _malloc_trim() -> Callable[[int], Any] | None:

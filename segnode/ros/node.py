@@ -24,6 +24,7 @@ from segnode.engine import Engine
 from segnode.engine.device import gpu_uuid
 from segnode.errors import ConfigError, SegnodeError, first_line
 from segnode.hardware.monitor import HardwareMonitor
+from segnode.heap import give_back
 from segnode.ros.camera import SAID_AGAIN_S, Camera
 from segnode.ros.diagnostics import NodeState, process_memory, status_message
 from segnode.ros.parameters import NodeParameters, ParameterSetService
@@ -263,12 +264,14 @@ class SegmentationNode(LifecycleNode):
             if not worker.stop(timeout_s):
                 return False
             self._worker = None
+            give_back()
         return True
 
     def _free(self) -> None:
         for camera in self._cameras:
             camera.withdraw()
         self._engine = None
+        give_back()
 
     def _apply(self, config: Config) -> None:
         engine = self._engine
