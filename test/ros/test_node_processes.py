@@ -297,7 +297,7 @@ def test_ctrl_c_at_any_moment(peer: Peer, tmp_path: Path) -> None:
 
 def test_a_long_frame_does_not_keep_it(peer: Peer, tmp_path: Path) -> None:
     """It is left behind: who sends a signal is patient for some seconds alone."""
-    arguments = '-r __node:=long -r image:=/long_image -p model:=null:20000'
+    arguments = '-r __node:=long -r image:=/long_image -p model:=null:5000'
     with start_node(tmp_path / 'log', arguments, FASTDDS_BUILTIN_TRANSPORTS='UDPv4') as process:
         process.wait_for('active')
         camera = peer.camera(topic='/long_image')

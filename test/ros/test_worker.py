@@ -247,8 +247,10 @@ def test_the_latency_budget_is_kept(
 
     began_s = time.monotonic()
     play(peer, camera, scene, 2.0)
-    full, full_ms = height(), p95_ms(began_s)
-    budget_ms = 0.65 * full_ms
+    full = height()
+    # The median, as a busy machine makes a few of any age.
+    full_ms = float(np.median([ms for at_s, ms in arrived if at_s >= began_s]))
+    budget_ms = 0.7 * full_ms
     assert peer.set({'schedule.latency_budget_ms': budget_ms}, '/promise').successful
     # On a busy machine it may take a little longer to see.
     play_until(lambda: height() < full, 'a smaller input', 60)
