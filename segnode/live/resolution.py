@@ -100,7 +100,7 @@ class LatencyBudget:
             if ages.p95 > budget_ms:
                 # One frame of few may be late for any reason.
                 if frames >= (FEW if ages.p50 > budget_ms else ENOUGH):
-                    self._step_down(ages.p95, budget_ms, costs_ms)
+                    self._step_down(ages, budget_ms, costs_ms)
                 return
             self.missed = ''
             kept_s = now_s - self._since_s
@@ -109,10 +109,11 @@ class LatencyBudget:
             if frames >= MANY and kept_s >= self._hold_s:
                 self._step_up(ages.p95, budget_ms, costs_ms)
 
-    def _step_down(self, late_ms: float, budget_ms: float, costs_ms: Sequence[float]) -> None:
+    def _step_down(self, ages: Percentiles, budget_ms: float, costs_ms: Sequence[float]) -> None:
         last, here_ms = len(costs_ms) - 1, costs_ms[min(self._step, len(costs_ms) - 1)]
-        # What a frame waits for, at most: every camera's, and the one that was under way.
-        elsewhere_ms = late_ms - (self._cameras + 1) * here_ms
+        late_ms = ages.p95
+        # What a frame usually waits for, at most: every camera's, and the one under way.
+        elsewhere_ms = ages.p50 - (self._cameras + 1) * here_ms
         if self._step >= last or elsewhere_ms > budget_ms:
             self.missed = (
                 f'frames are {late_ms:.0f} ms old when they are published (p95), more than '
