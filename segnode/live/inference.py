@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
@@ -90,6 +92,8 @@ class Inference(Generic[Header]):
         self._settled_s = self._rehearsed_s = time.monotonic()
         self._budget = LatencyBudget(cameras)
         self._budget_ms = 0.0
+        # By how much inference lately took longer than it did when it was rehearsed.
+        self._slower: deque[float] = deque(maxlen=20)
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -152,6 +156,13 @@ class Inference(Generic[Header]):
                 self._budget.restart()
         # Frames that waited for a rehearsal are old for that alone.
         if budget_ms and costs_ms and answered.received_s > self._rehearsed_s:
+            # Beside other work everything takes longer than when it was rehearsed.
+            rehearsed_ms = dict(zip(SCALES, costs_ms, strict=False)).get(answered.scale)
+            if rehearsed_ms:
+                took_ms = sum(answered.result.stage_ms.values())
+                self._slower.append(max(1.0, took_ms / rehearsed_ms))
+            slower = statistics.median(self._slower or [1.0])
+            costs_ms = [slower * cost_ms for cost_ms in costs_ms]
             self._budget.observe(age_ms, answered.scale, budget_ms, costs_ms)
 
     def _answer(
