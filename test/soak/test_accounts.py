@@ -281,10 +281,20 @@ def test_in_quiet_every_broken_frame_has_to_be_refused(quiet: bool) -> None:
     peer = Peer()
     peer.send('wrong_step', 'png_bomb', 'frame')
     peer.answer(2)
-    peer.account.status(status(published=3, dropped_superseded=1, dropped_decode=1))
+    peer.account.status(status(published=3, dropped_stale=1, dropped_decode=1))
     peer.account.settle(replaces=False, quiet=quiet)
-    told = '2 broken frames came in quiet, but only 1 were dropped as decode'
+    told = '2 broken frames came in quiet, but only 1 were dropped as decode, superseded or lost'
     assert peer.account.findings == ([told] if quiet else [])
+    assert peer.account.confirmed == {}
+
+
+def test_a_busy_machine_may_supersede_a_broken_frame_and_confirms_none() -> None:
+    peer = Peer()
+    peer.send('wrong_step', 'png_bomb', 'frame')
+    peer.answer(2)
+    peer.account.status(status(published=3, dropped_superseded=1, dropped_decode=1))
+    peer.account.settle(replaces=False, quiet=True)
+    assert peer.account.findings == []
     assert peer.account.confirmed == {}
 
 
