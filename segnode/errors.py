@@ -44,6 +44,10 @@ class AnnotationError(SegnodeError):
     """A file of ground truth cannot be used."""
 
 
+class BagError(SegnodeError):
+    """A bag cannot be read."""
+
+
 class OutputError(SegnodeError):
     """A result cannot be written where it should go."""
 
