@@ -43,8 +43,7 @@ def coco_results(
     detections: Detections,
     rles: Iterable[Rle],
     *,
-    image_id: Id,
-    file_name: str,
+    image: Mapping[str, Any],
     class_names: Sequence[str],
     category_ids: Sequence[Id | None],
 ) -> list[dict[str, Any]]:
@@ -53,8 +52,7 @@ def coco_results(
     Args:
         detections: of the image.
         rles: D run-length masks, as pycocotools makes them.
-        image_id: goes into every entry.
-        file_name: goes into every entry.
+        image: which it is, ``image_id`` and more; goes into every entry.
         class_names: by class id.
         category_ids: by class id; detections of a class that has None are left out.
     """
@@ -72,8 +70,7 @@ def coco_results(
         counts = rle['counts']
         results.append(
             {
-                'image_id': image_id,
-                'file_name': file_name,
+                **image,
                 'category_id': category_ids[class_id],
                 'category_name': class_names[class_id],
                 'bbox': [left, top, right - left, bottom - top],
