@@ -35,9 +35,9 @@ _EXAMPLES = f"""\
   segnode convert drive.mp4 bag --topic /front/image --frame-id front_optical
   segnode convert recorded_bag/ instances.json --labels /camera/labels --class cone
 
-Of a folder every image is taken, in the order of names, without its subfolders. The first frame
-has the stamp {START_S} s (14 November 2023), the k-th one k / rate later to the nearest nanosecond,
-so that the same files give the same bag, byte for byte. A video has its own rate.
+Of a folder every image is taken, in the order of names, without its subfolders. The first stamp
+is {START_S} s (14 November 2023), each later one a multiple of 1 / rate behind it to the nearest
+nanosecond, so that the same files give the same bag, byte for byte. A video has its own rate.
 
 JPEG files and PNG files of 8 bits pass unchanged, on the topic with /compressed behind it. What
 the node would see otherwise than predict goes there as a PNG of what predict sees: pictures that
@@ -73,7 +73,8 @@ def main(args: Sequence[str]) -> int:
     Raises:
         SegnodeError: nothing could be done at all.
     """
-    options = _parser().parse_args(args)
+    # Sources may stand before and behind options.
+    options = _parser().parse_intermixed_args(args)
     kind = _kind(options)
     convert = {'images': _images, 'a video': _video, '--labels': _labels}[kind]
     summary: dict[str, Any] = {'output': str(options.output)} | convert(options)

@@ -50,7 +50,7 @@ def annotations_of_frames(
         report: is told what is not in the dataset.
     """
     # It was read and checked before: it is an object with the three lists.
-    dataset = json.loads(decode(path.read_bytes()))
+    dataset: dict[str, Any] = json.loads(decode(path.read_bytes()))
     by_id = {str(image.id): image for image in truth.annotations.images.values()}
     known = by_any_form(by_id, dataset['images'])
     frames = _first_frames(truth, written, report)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import cv2
 import numpy as np
@@ -47,10 +48,11 @@ class Video:
         if not path.is_file():
             found = 'something else' if os.path.lexists(path) else 'nothing'
             raise ImageError(f'{path}: expected a video file, found {found} of this name')
-        # The libraries behind OpenCV would write lines of their own.
+        # Else they write lines of their own about a damaged file.
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-        cv2.setLogLevel(0)
-        self._capture = cv2.VideoCapture(str(path))
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
+        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
         if not self._capture.isOpened():
             raise ImageError(
                 f'{path}: expected a video that OpenCV can open, found something else; convert it '
@@ -71,8 +73,7 @@ class Video:
                 f'{self.path}: expected a video that says its rate, found {rate_hz:g} frames a '
                 'second; give --rate HZ'
             )
-        exact = Fraction(rate_hz).limit_denominator(_LARGEST_DENOMINATOR)
-        return exact or Fraction(rate_hz)
+        return Fraction(rate_hz).limit_denominator(_LARGEST_DENOMINATOR) or Fraction(rate_hz)
 
     def frames(self, report: Callable[[str], None], *, quality: int, raw: bool) -> Iterator[Frame]:
         """Yield the frames.
@@ -90,7 +91,7 @@ class Video:
             read, pixels = self._capture.read()
             if not read:
                 break
-            yield self._frame(pixels, quality, raw)
+            yield self._frame(cast('npt.NDArray[np.uint8]', pixels), quality, raw)
             count += 1
         if 0 < count < self.announced:
             report(
