@@ -28,7 +28,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from segnode.bags.message_types import LABEL_INFO, typestore
 from segnode.errors import OutputError
-from segnode.output_files import MARK, make_own_folder
+from segnode.output_files import FOLDER_MARK, MARK, make_own_folder
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -68,6 +68,7 @@ class BagWriter:
             ConfigError: it holds files that are not segnode's, or cannot be made or written.
             OutputError: nothing can be written there.
         """
+        self._is_new = not folder.exists()
         make_own_folder(folder)
         self._folder = folder
         self._messages = 0
@@ -140,6 +141,10 @@ class BagWriter:
             with contextlib.suppress(OSError, ValueError):
                 writer.abort()
             shutil.rmtree(self._part, ignore_errors=True)
+            if self._is_new:
+                (self._folder / FOLDER_MARK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self._folder.rmdir()
 
     def __enter__(self) -> BagWriter:
         return self

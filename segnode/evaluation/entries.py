@@ -144,6 +144,11 @@ def _of(entries: Mapping[str, _Entry], found: Id | None) -> _Entry | None:
     return entries.get(_integer_form(str(found))) if entry is None else entry
 
 
+def entry_of(entries: Mapping[str, _Entry], item: object, key: str) -> _Entry | None:
+    """Return the entry of `by_any_form` that an item's id names, None where there is none."""
+    return _of(entries, _identity(item, key)) if isinstance(item, dict) else None
+
+
 def usable_images(
     items: list[Any], pictures: Sequence[Path], findings: Findings
 ) -> dict[str, AnnotatedImage]:
