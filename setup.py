@@ -13,6 +13,7 @@ COMMANDS = (
     'demo',
     'benchmark',
     'soak',
+    'sweep',
     'describe',
     'doctor',
     'fetch',

@@ -18,6 +18,7 @@ from segnode.evaluation.sweep.grid import Row, label, make_rows, parse_variation
 from segnode.output_files import (
     Inputs,
     check_writable,
+    is_own_folder,
     is_own_json,
     make_own_folder,
     write_json,
@@ -178,6 +179,9 @@ def _check_output(options: argparse.Namespace, inputs: Inputs) -> None:
     """Refuse a folder that is read, before anything is written."""
     from segnode.evaluation.sweep.report import FILES
 
+    if not is_own_folder(options.output):
+        # With the words of the one place that knows what may be replaced.
+        make_own_folder(options.output)
     folder = options.output.resolve()
     for bag in options.bags:
         if bag.resolve() in (folder, *folder.parents):
