@@ -35,7 +35,7 @@ COMMANDS = {
         'segnode.benchmark.command', 'times the engine, against others, or the whole node (--node)'
     ),
     'soak': Command('segnode.soak.command', 'drives the node with faults, and checks (needs ROS)'),
-    'sweep': Command('segnode.sweep', 'settings against each other on a rosbag, and the one to take'),
+    'sweep': Command('segnode.sweep', 'settings against each other on a bag, and the one to take'),
     'describe': Command(
         'segnode.describe', 'writes the description of an exported model by running it'
     ),

@@ -33,11 +33,13 @@ BASE = Config().replace({'device': 'cpu', 'resolution.short_side': 96})
 VARIED = ('filter.score_threshold', 'filter.min_mask_area', 'filter.max_mask_area')
 
 
-@pytest.fixture(scope='module', params=['dynamic', 'static', 'null'])
+@pytest.fixture(scope='module', params=['fp32', 'bf16', 'static', 'null'])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == 'null':
         return Engine(BASE.replace({'model': 'null'}))
-    return Engine(BASE, static=request.param == 'static')
+    if request.param == 'static':
+        return Engine(BASE, static=True)
+    return Engine(BASE.replace({'precision': request.param}))
 
 
 @pytest.fixture(scope='module')
@@ -46,9 +48,14 @@ def images() -> list[Image]:
     return [Image(frame.image, 'bgr') for frame in scene.frames(2)]
 
 
+def of_engine(config: Config, engine: Engine) -> Config:
+    own = engine.config
+    return config.replace({'model': own.model, 'precision': own.precision})
+
+
 def run(engine: Engine, config: Config, images: list[Image]) -> tuple[list[Any], list[FrameRow]]:
     """Return entries and frames of a run with a configuration."""
-    engine.configure(config.replace({'model': engine.config.model}))
+    engine.configure(of_engine(config, engine))
     entries, frames = [], []
     for frame, image in enumerate(images):
         (answer,) = engine.segment([image], whole_masks=True)
@@ -149,7 +156,7 @@ def test_a_frame_at_the_cut_does_not_answer_for_classes(
 def planned(configs: list[Config], engine: Engine, **more: bool) -> list[tuple[Any, ...]]:
     settings = []
     for config in configs:
-        engine.configure(config.replace({'model': engine.config.model}))
+        engine.configure(of_engine(config, engine))
         settings.append(engine.settings)
     return [
         (*(run.config.flat()[name] for name in (*VARIED, 'filter.classes')), run.rows)
@@ -189,7 +196,7 @@ def test_rows_that_differ_in_derived_limits_share_the_loosest_run(engine: Engine
 
 def test_a_threshold_left_to_the_model_is_the_models(engine: Engine) -> None:
     configs = [BASE.replace({'filter.score_threshold': value}) for value in (-1.0, 0.99)]
-    engine.configure(configs[0].replace({'model': engine.config.model}))
+    engine.configure(of_engine(configs[0], engine))
     models = engine.settings.score_threshold
     assert planned(configs, engine) == [(models, 0, 0, (), (0, 1))]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -30,9 +31,8 @@ def rows_of(points: list[tuple[float, float]]) -> list[dict[str, Any]]:
 
 def draw(rows: list[dict[str, Any]], **more: Any) -> ElementTree.Element:
     front = pareto_front(rows, 'mask_ap')
-    for row in rows:
-        row['mask AP'] = row['mask_ap']
-    return ElementTree.fromstring(pareto_svg(rows, 'mask AP', front=front, **more))
+    svg = pareto_svg(rows, 'mask_ap', name='mask AP', front=front, **more)
+    return ElementTree.fromstring(svg)
 
 
 @pytest.mark.parametrize('seed', fresh_seeds(5))
@@ -55,7 +55,7 @@ def test_every_point_lies_in_the_picture_in_order(seed: int, scale: float) -> No
     # Right is slower, up is better.
     for axis, sign in ((0, 1), (1, -1)):
         by_value = [sign * place[axis] for _, place in sorted(at, key=lambda each: each[0][axis])]
-        assert all(b >= a - 0.11 for a, b in zip(by_value, by_value[1:], strict=False))
+        assert all(b >= a - 0.11 for a, b in pairwise(by_value))
     for text in svg.findall(f'.//{SVG}text'):
         if text.get('y') is not None:
             assert 0 < float(text.get('y', '')) < HEIGHT

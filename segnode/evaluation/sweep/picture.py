@@ -25,6 +25,7 @@ svg { --ink: #1c2330; --faint: #6a7485; --grid: #e3e7ee; --paper: #ffffff; --fro
 @media (prefers-color-scheme: dark) { svg { --ink: #e7ebf2; --faint: #9aa5b8; --grid: #2c3443;
   --paper: #12161d; --front: #6bb4ff; --best: #ff9d5c } }
 text { fill: var(--ink) } .faint { fill: var(--faint) } .title { font-size: 15px }
+.label { paint-order: stroke; stroke: var(--paper); stroke-width: 3px }
 .grid { stroke: var(--grid) } .front { stroke: var(--front); fill: none; stroke-width: 1.5 }
 .budget { stroke: var(--best); stroke-dasharray: 4 4 }
 circle { fill: var(--faint) } circle.on { fill: var(--front) }
@@ -36,6 +37,7 @@ def pareto_svg(
     rows: Sequence[Mapping[str, Any]],
     metric: str,
     *,
+    name: str,
     front: Sequence[int],
     recommended: int | None = None,
     budget_ms: float | None = None,
@@ -45,7 +47,8 @@ def pareto_svg(
 
     Args:
         rows: with ``settings``, ``latency_ms`` and the metric; those that lack one are left out.
-        metric: of which more is better.
+        metric: key of the value, of which more is better.
+        name: of the metric, for people.
         front: positions of the rows that none beats, the fastest first.
         recommended: position of the row to take.
         budget_ms: drawn as a line.
@@ -62,11 +65,11 @@ def pareto_svg(
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
             f'role="img" aria-labelledby="t d">',
             f'<title id="t">{escape(title)}</title>',
-            f'<desc id="d">{len(points)} settings by p50 latency and {escape(metric)}</desc>',
+            f'<desc id="d">{len(points)} settings by p50 latency and {escape(name)}</desc>',
             f'<style>{_STYLE}</style>',
             f'<text class="title" x="{_LEFT}" y="24">{escape(title)}</text>',
             f'<text class="faint" x="{_LEFT}" y="42">points: {escape(varied)}</text>',
-            *_drawing(rows, metric, points, front, recommended, budget_ms),
+            *_drawing(rows, name, points, front, recommended, budget_ms),
             '</svg>',
             '',
         )
@@ -75,7 +78,7 @@ def pareto_svg(
 
 def _drawing(
     rows: Sequence[Mapping[str, Any]],
-    metric: str,
+    name: str,
     points: Mapping[int, tuple[float, float]],
     front: Sequence[int],
     recommended: int | None,
@@ -89,26 +92,31 @@ def _drawing(
     x_ticks, y_ticks = _ticks([*xs, *budget]), _ticks(ys)
     x_axis = _scale(x_ticks, _LEFT, WIDTH - _RIGHT)
     y_axis = _scale(y_ticks, HEIGHT - _BOTTOM, _TOP)
-    yield from _axes(x_ticks, y_ticks, x_axis, y_axis, metric)
+    yield from _axes(x_ticks, y_ticks, x_axis, y_axis, name)
     if budget_ms is not None:
         x = _px(x_axis(budget_ms))
         yield f'<line class="budget" x1="{x}" x2="{x}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
+        # The axis has medians, and the budget is kept by the tail.
+        anchor = 'end' if x_axis(budget_ms) > WIDTH / 2 else 'start'
+        yield f'<text class="faint" x="{x}" y="{_TOP - 4}" text-anchor="{anchor}">'
+        yield f'budget of {budget_ms:g} ms, kept by p95</text>'
     steps = [f'M{_px(x_axis(points[front[0]][0]))} {_px(y_axis(points[front[0]][1]))}']
     for position in front[1:]:
         x, y = points[position]
         steps.append(f'H{_px(x_axis(x))}V{_px(y_axis(y))}')
     yield f'<path class="front" d="{"".join(steps)}"/>'
-    taken: list[tuple[float, float, float]] = []
+    # Left, right and base of what a label must not cover: the points, and other labels.
+    taken = [(x_axis(x) - 5, x_axis(x) + 5, y_axis(y) + 4) for x, y in points.values()]
     labelled = points if len(points) <= _MOST_LABELS else set(front)
     # The front first, as its labels have the first choice of places.
     for position in sorted(points, key=lambda p: (p != recommended, p not in front, p)):
         (value_x, value_y), settings = points[position], rows[position]['settings']
         x, y = x_axis(value_x), y_axis(value_y)
         kind = 'best' if position == recommended else 'on' if position in front else ''
-        names = ', '.join(f'{name} {shown(value)}' for name, value in settings.items())
+        values = ', '.join(f'{key} {shown(value)}' for key, value in settings.items())
         yield (
             f'<circle class="{kind}" cx="{_px(x)}" cy="{_px(y)}" r="5">'
-            f'<title>{escape(names)}: {value_x:.2f} ms, {value_y:.3f}</title></circle>'
+            f'<title>{escape(values)}: {value_x:.2f} ms, {value_y:.3f}</title></circle>'
         )
         if position in labelled:
             text = ' / '.join(shown(value) for value in settings.values())
@@ -116,7 +124,7 @@ def _drawing(
 
 
 def _axes(
-    x_ticks: Sequence[float], y_ticks: Sequence[float], x_axis: Any, y_axis: Any, metric: str
+    x_ticks: Sequence[float], y_ticks: Sequence[float], x_axis: Any, y_axis: Any, name: str
 ) -> Iterator[str]:
     bottom = HEIGHT - _BOTTOM
     for tick in x_ticks:
@@ -133,30 +141,28 @@ def _axes(
     yield f'<text x="{middle}" y="{HEIGHT - 14}" text-anchor="middle">latency p50, ms</text>'
     yield (
         f'<text transform="translate(16 {(_TOP + bottom) // 2}) rotate(-90)" '
-        f'text-anchor="middle">{escape(metric)}</text>'
+        f'text-anchor="middle">{escape(name)}</text>'
     )
 
 
 def _label(
     text: str, x: float, y: float, taken: list[tuple[float, float, float]], *, faint: bool
 ) -> str:
-    """Return a label beside its point, moved up or down to where no other one is."""
+    """Return a label above or below its point, the nearest place that nothing else has."""
     width = _CHARACTER * len(text)
-    left = x + 9 if x + 9 + width < WIDTH else x - 9 - width
-    offsets = sorted(range(-8, 9), key=abs)
-    for offset in offsets:
-        base = y + 4 + offset * _LINE
-        free = all(
+    left = min(max(x - width / 2, _LEFT + 2), WIDTH - _RIGHT - width)
+    places = [place for k in range(9) for place in (y - 9 - k * _LINE, y + 18 + k * _LINE)]
+
+    def free(base: float) -> bool:
+        return _TOP <= base <= HEIGHT - _BOTTOM and all(
             abs(base - other) >= _LINE or left + width < start or left > end
             for start, end, other in taken
         )
-        if free and _TOP <= base <= HEIGHT - _BOTTOM:
-            break
-    else:
-        base = y + 4
+
+    base = next(filter(free, places), places[0])
     taken.append((left, left + width, base))
-    kind = ' class="faint"' if faint else ''
-    return f'<text{kind} x="{_px(left)}" y="{_px(base)}">{escape(text)}</text>'
+    kind = 'label faint' if faint else 'label'
+    return f'<text class="{kind}" x="{_px(left)}" y="{_px(base)}">{escape(text)}</text>'
 
 
 def _ticks(values: Sequence[float]) -> list[float]:

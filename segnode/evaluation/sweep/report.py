@@ -95,7 +95,8 @@ def write_report(
     write_whole(folder / CSV, _csv(marked).encode())
     picture = pareto_svg(
         results,
-        METRICS[metric],
+        metric,
+        name=METRICS[metric],
         front=front,
         recommended=best,
         budget_ms=budget_ms,

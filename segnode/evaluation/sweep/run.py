@@ -24,9 +24,10 @@ from typing import Any
 from segnode import __version__
 from segnode.config import Config, parameters
 from segnode.engine import Engine
-from segnode.errors import ConfigError
+from segnode.errors import ConfigError, OutputError
 from segnode.evaluation.bag_truth import BagTruth
 from segnode.evaluation.frames import read_frames
+from segnode.evaluation.latencies import latencies_of
 from segnode.evaluation.replay import Request
 from segnode.evaluation.results_file import ResultsWriter
 from segnode.evaluation.run import FRAMES, RESULTS, SUMMARY, evaluate
@@ -41,7 +42,7 @@ from segnode.evaluation.sweep.derive import (
     effective,
     plan_runs,
 )
-from segnode.evaluation.sweep.grid import Row, label
+from segnode.evaluation.sweep.grid import Row
 from segnode.evaluation.truth import read_truth, scored
 from segnode.hardware.machine import describe_machine
 from segnode.output_files import make_folder, write_json
@@ -100,11 +101,12 @@ def sweep(
     found: dict[int, dict[str, Any]] = {}
     for positions in engines.values():
         own = [rows[position] for position in positions]
-        work = _EngineWork(own, selection, folder, report, latency_frames)
-        found |= zip(positions, work.rows(truth), strict=True)
+        work = _EngineWork(own, selection, folder, report, truth, latency_frames)
+        found |= zip(positions, work.rows(), strict=True)
         del work
         gc.collect()
-    results = [found[position] for position in range(len(rows))]
+    # A row may have been one of another grid before, which told it by other values.
+    results = [{'settings': row.varied} | found[k] for k, row in enumerate(rows)]
     compared = reference(results) if agreements else None
     for result in results:
         result['agreement'] = None
@@ -122,13 +124,16 @@ class _EngineWork:
         selection: Request,
         folder: Path,
         report: Report,
+        truth: BagTruth | None,
         latency_frames: int,
     ) -> None:
         self._rows = rows
         self._selection = selection
         self._folder = folder
         self._report = report
+        self._truth = truth
         self._latency_frames = latency_frames
+        self._said: set[str] = set()
         self._engine = engine = Engine(rows[0].config, report=report)
         self._settings = []
         # A class that the model does not know is told of before hours of work.
@@ -142,7 +147,7 @@ class _EngineWork:
             for row in rows
         ]  # fmt: skip
 
-    def rows(self, truth: BagTruth | None) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
         """Return every row, done now where it was not before."""
         paths = [self._folder / ROWS / f'{name}.json' for name in self._names]
         missing = [k for k, path in enumerate(paths) if read_saved(path) is None]
@@ -152,7 +157,7 @@ class _EngineWork:
             runs = self._runs()
             times = self._times(missing, runs)
             for k in missing:
-                write_json(paths[k], self._row(k, runs[k], times[self._names[k]], truth))
+                write_json(paths[k], self._row(k, runs[k], times[self._names[k]]))
         found = [read_saved(path) for path in paths]
         return [row for row in found if row is not None]
 
@@ -163,6 +168,10 @@ class _EngineWork:
         planned = plan_runs(configs, self._settings)
         for number, loose in enumerate(planned, start=1):
             run = self._run(loose.config, f'run {number} of {len(planned)}')
+            if self._truth is not None and number == 1:
+                # One that belongs to other frames is told of before further runs.
+                frames = list(read_frames(run.folder / FRAMES))
+                self._truth.match(frames, round(self._selection.window_ms * 1e6))
             choices = {configs[k].filter.classes for k in loose.rows}
             if len(choices) > 1 and not answers_for_classes(
                 read_frames(run.folder / FRAMES), self._settings[loose.rows[0]].max_instances
@@ -187,7 +196,10 @@ class _EngineWork:
         if summary is None or _interrupted(summary):
             self._report(f'{what}: short side {engine.settings.short_side}, {engine.precision}')
             only_frames = replace(
-                self._selection, annotations=None, label_topic='', output_bag=False, page=False
+                self._selection,
+                annotations=None,
+                label_topic='',
+                output_bag=False,
             )
             summary = evaluate(engine, only_frames, folder, self._report)
         if _interrupted(summary):
@@ -207,15 +219,12 @@ class _EngineWork:
             times |= latency.measure(self._engine, configs, sample, self._folder / TIMINGS)
         return times
 
-    def _row(
-        self, k: int, run: _Run, times: dict[str, Any], truth: BagTruth | None
-    ) -> dict[str, Any]:
+    def _row(self, k: int, run: _Run, times: dict[str, Any]) -> dict[str, Any]:
         """Score a row."""
-        row, engine = self._rows[k], self._engine
+        engine = self._engine
         told = effective(self._settings[k], engine.class_names)
         limits = Limits.of(told)
         result: dict[str, Any] = {
-            'settings': row.varied,
             **dict.fromkeys(SCORES),
             'latency_ms': latency.summary(times['turns_ms']) if times.get('turns_ms') else None,
             'derived': limits != run.limits,
@@ -231,7 +240,7 @@ class _EngineWork:
             return result
         if result['latency_ms'] is None:
             return result | {'failed': 'no frame was answered'}
-        results = self._folder / ROWS / f'.{self._names[k]}.{RESULTS}'
+        results = self._folder / ROWS / f'.{self._names[k]}.part'
         try:
             with results.open('w', encoding='utf-8', newline='') as stream:
                 writer = ResultsWriter(stream)
@@ -239,12 +248,28 @@ class _EngineWork:
                     writer.write(entries)
                 writer.end()
             result['instances'] = writer.written
-            request = replace(self._selection, latencies=result['latency_ms']['p50'])
-            found = scored(truth, request, run.folder / FRAMES, results, engine, self._report)
+            if self._truth is not None:
+                found = scored(
+                    self._truth,
+                    latencies_of(result['latency_ms']['p50']),
+                    self._selection,
+                    run.folder / FRAMES,
+                    results,
+                    engine.class_names,
+                    self._say_once,
+                )
+                result |= {name: found[name] for name in SCORES}
+        except OSError as error:
+            raise OutputError(f'{results}: cannot be written ({error.strerror})') from None
         finally:
             results.unlink(missing_ok=True)
-        self._report(f'row {label(row.varied)}: done')
-        return result | {name: found.get(name) for name in SCORES}
+        return result
+
+    def _say_once(self, line: str) -> None:
+        """Report what is odd about the ground truth for the first row; it is so for all."""
+        if line not in self._said and not line.startswith('latencies: '):
+            self._said.add(line)
+            self._report(line)
 
 
 def _agreement(row: dict[str, Any], compared: dict[str, Any], folder: Path) -> float | None:
