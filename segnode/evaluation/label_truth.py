@@ -75,16 +75,14 @@ def annotations_of_labels(
             left_out[first_line(error)] += 1
             continue
         rles = instance_rles(labels)
-        names = [class_name] * max(rles, default=0)
-        if classes is not None:
-            known = classes.get(header.stamp_ns)
-            if known is None:
-                left_out['there are no detections of their stamp'] += 1
-                continue
-            if len(known) < len(names):
-                left_out['they have more instances than there are detections'] += 1
-                continue
-            names = [name or class_name for name in known]
+        count = max(rles, default=0)
+        names = (class_name,) * count if classes is None else classes.get(header.stamp_ns)
+        if names is None:
+            left_out['there are no detections of their stamp'] += 1
+            continue
+        if len(names) < count:
+            left_out['they have more instances than there are detections'] += 1
+            continue
         stamp_ns = header.stamp_ns or record.log_ns
         image_id = len(images) + 1
         images.append(
@@ -101,7 +99,9 @@ def annotations_of_labels(
                 {
                     'id': len(annotations) + 1,
                     'image_id': image_id,
-                    'category_id': categories.setdefault(names[value - 1], len(categories) + 1),
+                    'category_id': categories.setdefault(
+                        names[value - 1] or class_name, len(categories) + 1
+                    ),
                     'bbox': [float(side) for side in coco_mask.toBbox(rle)],
                     'area': int(coco_mask.area(rle)),
                     'iscrowd': 0,
