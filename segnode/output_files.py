@@ -116,6 +116,10 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(
+            f'{path}: expected a folder to write, found a file; choose another path'
+        ) from None
     except OSError as error:
         raise ConfigError(f'{path}: cannot make this folder ({error.strerror})') from None
     if not os.access(path, os.W_OK | os.X_OK):
