@@ -99,6 +99,8 @@ class Replay:
             for path in request.bags:
                 bag = opened.enter_context(open_bag(path, report))
                 names = [topic.name for topic in image_topics(bag, request.topics)]
+                if request.label_topic in names and not request.topics:
+                    names.remove(request.label_topic)
                 self._bags.append((bag, names))
             self._closing = opened.pop_all()
         self.topics = tuple(dict.fromkeys(name for _, names in self._bags for name in names))

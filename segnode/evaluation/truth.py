@@ -13,6 +13,7 @@ from segnode.bags.bag import open_bag
 from segnode.errors import AnnotationError
 from segnode.evaluation.bag_truth import BagTruth, Matching
 from segnode.evaluation.frames import FrameRow, read_frames
+from segnode.evaluation.label_truth import annotations_of_labels
 from segnode.evaluation.latencies import Latencies
 from segnode.evaluation.replay import Request
 from segnode.evaluation.results_file import read_results
@@ -35,8 +36,6 @@ def read_truth(request: Request, report: Callable[[str], None]) -> BagTruth | No
         raise AnnotationError(
             f'--label-topic: expected one bag, found {len(request.bags)}; evaluate them one by one'
         )
-    from segnode.evaluation.label_truth import annotations_of_labels
-
     with open_bag(request.bags[0], report) as bag:
         dataset = annotations_of_labels(bag, request.label_topic, report)
     return BagTruth.from_coco(dataset, request.label_topic, report)
