@@ -17,8 +17,9 @@ from segnode.evaluate import add_selection_options, check_selection, request_fro
 from segnode.evaluation.sweep.grid import Row, label, make_rows, parse_variations
 from segnode.output_files import (
     Inputs,
+    check_apart,
+    check_own_folder,
     check_writable,
-    is_own_folder,
     is_own_json,
     make_own_folder,
     write_json,
@@ -71,8 +72,9 @@ def main(args: Sequence[str]) -> int:
     for row in rows[1:]:
         named = (row.config.model, row.config.weights)
         inputs.add(*(Path(name) for name in named if name))
+    check_apart(options.output, *options.bags, options.annotations)
+    check_own_folder(options.output)
     check_writable(options.json, inputs, is_own_json(_OWN_JSON))
-    _check_output(options, inputs)
 
     # Torch takes seconds to import: after every mistake in the options has been found.
     from segnode.evaluation.replay import Replay
@@ -173,28 +175,6 @@ def _metric(options: argparse.Namespace) -> str:
             f'--metric {metric}: expected --annotations or --label-topic beside it, found neither'
         )
     return metric
-
-
-def _check_output(options: argparse.Namespace, inputs: Inputs) -> None:
-    """Refuse a folder that is read, before anything is written."""
-    from segnode.evaluation.sweep.report import FILES
-
-    if not is_own_folder(options.output):
-        # With the words of the one place that knows what may be replaced.
-        make_own_folder(options.output)
-    folder = options.output.resolve()
-    for bag in options.bags:
-        if bag.resolve() in (folder, *folder.parents):
-            raise ConfigError(
-                f'{options.output}: expected a folder for results, found the bag or one in it; '
-                'choose another folder'
-            )
-    for name in FILES:
-        if (options.output / name) in inputs:
-            raise ConfigError(
-                f'{options.output / name}: expected a file for a result, found one that this run '
-                'reads; choose another folder'
-            )
 
 
 def _conclude(report: dict[str, Any], options: argparse.Namespace) -> int:

@@ -94,11 +94,11 @@ def _drawing(
     y_axis = _scale(y_ticks, HEIGHT - _BOTTOM, _TOP)
     yield from _axes(x_ticks, y_ticks, x_axis, y_axis, name)
     if budget_ms is not None:
-        x = _px(x_axis(budget_ms))
-        yield f'<line class="budget" x1="{x}" x2="{x}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
+        at = _px(x_axis(budget_ms))
+        yield f'<line class="budget" x1="{at}" x2="{at}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
         # The axis has medians, and the budget is kept by the tail.
         anchor = 'end' if x_axis(budget_ms) > WIDTH / 2 else 'start'
-        yield f'<text class="faint" x="{x}" y="{_TOP - 4}" text-anchor="{anchor}">'
+        yield f'<text class="faint" x="{at}" y="{_TOP - 4}" text-anchor="{anchor}">'
         yield f'budget of {budget_ms:g} ms, kept by p95</text>'
     steps = [f'M{_px(x_axis(points[front[0]][0]))} {_px(y_axis(points[front[0]][1]))}']
     for position in front[1:]:
