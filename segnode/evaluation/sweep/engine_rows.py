@@ -124,6 +124,11 @@ class EngineRows:
         planned = plan_runs(configs, self._settings)
         for number, loose in enumerate(planned, start=1):
             run = self._run(loose.config, f'run {number} of {len(planned)}')
+            if len(loose.rows) > 1 and self._engine.device.type != 'cpu':
+                self._say_once(
+                    'rows that share a run may differ from runs of their own by single pixels at '
+                    'the edges of masks, as a GPU may round otherwise for other numbers of masks'
+                )
             if self._truth is not None and number == 1:
                 # One that belongs to other frames is told of before further runs.
                 frames = list(read_frames(run.folder / FRAMES))
@@ -145,6 +150,7 @@ class EngineRows:
         return [runs[k] for k in range(len(configs))]
 
     def _run(self, config: Config, what: str) -> _Run:
+        """Return the run with some settings, done now where it is not there yet."""
         engine = self._engine
         engine.configure(config)
         folder = self._folder / RUNS / digest({**self._frames, 'config': config.flat()})
