@@ -17,7 +17,10 @@ from segnode.evaluation.report.markup import Html, element, join
 
 COLOURS = 9
 """Series that have a colour of their own; the last of them is that of the rest."""
+ALL_COLOURS = tuple(f'c{k}' for k in range(COLOURS))
 _HEIGHT = 1000
+_LONGEST_NAME = 14
+_NO_ROOM = 65  # percent of the width, from where on a text does not fit behind
 
 
 def chart(title: str, description: str, x: Axis, y: Axis | None, *marks: Html) -> Html:
@@ -50,7 +53,7 @@ def chart(title: str, description: str, x: Axis, y: Axis | None, *marks: Html) -
         *grid,
         *marks,
         *texts,
-        class_='plot' if y else 'plot rows',
+        class_=f'plot{"" if y else " rows"}{" twice" if lines > 1 else ""}',
         role='img',
     )
 
@@ -72,13 +75,16 @@ def _percent(value: float) -> str:
     return f'{value:.2f}%'
 
 
-def stack(series: Mapping[str, Sequence[float | None]], y: Axis) -> Html:
+def stack(
+    series: Mapping[str, Sequence[float | None]], y: Axis, colours: Sequence[str] = ALL_COLOURS
+) -> Html:
     """Return series on top of each other, in steps.
 
     Args:
         series: heights by name, all of one length; None where there is none, in all series at
             once.
         y: the axis of their sums.
+        colours: classes of the series' colours.
     """
     tops: list[list[float | None]] = []
     for heights in series.values():
@@ -92,7 +98,8 @@ def stack(series: Mapping[str, Sequence[float | None]], y: Axis) -> Html:
     # The highest first: each covers what is not its own of the one before.
     return join(
         _stretched(
-            len(top), element('path', d=step_path(top, y, closed=True), class_=f'fill c{k}')
+            len(top),
+            element('path', d=step_path(top, y, closed=True), class_=f'fill {colours[k]}'),
         )
         for k, top in reversed(list(enumerate(tops)))
     )
@@ -187,6 +194,49 @@ def marker(value: float, text: str, x: Axis, line: int = 0) -> Html:
     )
 
 
+def bar_row(
+    row: int, rows: int, name: str, ends: tuple[float, float], text: str, x: Axis, colour: str
+) -> Html:
+    """Return a row with a bar between two values, and a text beside it where there is room.
+
+    Args:
+        row: its position from the top.
+        rows: how many there are.
+        name: stands left of it.
+        ends: of the bar.
+        text: stands after the bar, else before it, else in it.
+        x: their axis.
+        colour: class of its colour.
+    """
+    left, right = (x.percent(value) for value in ends)
+    middle = _percent(100 * (row + 0.5) / rows)
+    if right <= _NO_ROOM:
+        place = (right, '0.5em', 'strong')
+    elif left > 100 - _NO_ROOM:
+        place = (left, '-0.5em', 'end strong')
+    else:
+        place = (right, '-0.5em', 'end within')
+    at, shift, class_ = place
+    return join(
+        (
+            _text('0', middle, _row_name(name), dx='-0.6em', dy='0.35em', class_='end'),
+            element(
+                'rect',
+                x=_percent(left),
+                y=_percent(100 * (row + 0.5) / rows - 33 / rows),
+                width=_percent(max(0.3, right - left)),
+                height=_percent(66 / rows),
+                class_=f'fill {colour}',
+            ),
+            _text(_percent(at), middle, text, dx=shift, dy='0.35em', class_=class_),
+        )
+    )
+
+
+def _row_name(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f'{name[: _LONGEST_NAME - 1]}…'
+
+
 def box_row(row: int, rows: int, name: str, values: Sequence[float], x: Axis, colour: str) -> Html:
     """Return a row of a chart of distributions.
 
@@ -203,7 +253,7 @@ def box_row(row: int, rows: int, name: str, values: Sequence[float], x: Axis, co
     at, top, bottom = _percent(middle), _percent(middle - half), _percent(middle + half)
     return join(
         (
-            _text('0', at, name, dx='-0.6em', dy='0.35em', class_='end'),
+            _text('0', at, _row_name(name), dx='-0.6em', dy='0.35em', class_='end'),
             element('line', x1=_percent(p5), x2=_percent(p95), y1=at, y2=at, class_='whisker'),
             element(
                 'rect',
