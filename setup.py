@@ -6,7 +6,17 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
-COMMANDS = ('node', 'predict', 'demo', 'benchmark', 'soak', 'describe', 'doctor', 'fetch')
+COMMANDS = (
+    'node',
+    'predict',
+    'convert',
+    'demo',
+    'benchmark',
+    'soak',
+    'describe',
+    'doctor',
+    'fetch',
+)
 
 
 def files(pattern: str) -> list[str]:

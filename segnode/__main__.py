@@ -27,6 +27,9 @@ COMMANDS = {
         'segnode.ros.process', 'the ROS 2 node: image topic in, masks out (needs ROS)'
     ),
     'predict': Command('segnode.predict', 'images -> COCO results, overlays, AP'),
+    'convert': Command(
+        'segnode.convert.command', 'images or a video -> a bag; label images -> annotations'
+    ),
     'demo': Command('segnode.demo.command', 'the shipped model on a camera topic (needs ROS)'),
     'benchmark': Command(
         'segnode.benchmark.command', 'times the engine, against others, or the whole node (--node)'
@@ -159,6 +162,11 @@ def node() -> int:
 def predict() -> int:
     """Console script ``predict``."""
     return main(['predict', *sys.argv[1:]])
+
+
+def convert() -> int:
+    """Console script ``convert``."""
+    return main(['convert', *sys.argv[1:]])
 
 
 def demo() -> int:

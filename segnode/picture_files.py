@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 
@@ -207,6 +208,13 @@ def read_image(path: Path, remarks: Remarks | None = None) -> Image:
     except _DAMAGE as error:
         reason = getattr(error, 'strerror', None) or f'damaged image ({first_line(error)})'
         raise ImageError(f'{path}: expected an image file, found: {reason}') from None
+
+
+def is_turned(image: PIL.Image.Image) -> bool:
+    """Return whether `read_image` turns or mirrors a picture by its EXIF orientation."""
+    with contextlib.suppress(*_DAMAGE):
+        return image.getexif().get(PIL.ExifTags.Base.Orientation) in range(2, 9)
+    return False
 
 
 def _turn_upright(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -221,8 +221,7 @@ def _predict(
             run.results += coco_results(
                 prediction.detections,
                 (prediction.rle(i) for i in range(len(prediction.detections))),
-                image_id=image_id,
-                file_name=file_name,
+                image={'image_id': image_id, 'file_name': file_name},
                 class_names=names,
                 category_ids=categories,
             )

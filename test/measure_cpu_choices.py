@@ -26,13 +26,13 @@ import torch
 from tqdm import tqdm
 
 import segnode.engine.network
-from segnode.benchmark.machine import describe_machine
 from segnode.benchmark.measure import Spread, paired_ratio, time_rounds
 from segnode.benchmark.planted import PlantedDetections, plant_model, render_frames
 from segnode.config import Config
 from segnode.engine import Engine
 from segnode.engine.dynamic import DynamicBackend
 from segnode.engine.network import NativeNetwork
+from segnode.hardware.machine import describe_machine
 from segnode.kernels.cpu import load_cpu_kernels
 from segnode.model.precision import choose_precision
 

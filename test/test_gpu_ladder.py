@@ -576,8 +576,7 @@ def test_average_precision_is_pycocotools(seed: int) -> None:
         for entry in coco_results(
             answer.detections,
             label_image_rles(answer.label_image, len(answer.detections)),
-            image_id=image_id,
-            file_name='',
+            image={'image_id': image_id, 'file_name': ''},
             class_names=CLASS_NAMES,
             category_ids=range(len(CLASS_NAMES)),
         )

@@ -101,16 +101,19 @@ class _ParsedError(Exception):
 
 @pytest.mark.parametrize('words', segnode_commands(), ids=' '.join)
 def test_command_lines_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    parse = argparse.ArgumentParser.parse_args
+    def stop_after(parse: Any) -> Any:
+        def stop(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+            raise _ParsedError(parse(self, args, namespace))
 
-    def stop(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
-        raise _ParsedError(parse(self, args, namespace))
+        return stop
 
     command, *arguments = words
     if command == 'node':
         assert arguments[0] in ('--ros-args', '--sros2-policy')
         return
-    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+    for way in ('parse_args', 'parse_intermixed_args'):
+        parse = getattr(argparse.ArgumentParser, way)
+        monkeypatch.setattr(argparse.ArgumentParser, way, stop_after(parse))
     module = COMMANDS[command].module if command in COMMANDS else command
     with pytest.raises(_ParsedError) as parsed:
         importlib.import_module(module).main(arguments)

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from segnode.benchmark.machine import describe_machine
 from segnode.benchmark.planted import FRAMES, render_frames
 from segnode.benchmark.request import NodeRequest
 from segnode.benchmark.rig import Rig, Series
@@ -25,6 +24,7 @@ from segnode.config import Config
 from segnode.demo.processes import require_ros
 from segnode.engine.device import select_device
 from segnode.errors import MeasurementError
+from segnode.hardware.machine import describe_machine
 from segnode.percentiles import Percentiles
 
 # What is between two turns of the node is a turn of the relay.

@@ -24,7 +24,6 @@ from segnode.benchmark.contenders import (
 )
 from segnode.benchmark.detectron2 import Detectron2
 from segnode.benchmark.floor import Peak, count_layers, device_peak, floor_ms
-from segnode.benchmark.machine import describe_machine
 from segnode.benchmark.measure import Spread, count_calls, paired_ratio, time_rounds
 from segnode.benchmark.parts import Part, parts
 from segnode.benchmark.planted import (
@@ -43,6 +42,7 @@ from segnode.config import Config
 from segnode.engine import Engine
 from segnode.engine.device import select_device
 from segnode.errors import ConfigError, MeasurementError, first_line
+from segnode.hardware.machine import describe_machine
 from segnode.image import Image
 from segnode.model.architecture import Architecture
 from segnode.model.precision import exact_float32

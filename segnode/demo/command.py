@@ -329,8 +329,7 @@ def score(
         results += coco_results(
             detections_of(answer, names),
             label_image_rles(answer.label_image(), len(answer.detections)),
-            image_id=image.id,
-            file_name=image.file_name,
+            image={'image_id': image.id, 'file_name': image.file_name},
             class_names=names,
             category_ids=categories,
         )

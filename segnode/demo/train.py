@@ -200,8 +200,7 @@ def score(config: Path, seeds: Sequence[int]) -> tuple[float, float]:
         results += coco_results(
             found.detections,
             label_image_rles(found.label_image, len(found.detections)),
-            image_id=image_id,
-            file_name='',
+            image={'image_id': image_id, 'file_name': ''},
             class_names=engine.class_names,
             category_ids=range(len(engine.class_names)),
         )

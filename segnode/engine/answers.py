@@ -18,6 +18,16 @@ from torch import Tensor
 from segnode.kernels.mask_crops import MaskCrop, label_image, whole_mask
 
 
+def crop_rle(crop: MaskCrop, image_hw: tuple[int, int]) -> dict[str, Any]:
+    """Return a mask as COCO's run lengths: ``size`` and ``counts``."""
+    # Here, as frames need no pycocotools.
+    from pycocotools import mask as coco_mask
+
+    whole = whole_mask(crop, image_hw)
+    encoded = coco_mask.encode(np.asfortranarray(whole.view(np.uint8)))
+    return {'size': encoded['size'], 'counts': encoded['counts'].decode('ascii')}
+
+
 def as_raw_masks(probabilities: Tensor) -> Tensor:
     """Return mask probabilities, 0 to 1, as uint8 of value x 255, on their device."""
     return (probabilities * 255).round().to(torch.uint8)
@@ -74,6 +84,7 @@ class Labelled:
         labels: (H, W) uint16.
         counts: of the image.
         raw_masks: (D, M, M) uint8, probability x 255, where they were asked for.
+        crops: D masks, each with where it lies; None where the device painted them.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -83,6 +94,7 @@ class Labelled:
     labels: npt.NDArray[np.uint16]
     counts: Counts
     raw_masks: npt.NDArray[np.uint8] | None = None
+    crops: list[MaskCrop] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +130,7 @@ class Segmentation:
         counts: what was found, and what each filter took out.
         raw_masks: (D, M, M) uint8, the network's own masks as probability x 255, each to be
             pasted into its box; None where they were not asked for, or the model has none.
+        crops: D masks, each with where it lies; may be None where they were not asked for.
     """
 
     detections: Detections
@@ -126,6 +139,7 @@ class Segmentation:
     network_hw: tuple[int, int]
     counts: Counts
     raw_masks: npt.NDArray[np.uint8] | None = None
+    crops: list[MaskCrop] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +168,7 @@ class Prediction:
 
     def rle(self, index: int) -> dict[str, Any]:
         """Return the mask of one instance as COCO's run lengths: ``size`` and ``counts``."""
-        # Here, as frames need no pycocotools.
-        from pycocotools import mask as coco_mask
-
-        encoded = coco_mask.encode(np.asfortranarray(self.mask(index).view(np.uint8)))
-        return {'size': encoded['size'], 'counts': encoded['counts'].decode('ascii')}
+        return crop_rle(self.crops[index], self.image_hw)
 
     def label_image(self) -> npt.NDArray[np.uint16]:
         """Return the masks as one (H, W) uint16 label image."""

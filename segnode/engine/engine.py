@@ -23,7 +23,7 @@ from segnode.config import Config, parameters
 from segnode.engine.answers import Detections, Prediction, Segmentation
 from segnode.engine.backend import open_backend
 from segnode.engine.device import limit_memory, select_device
-from segnode.engine.pasting import paste_instances
+from segnode.engine.pasting import label_images, paste_instances
 from segnode.engine.settings import InferenceSettings, resolve_settings
 from segnode.engine.timing import StageClock
 from segnode.errors import ConfigError, OutOfMemoryError, ProgramError, is_out_of_memory
@@ -142,7 +142,12 @@ class Engine:
             self._report(f'going on, though on an empty picture {error}')
 
     def segment(
-        self, images: Sequence[Image], *, scale: float = 1.0, raw_masks: bool = False
+        self,
+        images: Sequence[Image],
+        *,
+        scale: float = 1.0,
+        raw_masks: bool = False,
+        whole_masks: bool = False,
     ) -> list[Segmentation]:
         """Return detections and label image of each of several images of one size.
 
@@ -150,6 +155,8 @@ class Engine:
             images: all of one height and width.
             scale: of the sides of the network's input, 1 for those of the settings.
             raw_masks: whether the network's own masks are wanted, too.
+            whole_masks: whether every instance's mask is wanted, too, covered or not. A device
+                that paints them at once runs a second time for it, which is not timed.
 
         Raises:
             OutOfMemoryError: what the frame held has been freed; another resolution may fit.
@@ -158,6 +165,12 @@ class Engine:
         settings = self.settings.scaled(scale, image_hw)
         with self._freeing_memory():
             answers = self._backend.label(images, settings, clock, raw_masks=raw_masks)
+            if whole_masks and any(found.crops is None for found in answers):
+                untimed, rule = StageClock(), self._backend.paste
+                again = self._backend.run(images, settings, untimed)
+                answers = label_images(
+                    again, image_hw, settings, rule, untimed, raw_masks=raw_masks
+                )
         network_hw = self._backend.resized_hw(image_hw, settings)
         self._heap.after_frame(*image_hw, *network_hw)
         stage_ms = clock.milliseconds()
@@ -169,6 +182,7 @@ class Engine:
                 network_hw,
                 found.counts,
                 found.raw_masks,
+                found.crops,
             )
             for found in answers
         ]

@@ -82,4 +82,5 @@ def _label_image(
         label_image(crops, image_hw),
         counts,
         as_raw_masks(found.masks[stays]).numpy() if raw else None,
+        crops,
     )

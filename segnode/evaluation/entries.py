@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,11 @@ MAX_SIDE_PX = 32767
 _LARGEST_AREA = 1e10  # pixels, of COCOeval
 _SAME_PLACE_IOU = 0.5
 
+FRAME_KEYS = (
+    'stamp_ns', 'timestamp_ns', 'stamp', 'timestamp', 'frame', 'frame_number', 'topic',
+)  # fmt: skip
+"""What images of a bag are annotated with, beside or instead of a file name."""
+
 Id = int | str
 _Entry = TypeVar('_Entry')
 Report = Callable[[str], None]
@@ -41,11 +46,19 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """An image that the annotations know: its id, file name and (H, W)."""
+    """An image that the annotations know.
+
+    Attributes:
+        id: as the user has it.
+        file_name: as annotated; empty where a key of `FRAME_KEYS` stands instead.
+        image_hw: (H, W).
+        frame_keys: what the file says of the frame of a bag that it is, by `FRAME_KEYS`.
+    """
 
     id: Id
     file_name: str
     image_hw: tuple[int, int]
+    frame_keys: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def name_parts(file_name: str) -> tuple[str, ...]:
@@ -131,6 +144,11 @@ def _of(entries: Mapping[str, _Entry], found: Id | None) -> _Entry | None:
     return entries.get(_integer_form(str(found))) if entry is None else entry
 
 
+def entry_of(entries: Mapping[str, _Entry], item: object, key: str) -> _Entry | None:
+    """Return the entry of `by_any_form` that an item's id names, None where there is none."""
+    return _of(entries, _identity(item, key)) if isinstance(item, dict) else None
+
+
 def usable_images(
     items: list[Any], pictures: Sequence[Path], findings: Findings
 ) -> dict[str, AnnotatedImage]:
@@ -144,11 +162,13 @@ def usable_images(
         if image_id is None:
             findings.add('left out {} images without an id', place)
             continue
-        file_name = item.get('file_name')
-        if not isinstance(file_name, str) or name_parts(file_name)[-1] == '':
+        frame_keys = {key: item[key] for key in FRAME_KEYS if item.get(key) is not None}
+        file_name = item.get('file_name') or ''
+        named = isinstance(file_name, str) and name_parts(file_name)[-1] != ''
+        if not named and (file_name or not frame_keys.keys() - {'topic'}):
             findings.add('left out {} images without a file name', place)
             continue
-        place = f'{place}, {shown(file_name)}'
+        place = f'{place}, {shown(file_name)}' if file_name else place
         hw = _size(item)
         if hw is None:
             hw = sizes.of(file_name)
@@ -160,11 +180,11 @@ def usable_images(
                 )
                 continue
             findings.add('took the size of {} images from their pictures', place)
-        image = AnnotatedImage(image_id, file_name, hw)
+        image = AnnotatedImage(image_id, file_name, hw, frame_keys)
         before = images.setdefault(str(image_id), image)
         if before is image:
             continue
-        if (before.file_name, before.image_hw) == (file_name, hw):
+        if replace(before, id=image_id) == image:
             findings.add('left out {} images that stand there twice', place)
         else:
             twice.add(str(image_id))

@@ -7,23 +7,20 @@ H, W image height and width; D detections.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from segnode.errors import AnnotationError
 from segnode.evaluation.annotations import Annotations
-from segnode.evaluation.entries import AnnotatedImage, Id, few
+from segnode.evaluation.coco_evaluation import IouType, evaluate_results
+from segnode.evaluation.entries import Id, few
 from segnode.evaluation.segmentation import Rle
 from segnode.text_files import shown
 
@@ -43,8 +40,7 @@ def coco_results(
     detections: Detections,
     rles: Iterable[Rle],
     *,
-    image_id: Id,
-    file_name: str,
+    image: Mapping[str, Any],
     class_names: Sequence[str],
     category_ids: Sequence[Id | None],
 ) -> list[dict[str, Any]]:
@@ -53,8 +49,7 @@ def coco_results(
     Args:
         detections: of the image.
         rles: D run-length masks, as pycocotools makes them.
-        image_id: goes into every entry.
-        file_name: goes into every entry.
+        image: which it is, ``image_id`` and more; goes into every entry.
         class_names: by class id.
         category_ids: by class id; detections of a class that has None are left out.
     """
@@ -72,8 +67,7 @@ def coco_results(
         counts = rle['counts']
         results.append(
             {
-                'image_id': image_id,
-                'file_name': file_name,
+                **image,
                 'category_id': category_ids[class_id],
                 'category_name': class_names[class_id],
                 'bbox': [left, top, right - left, bottom - top],
@@ -170,14 +164,10 @@ def _plain(name: str) -> str:
 def average_precision(
     annotations: Annotations,
     results: Sequence[Mapping[str, Any]],
-    iou_type: Literal['bbox', 'segm'],
+    iou_type: IouType,
     image_ids: Iterable[Id],
 ) -> AveragePrecision:
-    """Score COCO results against annotations with pycocotools.
-
-    An annotated object without a mask stands in mask AP as its box, as a crowd does: it is
-    neither found nor missed, and detections of its class inside the box are neither right nor
-    wrong.
+    """Score COCO results against annotations, as `coco_evaluation.evaluate_results`.
 
     Args:
         annotations: ground truth; crowds are ignored as COCO does.
@@ -185,80 +175,5 @@ def average_precision(
         iou_type: boxes or masks.
         image_ids: the images that count; one without results counts as all missed.
     """
-    # pycocotools sorts ids; numbers in their order replace texts.
-    images = {i: number for number, i in enumerate(sorted(set(image_ids), key=_order), start=1)}
-    categories = {i: number for number, i in enumerate(annotations.categories.values(), start=1)}
-
-    def numbered(item: Mapping[str, Any], number: int, **more: Any) -> dict[str, Any]:
-        return {
-            'id': number,
-            'image_id': images[item['image_id']],
-            'category_id': categories[item['category_id']],
-            **more,
-        }
-
-    key = 'bbox' if iou_type == 'bbox' else 'segmentation'
-    truth: list[dict[str, Any]] = []
-    for item in annotations.instances:
-        if item['image_id'] not in images:
-            continue
-        shape, iscrowd = item.get(key), item['iscrowd']
-        if shape is None:
-            shape, iscrowd = _box_mask(item['bbox'], annotations.images[item['image_id']]), 1
-        truth.append(
-            numbered(item, len(truth) + 1, area=item['area'], iscrowd=iscrowd, **{key: shape})
-        )
-    entries = [
-        numbered(
-            result,
-            number,
-            score=result['score'],
-            iscrowd=0,
-            area=float(
-                result['bbox'][2] * result['bbox'][3]
-                if iou_type == 'bbox'
-                else coco_mask.area(result['segmentation'])
-            ),
-            **{key: result[key]},
-        )
-        for number, result in enumerate(results, start=1)
-        if result['image_id'] in images
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        sizes = {n: annotations.images[i].image_hw for i, n in images.items()}
-        coco_truth, coco_entries = (
-            _coco(sizes, categories.values(), items) for items in (truth, entries)
-        )
-        evaluation = COCOeval(coco_truth, coco_entries, iou_type)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    ap, ap50 = (None if value < 0 else float(value) for value in evaluation.stats[:2])
-    return AveragePrecision(ap, ap50)
-
-
-def _order(image_id: Id) -> tuple[bool, Id]:
-    return isinstance(image_id, str), image_id
-
-
-def _box_mask(box: Sequence[float], image: AnnotatedImage) -> Rle:
-    """Return the part of a box that lies in its image as run lengths."""
-    left, top, width, height = box
-    corners = [left, top, left + width, top, left + width, top + height, left, top + height]
-    rle: Rle = coco_mask.merge(coco_mask.frPyObjects([corners], *image.image_hw))
-    return rle
-
-
-def _coco(
-    sizes: Mapping[int, tuple[int, int]],
-    categories: Iterable[int],
-    instances: list[dict[str, Any]],
-) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        'images': [{'id': i, 'height': hw[0], 'width': hw[1]} for i, hw in sizes.items()],
-        'categories': [{'id': number} for number in categories],
-        'annotations': instances,
-    }
-    coco.createIndex()
-    return coco
+    evaluation = evaluate_results(annotations, results, iou_type, image_ids)
+    return AveragePrecision(evaluation.ap(), evaluation.ap(iou=0.5))

@@ -171,7 +171,7 @@ def decode_compressed(
             'subscribe to the colour topic of the camera'
         )
     buffer = _as_bytes(data)
-    height, width = _file_size(buffer.tobytes(), format)
+    height, width = file_size_hw(buffer.tobytes(), format)
     check_size(height, width)
     stored_as = compression.rpartition('compressed')[2].strip()
     is_mosaic = encoding.startswith('bayer_') and stored_as in ('', encoding)
@@ -216,7 +216,7 @@ def _check_sampling(encoding: str, height: int, width: int) -> None:
         )
 
 
-def _file_size(file: bytes, format_name: str) -> tuple[int, int]:
+def file_size_hw(file: bytes, format_name: str) -> tuple[int, int]:
     """Return height and width of a JPEG or PNG that is whole, from its header."""
     if file.startswith(_PNG_START):
         return _png_size(file)

@@ -67,7 +67,7 @@ def draw_overlay(
         _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
         anchor = (x0, max(0.0, y0 - bottom - 2))
         draw.rectangle((*anchor, anchor[0] + right + 3, anchor[1] + bottom + 2), fill=colour)
-        draw.text((anchor[0] + 2, anchor[1]), text, fill=_text_colour(colour), font=font)
+        draw.text((anchor[0] + 2, anchor[1]), text, fill=text_colour(colour), font=font)
     return np.asarray(picture)
 
 
@@ -92,7 +92,7 @@ def _contour(label_image: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
     return contour
 
 
-def _text_colour(background_bgr: tuple[int, ...]) -> tuple[int, int, int]:
+def text_colour(background_bgr: tuple[int, ...]) -> tuple[int, int, int]:
     """Return black or white, whichever is readable (luma of ITU-R BT.601)."""
     blue, green, red = background_bgr
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else (255, 255, 255)

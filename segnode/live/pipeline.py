@@ -106,6 +106,7 @@ def segment(
     scale: float = 1.0,
     *,
     raw_masks: bool = False,
+    whole_masks: bool = False,
 ) -> list[Answered[Header]]:
     """Answer frames of one size, together.
 
@@ -114,12 +115,15 @@ def segment(
         engine: with its settings.
         scale: of the network's input, 1 for the size of the settings.
         raw_masks: whether the network's own masks are wanted, too.
+        whole_masks: whether every instance's mask is wanted, too, covered or not.
 
     Raises:
         SegnodeError: the engine refused them.
     """
     began_s = time.monotonic()
-    results = engine.segment([f.image for f in frames], scale=scale, raw_masks=raw_masks)
+    results = engine.segment(
+        [f.image for f in frames], scale=scale, raw_masks=raw_masks, whole_masks=whole_masks
+    )
     answered_s = time.monotonic()
     return [
         Answered(

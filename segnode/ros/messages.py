@@ -10,7 +10,6 @@ from __future__ import annotations
 import array
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
@@ -26,6 +25,7 @@ from vision_msgs.msg import (
 )
 
 from segnode.engine import Detections
+from segnode.live import answer_fields
 from segnode.ros.cdr import write_image
 
 # A pixel that belongs to no instance: the largest value of the type, which VisionClass.msg calls
@@ -48,41 +48,26 @@ def detections_message(
         class_id_format: ``name`` or ``index``.
     """
     message = Detection2DArray(header=header)
-    rows = zip(
-        detections.boxes_xyxy.tolist(),
-        detections.scores.tolist(),
-        detections.class_ids.tolist(),
-        strict=True,
-    )
-    for k, ((x0, y0, x1, y1), score, class_id) in enumerate(rows, start=1):
-        detection = Detection2D(header=header, id=str(k))
-        detection.bbox.center.position.x = (x0 + x1) / 2
-        detection.bbox.center.position.y = (y0 + y1) / 2
-        detection.bbox.size_x = x1 - x0
-        detection.bbox.size_y = y1 - y0
+    for found in answer_fields.detection_fields(detections, class_names, class_id_format):
+        detection = Detection2D(header=header, id=found.id)
+        detection.bbox.center.position.x, detection.bbox.center.position.y = found.centre_xy
+        detection.bbox.size_x, detection.bbox.size_y = found.size_xy
         result = ObjectHypothesisWithPose()
-        result.hypothesis.class_id = (
-            class_names[class_id] if class_id_format == 'name' else str(class_id)
-        )
-        result.hypothesis.score = score
+        result.hypothesis.class_id = found.class_id
+        result.hypothesis.score = found.score
         detection.results.append(result)
         message.detections.append(detection)
     return message
 
 
 def instance_mask_message(header: Header, label_image: npt.NDArray[np.uint16]) -> bytes:
-    """Return the label image as 16UC1, serialised: cv_bridge would rescale mono16."""
-    return write_image(header, label_image, '16UC1')
+    """Return the label image, serialised."""
+    return write_image(header, label_image, answer_fields.LABELS_ENCODING)
 
 
 def instance_mask_png(header: Header, label_image: npt.NDArray[np.uint16]) -> CompressedImage:
-    """Return the label image as a PNG, its format written as image_transport does.
-
-    Subscribers take the pixels for mono8 where the format does not say 16UC1.
-    """
-    return _compressed_message(
-        header, label_image, '16UC1; png compressed ', '.png', [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    )
+    """Return the label image as a PNG."""
+    return _compressed_message(header, *answer_fields.labels_png(label_image))
 
 
 def class_mask_message(
@@ -142,9 +127,7 @@ def overlay_message(header: Header, overlay: npt.NDArray[np.uint8]) -> bytes:
 
 def overlay_jpeg(header: Header, overlay: npt.NDArray[np.uint8]) -> CompressedImage:
     """Return the drawn picture, (H, W, 3) uint8 BGR, as a JPEG."""
-    return _compressed_message(
-        header, overlay, 'bgr8; jpeg compressed bgr8', '.jpg', [cv2.IMWRITE_JPEG_QUALITY, 90]
-    )
+    return _compressed_message(header, *answer_fields.overlay_jpeg(overlay))
 
 
 def label_info_message(
@@ -163,10 +146,7 @@ def stage_times_message(
     counts: Mapping[str, int],
 ) -> DiagnosticArray:
     """Return one frame's times: ``<stage>_ms`` each, network input size in pixels, counts."""
-    values = {f'{stage}_ms': f'{ms:.3f}' for stage, ms in stage_ms.items()}
-    values['total_ms'] = f'{sum(stage_ms.values()):.3f}'
-    values['network_height'], values['network_width'] = (str(side) for side in network_hw)
-    values.update({count: str(n) for count, n in counts.items()})
+    values = answer_fields.stage_time_values(stage_ms, network_hw, counts)
     status = DiagnosticStatus(name=name, level=DiagnosticStatus.OK, values=key_values(values))
     return DiagnosticArray(header=header, status=[status])
 
@@ -181,14 +161,5 @@ def key_values(values: Mapping[str, str]) -> list[KeyValue]:
     return [KeyValue(key=key, value=value) for key, value in values.items()]
 
 
-def _compressed_message(
-    header: Header,
-    pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
-    image_format: str,
-    extension: str,
-    options: list[int],
-) -> CompressedImage:
-    _, encoded = cv2.imencode(extension, pixels, options)
-    return CompressedImage(
-        header=header, format=image_format, data=array.array('B', encoded.tobytes())
-    )
+def _compressed_message(header: Header, image_format: str, encoded: bytes) -> CompressedImage:
+    return CompressedImage(header=header, format=image_format, data=array.array('B', encoded))

@@ -35,12 +35,9 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from segnode.config import Config, Parameter, Settings, parameters, setting
 from segnode.errors import ConfigError, SegnodeError
+from segnode.live.camera_names import NAME, names_of_topics
 from segnode.live.grey_values import FEWEST_BITS, FULL_BITS
 from segnode.live.schedule import MOST_CAMERAS, ScheduleConfig
-
-_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
-# Last parts of an image topic that say what the image is, and not which camera's.
-_IMAGE_WORDS = re.compile(r'image(_\w+)?|compressed|rgb|color|raw')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +116,7 @@ class NodeConfig(Settings):
                 f'image_topics, found {list(names)}'
             )
         for name in names:
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise ConfigError(
                     'camera_names: expected names of letters, digits and underscores that begin '
                     f'with a letter, as they stand in topics, found {name!r}'
@@ -133,31 +130,6 @@ class NodeConfig(Settings):
             CameraConfig(name=name, topic=topic, prefix=f'{name}/' if several else '')
             for name, topic in zip(names, self.image_topics, strict=True)
         ]
-
-
-def names_of_topics(topics: Sequence[str]) -> list[str]:
-    """Return a name for each camera: the shortest part of its topic that tells it from others.
-
-    ``/front/image_raw`` and ``/rear/image_raw`` are ``front`` and ``rear``.
-    """
-    parts = []
-    for topic in topics:
-        words = [word for word in topic.strip('~/').split('/') if word]
-        while len(words) > 1 and _IMAGE_WORDS.fullmatch(words[-1]):
-            words.pop()
-        parts.append(words or ['camera'])
-    longest = max(map(len, parts))
-    names: list[str] = []
-    for length in range(1, longest + 1):
-        names = ['_'.join(words[-length:]) for words in parts]
-        if len(set(names)) == len(names):
-            break
-    if len(set(names)) != len(names):
-        # Names that differ in what is left out alone, as left/image_raw and left/image_color.
-        names = [topic.strip('~/').replace('/', '_') for topic in topics]
-    if len(set(names)) != len(names) or not all(map(_NAME.fullmatch, names)):
-        names = [f'camera_{number}' for number in range(len(topics))]
-    return names
 
 
 def all_parameters() -> dict[str, Parameter]:

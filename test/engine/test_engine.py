@@ -105,6 +105,20 @@ def test_label_image_is_made_of_the_whole_masks(engine: Engine, images: list[Ima
             np.testing.assert_array_equal(coco_mask.decode(rle), mask)
 
 
+def test_whole_masks_come_beside_the_label_image(engine: Engine, images: list[Image]) -> None:
+    for image in images:
+        (segmentation,) = engine.segment([image], whole_masks=True)
+        (prediction,) = engine.predict([image])
+        assert_consistent(segmentation, prediction)
+        assert segmentation.crops is not None
+        assert len(segmentation.crops) == len(prediction.crops) >= 2
+        for ours, theirs in zip(segmentation.crops, prediction.crops, strict=True):
+            assert (ours.top, ours.left, ours.area) == (theirs.top, theirs.left, theirs.area)
+            np.testing.assert_array_equal(ours.pixels, theirs.pixels)
+        # What the device was asked a second time for is not timed.
+        assert set(segmentation.stage_ms) == set(engine.segment([image])[0].stage_ms)
+
+
 def test_batches_answer_as_one_by_one(engine: Engine, images: list[Image]) -> None:
     one_by_one = [Found.of_prediction(engine.predict([image])[0]) for image in images]
     for together, alone in zip(engine.predict(images), one_by_one, strict=True):

@@ -90,8 +90,7 @@ def test_trained_model_answers_alike(
             for result in coco_results(
                 prediction.detections,
                 [prediction.rle(i) for i in range(len(prediction.crops))],
-                image_id=image_id,
-                file_name='',
+                image={'image_id': image_id, 'file_name': ''},
                 class_names=engine.class_names,
                 category_ids=categories_by_name(engine.class_names, annotations),
             )

@@ -210,8 +210,7 @@ def test_results_of_detections() -> None:
     results = coco_results(
         detections,
         masks,
-        image_id=7,
-        file_name='a.png',
+        image={'image_id': 7, 'file_name': 'a.png'},
         class_names=['ball', 'cone', 'box'],
         category_ids=[5, 3, None],
     )
@@ -240,8 +239,7 @@ def test_results_of_detections() -> None:
             )
         ),
         [],
-        image_id=7,
-        file_name='a.png',
+        image={'image_id': 7, 'file_name': 'a.png'},
         class_names=['ball'],
         category_ids=[5],
     )

@@ -22,7 +22,6 @@ from gpu_ladder import limits
 from gpu_ladder.outcome import SkipCheck
 from gpu_ladder.rungs import Rung
 from segnode import __version__
-from segnode.benchmark.machine import describe_machine
 from segnode.benchmark.planted import (
     PlantedDetections,
     named_architecture,
@@ -35,6 +34,7 @@ from segnode.demo.scene import CLASS_NAMES, VALIDATION_SEEDS, Scene, SceneFrame
 from segnode.engine import Engine, timing
 from segnode.engine.device import select_device
 from segnode.engine.network import NativeNetwork
+from segnode.hardware.machine import describe_machine
 from segnode.image import Image
 from segnode.kernels.operators import Operators, plain_operators, select_operators
 from segnode.kernels.preprocess import preprocess

@@ -47,14 +47,21 @@ class TimedEngine:
         self.reserved = paths
 
     def segment(
-        self, images: Sequence[Image], *, scale: float = 1.0, raw_masks: bool = False
+        self,
+        images: Sequence[Image],
+        *,
+        scale: float = 1.0,
+        raw_masks: bool = False,
+        whole_masks: bool = False,
     ) -> list[Segmentation]:
         self.calls.append((len(images), scale))
         if self.fails and (len(images) > 1 or scale < 0.7):
             raise self.fails('no')
         alone_ms = self.by_height.get(images[0].height, self.alone_ms)
         time.sleep((alone_ms + self.further_ms * (len(images) - 1)) * scale**2 / 1e3)
-        return self.engine.segment(images, scale=scale, raw_masks=raw_masks)
+        return self.engine.segment(
+            images, scale=scale, raw_masks=raw_masks, whole_masks=whole_masks
+        )
 
 
 def decoded(image_hw: tuple[int, int], stamp: str = 'stamp') -> Decoded[str]:
