@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segnode.evaluation.report.axes import Axis
-from segnode.evaluation.report.charts import bar_row, chart, curve, legend
+from segnode.evaluation.report.charts import chart, curve, legend
 from segnode.evaluation.report.markup import (
     Html,
     count,
@@ -23,6 +23,7 @@ from segnode.evaluation.report.markup import (
     table,
     tile,
 )
+from segnode.evaluation.report.rows import bar_row
 
 MOST_CLASSES = 12
 _CURVES = (

@@ -11,7 +11,7 @@ from typing import Any
 
 from segnode.evaluation.frames import FrameRow
 from segnode.evaluation.report.axes import linear_axis, log_axis
-from segnode.evaluation.report.charts import COLOURS, bar_row, bars, chart, legend, marker, stack
+from segnode.evaluation.report.charts import COLOURS, bars, chart, legend, marker, stack
 from segnode.evaluation.report.markup import (
     Html,
     count,
@@ -24,6 +24,7 @@ from segnode.evaluation.report.markup import (
     share,
     table,
 )
+from segnode.evaluation.report.rows import bar_row
 from segnode.evaluation.report.run_files import Entry
 from segnode.evaluation.report.settings import flat
 from segnode.evaluation.report.timeline import Timeline

@@ -16,7 +16,6 @@ from segnode.evaluation.report.axes import linear_axis, log_axis
 from segnode.evaluation.report.charts import (
     COLOURS,
     bars,
-    box_row,
     chart,
     legend,
     marker,
@@ -33,6 +32,7 @@ from segnode.evaluation.report.markup import (
     section,
     table,
 )
+from segnode.evaluation.report.rows import box_row
 from segnode.evaluation.report.run_files import Entry
 from segnode.evaluation.report.samples import Sample
 from segnode.evaluation.report.timeline import Timeline
