@@ -11,7 +11,7 @@ from segnode.evaluation.report.charts import percent, text_at
 from segnode.evaluation.report.markup import Html, element, join
 
 _LONGEST_NAME = 14
-_NO_ROOM = 65  # percent of the width, from where on a text does not fit behind
+_CHARACTER = 3.0  # percent of the width that one takes in a narrow chart
 
 
 def bar_row(
@@ -30,12 +30,13 @@ def bar_row(
     """
     left, right = (x.percent(value) for value in ends)
     middle = percent(100 * (row + 0.5) / rows)
-    if right <= _NO_ROOM:
+    room = _CHARACTER * (len(text) + 1)
+    if right + room <= 100:
         place = (right, '0.5em', 'strong')
-    elif left > 100 - _NO_ROOM:
+    elif left >= room:
         place = (left, '-0.5em', 'end strong')
     else:
-        place = (right, '-0.5em', 'end within')
+        place = (right, '-0.5em', 'end within' if right - left >= room else 'end strong')
     at, shift, class_ = place
     return join(
         (

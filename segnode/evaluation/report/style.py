@@ -46,7 +46,7 @@ body{margin:0;background:var(--paper);color:var(--ink);
   font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 body{overflow-wrap:anywhere}
 td,th{overflow-wrap:break-word}
-main,header,footer{max-width:74rem;margin:0 auto;padding:0 1.25rem}
+main,header,footer{max-width:78rem;margin:0 auto;padding:0 1.25rem}
 header{padding-top:2rem}
 h1{font-size:1.7rem;line-height:1.25;margin:.1rem 0 1.2rem;font-weight:650}
 h2{font-size:1.25rem;margin:0 0 .8rem;padding-top:1.2rem;border-top:2px solid var(--ink)}
