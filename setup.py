@@ -9,6 +9,7 @@ from setuptools import Extension, find_packages, setup
 COMMANDS = (
     'node',
     'predict',
+    'evaluate',
     'convert',
     'demo',
     'benchmark',

@@ -27,6 +27,9 @@ COMMANDS = {
         'segnode.ros.process', 'the ROS 2 node: image topic in, masks out (needs ROS)'
     ),
     'predict': Command('segnode.predict', 'images -> COCO results, overlays, AP'),
+    'evaluate': Command(
+        'segnode.evaluate', 'a rosbag -> accuracy, latency, streaming AP and a report'
+    ),
     'convert': Command(
         'segnode.convert.command', 'images or a video -> a bag; label images -> annotations'
     ),
@@ -162,6 +165,11 @@ def node() -> int:
 def predict() -> int:
     """Console script ``predict``."""
     return main(['predict', *sys.argv[1:]])
+
+
+def evaluate() -> int:
+    """Console script ``evaluate``."""
+    return main(['evaluate', *sys.argv[1:]])
 
 
 def convert() -> int:

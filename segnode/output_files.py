@@ -116,6 +116,10 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(
+            f'{path}: expected a folder to write, found a file; choose another path'
+        ) from None
     except OSError as error:
         raise ConfigError(f'{path}: cannot make this folder ({error.strerror})') from None
     if not os.access(path, os.W_OK | os.X_OK):
@@ -128,13 +132,38 @@ def make_own_folder(path: Path) -> None:
     Raises:
         ConfigError: it holds files that are not segnode's, or cannot be made or written.
     """
+    check_own_folder(path)
+    make_folder(path)
+    write_whole(path / FOLDER_MARK, _FOLDER_TEXT.encode())
+
+
+def check_own_folder(path: Path) -> None:
+    """Make sure that a folder is missing, empty or segnode's own.
+
+    Raises:
+        ConfigError: it holds files that are not segnode's.
+    """
     if not is_own_folder(path):
         raise ConfigError(
             f"{path}: expected a new or empty folder or an earlier one of segnode's (with "
             f'{FOLDER_MARK} in it), found other files; choose another folder'
         )
-    make_folder(path)
-    write_whole(path / FOLDER_MARK, _FOLDER_TEXT.encode())
+
+
+def check_apart(folder: Path, *inputs: Path | None) -> None:
+    """Make sure that a folder of results neither is, holds nor lies in what a command reads.
+
+    Raises:
+        ConfigError: it does.
+    """
+    own = Path(os.path.realpath(folder))
+    for path in inputs:
+        read = None if path is None else Path(os.path.realpath(path))
+        if read is not None and (own == read or own in read.parents or read in own.parents):
+            raise ConfigError(
+                f'{folder}: expected a folder apart from what this run reads, found {path} there; '
+                'choose another folder'
+            )
 
 
 def is_own_folder(path: Path) -> bool:

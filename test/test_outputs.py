@@ -60,6 +60,17 @@ CASES: dict[str, list[Case]] = {
         Case('{photos}/1.png --json {other}/results.json'),
         Case('{photos}/1.png --json {other}/1.jpg'),
     ],
+    'convert': [
+        Case('{photos} {photos}'),
+        Case('{photos}/1.png {other}'),
+        Case('{photos} {photo}'),
+        *(
+            Case(f'{{photos}} --annotations {{annotations}} {{out}}/bag --json {{{name}}}')
+            for name in ('annotations', 'photo', 'hard_link', 'soft_link', 'dotted')
+        ),
+        Case('{photos} {out}/bag --json {out}/bag/instances.json'),
+        Case('{photos} --annotations {annotations} {out}/bag --json {out}/c.json', 0),
+    ],
     'benchmark': [
         *(
             Case(f'{MODEL} --shapes 64x64 {option} {{{name}}}')

@@ -18,7 +18,7 @@ from segnode.bags.mcap_file import McapFile
 from segnode.bags.record import Record, Topic
 from segnode.bags.ros1_file import Ros1File
 from segnode.bags.sqlite_file import SqliteFile
-from segnode.bags.topics import by_name
+from segnode.bags.topics import by_name, shown
 from segnode.errors import BagError
 
 
@@ -132,6 +132,13 @@ class Bag:
         if not self._storages:
             raise errors[0]
         self.topics = by_name(topic for storage, _ in self._storages for topic in storage.topics)
+        for storage, _ in self._storages:
+            for topic in storage.topics:
+                if topic.type_name != self.topics[topic.name].type_name:
+                    report(
+                        f'{self.path}: {shown(topic.name)} has messages of several types, one is '
+                        f'{shown(topic.type_name)}'
+                    )
         spans = [storage.span_ns for storage, _ in self._storages if storage.span_ns]
         if spans:
             self.span_ns = min(first for first, _ in spans), max(last for _, last in spans)
@@ -142,7 +149,7 @@ class Bag:
         if kind in ('zstd', 'lz4'):
             folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix='segnode-bag-'))
             report(f'{file}: is unpacked in {folder}')
-            file = unpacked(file, kind, Path(folder))
+            file = unpacked(file, kind, Path(folder), self.damage.remark)
             kind = file_kind(file)
         if kind not in _STORAGES:
             with file.open('rb') as stream:

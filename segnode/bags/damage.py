@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+_MOST_REMARKS = 50
+
 
 @dataclass(slots=True)
 class Damage:
@@ -15,7 +17,7 @@ class Damage:
     Attributes:
         remarks: a sentence each.
         unreadable_bytes: of its files, as they lie on the disk; of a compressed chunk that is cut,
-            the bytes behind its last whole message after decompression.
+            the bytes behind its last whole message, decompressed.
         skipped: messages of the topics asked for that are known and could not be read, by reason.
         last_ns: log time of the last message read, None where nothing was lost.
     """
@@ -30,9 +32,11 @@ class Damage:
         return bool(self.remarks or self.unreadable_bytes or self.skipped)
 
     def remark(self, sentence: str) -> None:
-        """Add a sentence, once."""
-        if sentence not in self.remarks:
-            self.remarks.append(sentence)
+        """Add a sentence, once; a file may be damaged in more places than anybody reads of."""
+        if sentence in self.remarks or len(self.remarks) > _MOST_REMARKS:
+            return
+        full = len(self.remarks) == _MOST_REMARKS
+        self.remarks.append('there is more that is not listed here' if full else sentence)
 
     def copy(self) -> Damage:
         """Return what is known so far."""

@@ -10,16 +10,18 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segnode.bags import mcap_file, ros1_file, sqlite_file
+from tqdm import tqdm
+
+from segnode.bags import mcap_records, ros1_records, sqlite_file
 from segnode.bags.decompress import MAGICS, DamagedDataError, pieces
 from segnode.bags.topics import shown
 from segnode.checkpoint.yaml_file import read_yaml
 from segnode.errors import BagError, CheckpointError
 
 _KINDS = {
-    mcap_file.MAGIC: 'mcap',
+    mcap_records.MAGIC: 'mcap',
     sqlite_file.MAGIC: 'sqlite3',
-    ros1_file.MAGIC: 'ros1',
+    ros1_records.MAGIC: 'ros1',
     **MAGICS,
 }
 _SUFFIXES = ('.mcap', '.db3', '.bag', '.mcap.zstd', '.db3.zstd', '.mcap.lz4', '.db3.lz4')
@@ -87,8 +89,14 @@ def bag_files(
     return _parts(path, list(there.values()))
 
 
-def unpacked(path: Path, compression: str, folder: Path) -> Path:
+def unpacked(path: Path, compression: str, folder: Path, remark: Callable[[str], None]) -> Path:
     """Write a compressed file to a folder, decompressed, and return where; cut where it is.
+
+    Args:
+        path: the file.
+        compression: ``zstd`` or ``lz4``.
+        folder: for what it holds.
+        remark: takes a sentence about what is lost.
 
     Raises:
         BagError: it does not decompress, or there is no room.
@@ -96,8 +104,15 @@ def unpacked(path: Path, compression: str, folder: Path) -> Path:
     target = folder / path.stem
     written = 0
     try:
-        with path.open('rb') as source, target.open('wb') as file:
+        with (
+            path.open('rb') as source,
+            target.open('wb') as file,
+            tqdm(
+                total=path.stat().st_size, unit='B', unit_scale=True, disable=None, leave=False
+            ) as bar,
+        ):
             for piece in pieces(source, compression):
+                bar.update(source.tell() - bar.n)
                 written += len(piece)
                 if shutil.disk_usage(folder).free < len(piece) + _SPARE_BYTES:
                     raise BagError(
@@ -109,6 +124,7 @@ def unpacked(path: Path, compression: str, folder: Path) -> Path:
         # What came before may be worth reading.
         if not written:
             raise BagError(f'{path}: expected {compression} data, but {error}') from None
+        remark(f'{path.name}: its end is lost: {error}')
     except OSError as error:
         raise BagError(f'{path}: cannot be unpacked in {folder} ({error.strerror})') from None
     return target

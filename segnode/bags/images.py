@@ -4,21 +4,23 @@
 
 from __future__ import annotations
 
-import struct
-from functools import cache
-from typing import Any
-
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
-from rosbags.typesys.store import Typestore
 
 from segnode.bags.record import COMPRESSED_IMAGE, Header, Record
 from segnode.bags.topics import shown
-from segnode.errors import ImageError, first_line
+from segnode.errors import ImageError
 from segnode.image import Image, check_size
+from segnode.live.cdr import (
+    CompressedFields,
+    ImageFields,
+    MessageHeader,
+    Serialisation,
+    read_compressed,
+)
+from segnode.live.cdr import read_header as read_message_header
+from segnode.live.cdr import read_image as read_message
 from segnode.live.grey_values import GreyValues
 from segnode.live.image_message import decode_compressed, decode_image, file_size_hw
 
@@ -31,7 +33,11 @@ def read_header(record: Record) -> Header:
     Raises:
         ImageError: it is no image message, or not whole.
     """
-    return _header(_message(record))
+    serialisation = _serialisation(record)
+    try:
+        return _header(read_message_header(record.data, serialisation))
+    except ValueError as error:
+        raise ImageError(f'expected {record.topic.type_name}: {error}') from None
 
 
 def read_image(record: Record, grey: GreyValues | None = None) -> tuple[Header, Image]:
@@ -44,20 +50,20 @@ def read_image(record: Record, grey: GreyValues | None = None) -> tuple[Header, 
     Raises:
         ImageError: the message or the picture in it cannot be decoded.
     """
-    message = _message(record)
-    if record.topic.type_name == COMPRESSED_IMAGE:
+    message = _fields(record)
+    if isinstance(message, CompressedFields):
         image = decode_compressed(format=message.format, data=message.data, grey=grey)
     else:
         image = decode_image(
             height=message.height,
             width=message.width,
             encoding=message.encoding,
-            is_bigendian=bool(message.is_bigendian),
+            is_bigendian=message.is_bigendian,
             step=message.step,
             data=message.data,
             grey=grey,
         )
-    return _header(message), image
+    return _header(message.header), image
 
 
 def read_labels(record: Record) -> tuple[Header, npt.NDArray[np.uint16]]:
@@ -73,9 +79,9 @@ def read_labels(record: Record) -> tuple[Header, npt.NDArray[np.uint16]]:
     Raises:
         ImageError: it cannot be decoded, or has colours.
     """
-    message = _message(record)
-    if record.topic.type_name == COMPRESSED_IMAGE:
-        return _header(message), _png_labels(bytes(message.data))
+    message = _fields(record)
+    if isinstance(message, CompressedFields):
+        return _header(message.header), _png_labels(bytes(message.data))
     height, width, step = message.height, message.width, message.step
     dtype = _LABEL_TYPES.get(message.encoding)
     if dtype is None:
@@ -92,7 +98,7 @@ def read_labels(record: Record) -> tuple[Header, npt.NDArray[np.uint16]]:
         )
     rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)
     values = np.ascontiguousarray(rows[:, : width * values_dtype.itemsize]).view(values_dtype)
-    return _header(message), values.astype(np.uint16)
+    return _header(message.header), values.astype(np.uint16)
 
 
 def _png_labels(data: bytes) -> npt.NDArray[np.uint16]:
@@ -114,32 +120,28 @@ def _png_labels(data: bytes) -> npt.NDArray[np.uint16]:
     return values.astype(np.uint16)
 
 
-def _header(message: Any) -> Header:
-    stamp = message.header.stamp
-    return Header(stamp.sec * 1_000_000_000 + stamp.nanosec, message.header.frame_id)
+def _header(header: MessageHeader) -> Header:
+    return Header(header.stamp.sec * 1_000_000_000 + header.stamp.nanosec, header.frame_id)
 
 
-def _message(record: Record) -> Any:
-    """Return a message of images deserialised.
+def _fields(record: Record) -> ImageFields | CompressedFields:
+    """Return the fields of an image message.
 
     Raises:
         ImageError: it is of another type, or not whole.
     """
+    serialisation = _serialisation(record)
+    read = read_compressed if record.topic.type_name == COMPRESSED_IMAGE else read_message
+    try:
+        return read(record.data, serialisation)
+    except ValueError as error:
+        raise ImageError(f'expected {record.topic.type_name}: {error}') from None
+
+
+def _serialisation(record: Record) -> Serialisation:
     topic = record.topic
     if not topic.is_image:
         raise ImageError(
-            f'expected an image message, found {shown(topic.type_name)} as {topic.encoding[:20]!r}'
+            f'expected an image message, found {shown(topic.type_name)} in {shown(topic.encoding)}'
         )
-    store = _types(topic.encoding)
-    try:
-        if topic.encoding == 'ros1':
-            return store.deserialize_ros1(record.data, topic.type_name)
-        return store.deserialize_cdr(record.data, topic.type_name)
-    except (SerdeError, ValueError, IndexError, OverflowError, struct.error) as error:
-        raise ImageError(f'expected {topic.type_name}: {first_line(error)}') from None
-
-
-@cache
-def _types(encoding: str) -> Typestore:
-    # The types of images are the same in every release of ROS 2.
-    return get_typestore(Stores.ROS1_NOETIC if encoding == 'ros1' else Stores.LATEST)
+    return 'ros1' if topic.encoding == 'ros1' else 'cdr'

@@ -13,6 +13,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+from segnode.bags.damage import Damage
 from segnode.bags.record import Record
 
 WINDOW_BYTES = 256 << 20
@@ -30,7 +31,8 @@ class Span(NamedTuple):
 def in_log_order(
     spans: Sequence[Span],
     load: Callable[[Span], Iterable[Record]],
-    late: Callable[[Record], None],
+    damage: Damage,
+    name: str,
     window_bytes: int = WINDOW_BYTES,
 ) -> Iterator[Record]:
     """Yield the messages of all parts of a file, those of one log time as they lie in the file.
@@ -38,8 +40,9 @@ def in_log_order(
     Args:
         spans: sorted.
         load: reads the messages of one part, which it may hold in any order.
-        late: called with a message before it is yielded after a later one: where more than
+        damage: gets a remark where messages come after later ones: where more than
             ``window_bytes`` would have to wait, or a part begins before its ``start_ns``.
+        name: of the file.
         window_bytes: how many may wait.
     """
     waiting: list[tuple[int, int, int, Record]] = []
@@ -55,7 +58,9 @@ def in_log_order(
             record = heapq.heappop(waiting)[-1]
             held -= len(record.data)
             if last_ns is not None and record.log_ns < last_ns:
-                late(record)
+                damage.remark(
+                    f'{name}: its messages are further out of order than can be put right'
+                )
             last_ns = record.log_ns
             yield record
 

@@ -84,11 +84,11 @@ class SqliteFile:
         wanted = [key for key, topic in self._topics.items() if topic.name in names]
         # Without an index of the log times it is numbers alone that SQLite sorts, on the disk
         # where they are many; the messages are fetched one by one.
-        order = self._database.execute(
-            'SELECT rowid, topic_id, timestamp, length(data) FROM messages '
-            f'WHERE topic_id IN ({", ".join(map(str, wanted))}) ORDER BY timestamp, rowid'
-        )
         try:
+            order = self._database.execute(
+                'SELECT rowid, topic_id, timestamp, length(data) FROM messages '
+                f'WHERE topic_id IN ({", ".join(map(str, wanted))}) ORDER BY timestamp, rowid'
+            )
             for row, key, log_ns, length in order:
                 self._passed = (row - self._first_row) / max(1, self._last_row - self._first_row)
                 if not isinstance(log_ns, int) or (length or 0) > LARGEST:
@@ -129,6 +129,7 @@ class SqliteFile:
             uri = f'{path.resolve().as_uri()}?immutable=1'
         database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         self._stack.callback(database.close)
+        database.text_factory = lambda text: text.decode(errors='replace')
         # What a file brings along is data: no view, trigger or function of its own is run.
         database.execute('PRAGMA trusted_schema = OFF')
         database.execute('PRAGMA query_only = ON')
@@ -186,6 +187,8 @@ class SqliteFile:
             key: Topic(t.name, t.type_name, t.encoding, tallies.get(key, (0,))[0])
             for key, t in found.items()
         }
+        if unknown := sum(tally[0] for key, tally in tallies.items() if key not in found):
+            self._damage.remark(f'{self._path.name}: {unknown} messages are of no topic')
         times = [tallies[key][1:] for key in found if key in tallies]
         self.span_ns: tuple[int, int] | None = None
         if times:

@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""``segnode convert``: its options, and the way from files to a bag or back."""
+"""``segnode convert``: the way from files to a bag, and from a bag to annotations."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segnode.cli import Parser, note, say
+from segnode.cli import note, say
+from segnode.convert.options import (
+    CLASS,
+    FRAME_ID,
+    IMAGES,
+    LABELS,
+    QUALITY,
+    RATE_HZ,
+    START_S,
+    TOPIC,
+    VIDEO,
+    read_options,
+)
 from segnode.errors import ConfigError, ImageError
 from segnode.output_files import Inputs, check_writable, is_own_json, write_json, write_whole
 from segnode.picture_files import find_images
@@ -22,45 +32,7 @@ if TYPE_CHECKING:
     from segnode.convert.frames import Clock, Frame, Place, Written
     from segnode.evaluation.annotations import GroundTruth
 
-RATE_HZ = Fraction(10)
-TOPIC = '/camera/image'
-FRAME_ID = 'camera'
-START_S = Fraction(1_700_000_000)
-QUALITY = 95
-CLASS = 'object'
-
-_EXAMPLES = f"""\
-  segnode convert photos/ bag
-  segnode convert val2017/ --annotations instances_val2017.json --rate 5 bag
-  segnode convert drive.mp4 bag --topic /front/image --frame-id front_optical
-  segnode convert recorded_bag/ instances.json --labels /camera/labels --class cone
-
-Of a folder every image is taken, in the order of names, without its subfolders. The first stamp
-is {START_S} s (14 November 2023), each later one a multiple of 1 / rate behind it to the nearest
-nanosecond, so that the same files give the same bag, byte for byte. A video has its own rate.
-
-JPEG files and PNG files of 8 bits pass unchanged, on the topic with /compressed behind it. What
-the node would see otherwise than predict goes there as a PNG of what predict sees: pictures that
-an EXIF orientation turns, which the node passes over, CMYK, 16 bits and all other formats. So
-annotations that fit one fit the other. --raw writes sensor_msgs/Image bgr8 instead.
-
-With --annotations the folder of the bag gets an instances.json, for `evaluate --annotations`: the
-entries of the pictures that are in the bag, each with the topic, the number and the stamp of its
-message. With --labels the result is such a file, out of a topic of label images (0 is background,
-every other value an object). An image that cannot be read is named and left out, and the exit
-code is 1. Earlier bags and files of this command are replaced, others never.
-"""
-
-_OPTIONS = {
-    'images': ('rate', 'topic', 'frame_id', 'start_stamp', 'raw', 'annotations'),
-    'a video': ('rate', 'topic', 'frame_id', 'start_stamp', 'raw', 'quality'),
-    '--labels': ('labels', 'class_name'),
-}
-"""What may be given besides the paths and ``--json``, by what is converted."""
-_FLAGS = {'class_name': '--class', 'frame_id': '--frame-id', 'start_stamp': '--start-stamp'}
-
-_NUMBER = re.compile(r'[0-9]{1,12}(\.[0-9]{1,12})?(/[0-9]{1,12})?')
-_TOPIC = re.compile(r'(/[A-Za-z_][A-Za-z0-9_]*)+')
+_ANNOTATIONS = 'instances.json'
 _OWN_SUMMARY = r'\{"output": "'
 
 
@@ -73,10 +45,8 @@ def main(args: Sequence[str]) -> int:
     Raises:
         SegnodeError: nothing could be done at all.
     """
-    # Sources may stand before and behind options.
-    options = _parser().parse_intermixed_args(args)
-    kind = _kind(options)
-    convert = {'images': _images, 'a video': _video, '--labels': _labels}[kind]
+    options = read_options(args)
+    convert = {IMAGES: _images, VIDEO: _video, LABELS: _labels}[options.kind]
     summary: dict[str, Any] = {'output': str(options.output)} | convert(options)
     if options.json is not None:
         write_json(options.json, summary)
@@ -86,66 +56,6 @@ def main(args: Sequence[str]) -> int:
         f'bytes={summary["bytes"]} left_out={left_out}'
     )
     return 1 if left_out else 0
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        'convert',
-        'Turn images or a video into a bag, or the label images of a bag into annotations.',
-        _EXAMPLES,
-    )
-    add = parser.add_argument
-    add('sources', nargs='+', type=Path, metavar='SOURCE', help='images, folders, a video, a bag')
-    add('output', type=Path, metavar='BAG', help='folder of the new bag; with --labels a file')
-    add('--rate', type=_number, metavar='HZ', help=f'frames a second, as 30000/1001 ({RATE_HZ})')
-    add('--topic', metavar='NAME', help=f'raw topic of the camera ({TOPIC})')
-    add('--frame-id', metavar='TEXT', help=f'frame of the headers ({FRAME_ID})')
-    add('--start-stamp', type=_number, metavar='S', help=f'of the first frame ({START_S})')
-    add('--raw', action='store_true', help='write raw images instead of JPEG and PNG')
-    add('--quality', type=int, metavar='1..100', help=f"of a video's JPEGs ({QUALITY})")
-    add('--annotations', type=Path, metavar='FILE', help='COCO instances of the images')
-    add('--labels', metavar='TOPIC', help='of label images to make annotations of')
-    add('--class', dest='class_name', metavar='NAME', help=f'of these objects ({CLASS})')
-    add('--json', type=Path, metavar='FILE', help='write a summary')
-    return parser
-
-
-def _number(text: str) -> Fraction:
-    """Return a positive number as it is written, without rounding."""
-    try:
-        if _NUMBER.fullmatch(text) and (value := Fraction(text)) > 0:
-            return value
-    except (ValueError, ZeroDivisionError):
-        pass
-    raise argparse.ArgumentTypeError(f'expected a positive number such as 12.5, found {text!r}')
-
-
-def _kind(options: argparse.Namespace) -> str:
-    """Return what is converted.
-
-    Raises:
-        ConfigError: an option does not go with it, or has no usable value.
-    """
-    from segnode.convert.video import VIDEO_SUFFIXES
-
-    videos = [path for path in options.sources if path.suffix.lower() in VIDEO_SUFFIXES]
-    videos = [path for path in videos if not path.is_dir()]
-    kind = '--labels' if options.labels is not None else 'a video' if videos else 'images'
-    if kind != 'images' and len(options.sources) > 1:
-        what = 'a bag with --labels' if kind == '--labels' else f'the video {videos[0]}'
-        raise ConfigError(f'expected {what} alone, found {len(options.sources)} sources')
-    for name in dict.fromkeys(name for names in _OPTIONS.values() for name in names):
-        if getattr(options, name) not in (None, False) and name not in _OPTIONS[kind]:
-            flag = _FLAGS.get(name, f'--{name}')
-            goes = ' or '.join(other for other, names in _OPTIONS.items() if name in names)
-            raise ConfigError(f'{flag}: expected with {goes}, found with {kind}; leave it out')
-    if options.topic is not None and not _TOPIC.fullmatch(options.topic):
-        raise ConfigError(
-            f'--topic: expected an absolute name such as {TOPIC}, found {options.topic!r}'
-        )
-    if options.quality is not None and not 1 <= options.quality <= 100:
-        raise ConfigError(f'--quality: expected 1 to 100, found {options.quality}')
-    return kind
 
 
 def _images(options: argparse.Namespace) -> dict[str, Any]:
@@ -193,7 +103,7 @@ def _write_bag(
     from segnode.bags.writer import BagWriter
     from segnode.convert.frames import write_frames
 
-    annotations = _annotations_path(options.output)
+    annotations = options.output / _ANNOTATIONS
     with BagWriter(options.output) as writer:
         bar = tqdm(frames, total=total, unit='frame', disable=None, leave=False)
         written = list(write_frames(bar, writer, place, clock))
@@ -227,7 +137,10 @@ def _labels(options: argparse.Namespace) -> dict[str, Any]:
         dataset = annotations_of_labels(
             bag, options.labels, note, class_name=options.class_name or CLASS
         )
-        left_out = dict(bag.damage.skipped)
+        left_out = Counter(bag.damage.skipped)
+        messages = bag.topics[options.labels].messages or 0
+        if (rest := messages - len(dataset['images']) - left_out.total()) > 0:
+            left_out['label images that cannot be used'] = rest
     data = _as_text(marked(dataset))
     write_whole(options.output, data)
     return {
@@ -235,7 +148,7 @@ def _labels(options: argparse.Namespace) -> dict[str, Any]:
         'topics': [options.labels],
         'bytes': len(data),
         'annotations': len(dataset['annotations']),
-        'left_out': left_out,
+        'left_out': dict(left_out),
     }
 
 
@@ -274,18 +187,14 @@ def _check_outputs(options: argparse.Namespace, inputs: Inputs) -> None:
     Raises:
         ConfigError: they cannot.
     """
-    for name in ('bag.mcap', 'metadata.yaml', 'instances.json'):
+    for name in ('bag.mcap', 'metadata.yaml', _ANNOTATIONS):
         if options.output / name in inputs:
             raise ConfigError(
                 f'{options.output}: expected another folder than that of the inputs, as this run '
                 f'reads {name} there; choose another'
             )
-    inputs.add(options.output / 'instances.json')
+    inputs.add(options.output / _ANNOTATIONS)
     check_writable(options.json, inputs, is_own_json(_OWN_SUMMARY))
-
-
-def _annotations_path(bag: Path) -> Path:
-    return bag / 'instances.json'
 
 
 def _as_text(dataset: dict[str, Any]) -> bytes:

@@ -76,13 +76,14 @@ class Clock:
         """Return the stamp of a frame, the nearest nanosecond; no error adds up.
 
         Raises:
-            ConfigError: it is later than a ROS stamp can say.
+            ConfigError: it is none that a ROS stamp can say.
         """
         stamp_ns = self.start_ns + round(number * 1_000_000_000 / self.rate_hz)
-        if stamp_ns > _LATEST_NS:
+        # 0 means that there is none.
+        if not 0 < stamp_ns <= _LATEST_NS:
             raise ConfigError(
-                f'expected stamps before 2038, as those of ROS are, found {stamp_ns // 10**9} s '
-                f'for frame {number}; choose an earlier --start-stamp or a higher --rate'
+                f'expected stamps from 1970 to 2038, as those of ROS are, found '
+                f'{stamp_ns // 10**9} s for frame {number}; choose another --start-stamp or --rate'
             )
         return stamp_ns
 

@@ -17,21 +17,15 @@ from pathlib import Path
 from segnode.errors import AnnotationError
 from segnode.evaluation.annotations import Annotations
 from segnode.evaluation.entries import AnnotatedImage, Id, few
-from segnode.evaluation.frame_keys import (
-    KINDS,
-    NUMBER_KINDS,
-    FrameKey,
-    frame_key,
-)
+from segnode.evaluation.frame_keys import KINDS, NUMBER_KINDS, frame_key
+from segnode.evaluation.frame_pairs import Camera, Keyed, by_number, by_stamp, time_ns
 from segnode.evaluation.frames import FrameRow
-from segnode.evaluation.nearest import nearest_pairs
 from segnode.text_files import shown
 
 LEFT_OUT = {
     'every': 'its frame was left out by --every',
     'range': 'its frame lies outside of --start and --end',
 }
-_UNITS = {1: 'nanoseconds', 1_000: 'microseconds', 1_000_000: 'milliseconds'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +55,8 @@ class BagTruth:
     annotations: Annotations
     name: str
 
-    @classmethod
-    def read(cls, path: Path, report: Callable[[str], None]) -> BagTruth:
-        """Read a COCO file, as `Annotations.read`.
-
-        Raises:
-            AnnotationError: it cannot be used, or none of its images tells its frame.
-        """
-        return cls(Annotations.read(path, report), str(path)).checked()
-
-    @classmethod
-    def from_coco(cls, dataset: object, name: str, report: Callable[[str], None]) -> BagTruth:
-        """Take a parsed COCO dataset, as `Annotations.from_coco`.
-
-        Raises:
-            AnnotationError: as `read`.
-        """
-        return cls(Annotations.from_coco(dataset, name, report), name).checked()
-
-    def checked(self) -> BagTruth:
-        """Return itself if any of its images tells its frame.
+    def __post_init__(self) -> None:
+        """Check that any image tells its frame.
 
         Raises:
             AnnotationError: none does.
@@ -92,7 +68,24 @@ class BagTruth:
                 f"{self.name}: expected images with a 'stamp_ns' or a 'frame' (its number), or "
                 f'file names that are one, found {names}'
             )
-        return self
+
+    @classmethod
+    def read(cls, path: Path, report: Callable[[str], None]) -> BagTruth:
+        """Read a COCO file, as `Annotations.read`.
+
+        Raises:
+            AnnotationError: it cannot be used, or none of its images tells its frame.
+        """
+        return cls(Annotations.read(path, report), str(path))
+
+    @classmethod
+    def from_coco(cls, dataset: object, name: str, report: Callable[[str], None]) -> BagTruth:
+        """Take a parsed COCO dataset, as `Annotations.from_coco`.
+
+        Raises:
+            AnnotationError: as `read`.
+        """
+        return cls(Annotations.from_coco(dataset, name, report), name)
 
     def match(self, frames: Sequence[FrameRow], window_ns: int) -> Matching:
         """Find the frame of every annotated image, each frame and image at most once.
@@ -112,10 +105,10 @@ class BagTruth:
         kind, keyed = self._keyed(skipped)
         by_topic = self._by_topic(keyed, frames, skipped)
         if kind in NUMBER_KINDS:
-            pairs, how = self._by_number(by_topic)
+            pairs, how = by_number(by_topic, self.name)
             unmatched = 'no frame has its number, or another image has it as well'
         else:
-            pairs, how = _by_stamp(by_topic, window_ns)
+            pairs, how = by_stamp(by_topic, window_ns)
             unmatched = f'no free frame within {window_ns / 1e6:g} ms of its stamp'
         skipped[unmatched] += sum(len(c.images) for c in by_topic) - len(pairs)
         image_ids: dict[int, Id] = {}
@@ -129,7 +122,7 @@ class BagTruth:
             raise AnnotationError(self._none_counts(kind, keyed, frames, skipped))
         return Matching(image_ids, skipped, f'by {kind}, {how}')
 
-    def _keyed(self, skipped: Counter[str]) -> tuple[str, list[_Keyed]]:
+    def _keyed(self, skipped: Counter[str]) -> tuple[str, list[Keyed]]:
         """Return the kind of key that most images have, and those images."""
         keys = [(image, frame_key(image)) for image in self.annotations.images.values()]
         kinds = Counter(key.kind for _, key in keys if key is not None)
@@ -139,14 +132,14 @@ class BagTruth:
         return kind, keyed
 
     def _by_topic(
-        self, keyed: Sequence[_Keyed], frames: Sequence[FrameRow], skipped: Counter[str]
-    ) -> list[_Camera]:
+        self, keyed: Sequence[Keyed], frames: Sequence[FrameRow], skipped: Counter[str]
+    ) -> list[Camera]:
         """Return images and frames by topic.
 
         Raises:
             AnnotationError: there are several topics, and no image says which is its.
         """
-        cameras = {topic: _Camera([], []) for topic in dict.fromkeys(row.topic for row in frames)}
+        cameras = {topic: Camera([], []) for topic in dict.fromkeys(row.topic for row in frames)}
         for row in frames:
             cameras[row.topic].frames.append(row)
         plain = {_plain(topic): topic for topic in reversed(cameras)}
@@ -173,48 +166,10 @@ class BagTruth:
             camera.images.append((image, key))
         return [camera for camera in cameras.values() if camera.images]
 
-    def _by_number(
-        self, cameras: Sequence[_Camera]
-    ) -> tuple[list[tuple[AnnotatedImage, FrameRow]], str]:
-        """Return the pairs of equal numbers, and how they are counted.
-
-        Raises:
-            AnnotationError: a topic is in several bags.
-        """
-        for camera in cameras:
-            bags = {row.bag for row in camera.frames}
-            if len(bags) > 1:
-                raise AnnotationError(
-                    f'{self.name}: expected stamps, as frame numbers begin anew in each of the '
-                    f'{len(bags)} bags, found numbers ({shown(camera.images[0][1].text)}); give '
-                    "each image its 'stamp_ns', or evaluate the bags one by one"
-                )
-        ranges = [
-            (
-                min(key.value for _, key in camera.images),
-                max(key.value for _, key in camera.images),
-                1 + max(row.number for row in camera.frames),
-            )
-            for camera in cameras
-        ]
-        # Counted from 0 the highest one would lie past the end.
-        first = int(
-            all(low >= 1 and high <= count for low, high, count in ranges)
-            and any(high == count for _, high, count in ranges)
-        )
-        pairs = []
-        for camera in cameras:
-            free = {row.number: row for row in camera.frames}
-            for image, key in camera.images:
-                row = free.pop(key.value - first, None)
-                if row is not None:
-                    pairs.append((image, row))
-        return pairs, f'counted from {first}'
-
     def _none_counts(
         self,
         kind: str,
-        keyed: Sequence[_Keyed],
+        keyed: Sequence[Keyed],
         frames: Sequence[FrameRow],
         skipped: Counter[str],
     ) -> str:
@@ -223,30 +178,15 @@ class BagTruth:
         frame = 'there is no frame'
         if frames:
             row = frames[0]
-            frame = f'frame {row.number} of {row.topic} has the stamp {_time_ns(row)} ns'
+            frame = f'frame {row.number} of {shown(row.topic)} has the stamp {time_ns(row)} ns'
         return (
             f'{self.name}: expected images that are frames of the bag, matched by {kind}, found '
             f'none that counts ({why}); an image has {image}, {frame}'
         )
 
 
-_Keyed = tuple[AnnotatedImage, FrameKey]
-
-
-@dataclass(frozen=True, slots=True)
-class _Camera:
-    """A topic's annotated images and all its frames."""
-
-    images: list[_Keyed]
-    frames: list[FrameRow]
-
-
 def _plain(topic: str) -> str:
     return topic.strip('/').removesuffix('/compressed')
-
-
-def _time_ns(row: FrameRow) -> int:
-    return row.stamp_ns if row.clock == 'stamp' else row.log_ns
 
 
 def _left_out(image: AnnotatedImage, row: FrameRow) -> str:
@@ -259,30 +199,3 @@ def _left_out(image: AnnotatedImage, row: FrameRow) -> str:
             f'{row.width} x {row.height}'
         )
     return ''
-
-
-def _by_stamp(
-    cameras: Sequence[_Camera], window_ns: int
-) -> tuple[list[tuple[AnnotatedImage, FrameRow]], str]:
-    """Return the pairs of nearest stamps, and how the stamps were read.
-
-    Digits of an unknown unit are read in the one in which most images find a frame.
-    """
-    best: list[tuple[AnnotatedImage, FrameRow]] = []
-    how = ''
-    known = all(key.unit_known for camera in cameras for _, key in camera.images)
-    for unit_ns, unit in _UNITS.items():
-        pairs = [
-            (camera.images[i][0], camera.frames[f])
-            for camera in cameras
-            for i, f in nearest_pairs(
-                [key.value * (1 if key.unit_known else unit_ns) for _, key in camera.images],
-                [_time_ns(row) for row in camera.frames],
-                window_ns,
-            )
-        ]
-        if not how or len(pairs) > len(best):
-            best, how = pairs, '' if known else f'in {unit}, '
-        if known:
-            break
-    return best, f'{how}the nearest frame within {window_ns / 1e6:g} ms'

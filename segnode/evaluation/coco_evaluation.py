@@ -37,7 +37,8 @@ class CocoEvaluation:
     Attributes:
         precision: (T, R, K, A, M) float64, the highest precision at a recall or above it.
         recall: (T, K, A, M) float64, the highest one.
-        categories: position in K by category id of the annotations.
+        categories: position in K by category id of the annotations; those without an object in
+            the images have no score and may be missing.
     """
 
     precision: npt.NDArray[np.float64]
@@ -54,8 +55,13 @@ class CocoEvaluation:
             area: one of `AREAS`.
             category: of the annotations; None is the mean over all K.
         """
-        found = self.precision[self._ious(iou), :, self._categories(category), :, _MOST]
-        return _mean(found[..., AREAS.index(area)])
+        found = self.precision[self._ious(iou), :, :, AREAS.index(area), _MOST]
+        if category is not None:
+            position = self.categories.get(category)
+            if position is None:
+                return None
+            found = found[:, :, position]
+        return _mean(found)
 
     def ar(self, area: str = 'all', most: int = 100) -> float | None:
         """Return average recall over all T and K, None where nothing is annotated.
@@ -82,12 +88,6 @@ class CocoEvaluation:
             return _ALL_IOUS
         first = {0.5: _IOU_50, 0.75: _IOU_75}[iou]
         return slice(first, first + 1)
-
-    def _categories(self, category: Id | None) -> slice:
-        if category is None:
-            return slice(None)
-        position = self.categories[category]
-        return slice(position, position + 1)
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float | None:
@@ -118,7 +118,11 @@ def evaluate_results(
 
     # COCO's evaluation sorts ids; numbers in their order replace texts.
     images = {i: number for number, i in enumerate(sorted(set(image_ids), key=_order), start=1)}
-    categories = {i: number for number, i in enumerate(annotations.categories.values(), start=1)}
+    objects = [item for item in annotations.instances if item['image_id'] in images]
+    # The work grows with images times categories, and most of COCO's 80 are in no image.
+    seen = {item['category_id'] for item in objects}
+    known = [i for i in annotations.categories.values() if i in seen]
+    categories = {i: n for n, i in enumerate(known or annotations.categories.values(), start=1)}
 
     def numbered(item: Mapping[str, Any], number: int, **more: Any) -> dict[str, Any]:
         return {
@@ -130,9 +134,7 @@ def evaluate_results(
 
     key = 'bbox' if iou_type == 'bbox' else 'segmentation'
     truth: list[dict[str, Any]] = []
-    for item in annotations.instances:
-        if item['image_id'] not in images:
-            continue
+    for item in objects:
         shape, iscrowd = item.get(key), item['iscrowd']
         if shape is None:
             shape, iscrowd = _box_mask(item['bbox'], annotations.images[item['image_id']]), 1
@@ -142,7 +144,7 @@ def evaluate_results(
         )
     entries: list[dict[str, Any]] = []
     for result in results:
-        if result['image_id'] not in images:
+        if result['image_id'] not in images or result['category_id'] not in categories:
             continue
         area = (
             result['bbox'][2] * result['bbox'][3]

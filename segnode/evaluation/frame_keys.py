@@ -26,16 +26,17 @@ KINDS = (STAMP_FIELD, NUMBER_FIELD, STAMP_NAME, NUMBER_NAME)
 NUMBER_KINDS = (NUMBER_FIELD, NUMBER_NAME)
 
 _NS = 10**9
+_LATEST_S = 10**10
 # Integers of so many digits are no seconds; which unit they are in, the bag has to tell.
 _LEAST_DIGITS = 13
 _MOST_DIGITS = 19
-# What Roboflow makes of a name: frame_7_jpg.rf.0a1b2c.jpg.
+# What Roboflow makes of a name, without the extension: frame_7_jpg.rf.0a1b2c.
 _ROBOFLOW = re.compile(r'[_.-](?:jpe?g|png|bmp)\.rf\.\w+$', re.IGNORECASE)
 _EXTENSION = re.compile(r'\.[A-Za-z]\w*$')
 _DECIMAL_SECONDS = re.compile(r'(?<!\d)(\d{9,10}\.\d{3,9}|\d{1,8}\.\d{9})$')
 _SEC_NSEC = re.compile(r'(?<!\d)(\d{9,10})[_-](\d{7,9})$')
 _DIGITS = re.compile(rf'(?<!\d)(\d{{{_LEAST_DIGITS},{_MOST_DIGITS}}})(?!\d)')
-_NUMBER = re.compile(r'(\d{1,12})$')
+_NUMBER = re.compile(r'(?<!\d)(\d{1,12})$')
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def frame_key(image: AnnotatedImage) -> FrameKey | None:
     for name in ('frame', 'frame_number'):
         if (value := _integer(fields.get(name))) is not None:
             return FrameKey(NUMBER_FIELD, value, True, f'{name} {value}')
-    stem = _EXTENSION.sub('', _ROBOFLOW.sub('', image.file_name))
+    stem = _ROBOFLOW.sub('', _EXTENSION.sub('', image.file_name))
     if match := _DECIMAL_SECONDS.search(stem):
         return FrameKey(STAMP_NAME, int(Decimal(match[1]) * _NS), True, image.file_name)
     if match := _SEC_NSEC.search(stem):
@@ -91,7 +92,7 @@ def _stamp(value: object) -> tuple[int, bool] | None:
     try:
         # By its text, as a float has no nanoseconds left beside those of 55 years.
         seconds = Decimal(str(value).strip())
-        return (int(seconds * _NS), True) if seconds.is_finite() else None
+        return (int(seconds * _NS), True) if 0 <= seconds < _LATEST_S else None
     except InvalidOperation:
         return None
 

@@ -24,8 +24,8 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
+from segnode.live.cdr import read_stamp
 from segnode.ros.benchmark_peer import image_topic, serve
-from segnode.ros.cdr import read_stamp
 from segnode.ros.messages import to_nanoseconds
 
 QUEUE = QoSProfile(depth=50)

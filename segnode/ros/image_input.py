@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import cv2
+from builtin_interfaces.msg import Time
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -22,9 +23,9 @@ from std_msgs.msg import Header
 
 from segnode.errors import ImageError
 from segnode.image import Image
+from segnode.live.cdr import is_plain, read_image
 from segnode.live.grey_values import GreyValues
 from segnode.live.image_message import UnsupportedEncodingError, decode_compressed, decode_image
-from segnode.ros.cdr import is_plain, read_image
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -188,7 +189,11 @@ class ImageInput:
             )
         except UnsupportedEncodingError as error:
             image = _decode_with_cv_bridge(partial(self._deserialised, data), error)
-        return message.header, image
+        header = message.header
+        if viewed:
+            stamp = Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec)
+            header = Header(stamp=stamp, frame_id=header.frame_id)
+        return header, image
 
     def _deserialised(self, data: bytes) -> Any:
         return deserialize_message(data, self._message_type)

@@ -26,7 +26,7 @@ from vision_msgs.msg import (
 
 from segnode.engine import Detections
 from segnode.live import answer_fields
-from segnode.ros.cdr import write_image
+from segnode.live.cdr import write_image
 
 # A pixel that belongs to no instance: the largest value of the type, which VisionClass.msg calls
 # UNLABELED, 8 bits wide for fewer classes than that.

@@ -219,14 +219,14 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize('size', [500, 20_000, 150_000])
+@pytest.mark.parametrize('size', [500, 150_000, 1_400_000])
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_bag(size: int, tmp_path: Path) -> None:
     """Wherever it is full: at the file's head, within its chunks, or at their end."""
     write(tmp_path / 'bag', answers(1, frames=1))
     before = files(tmp_path / 'bag')
-    noise = np.random.default_rng(0).integers(0, 256, (100, 150), np.uint8)
-    message = messages.image_message(HEADER, noise, 'mono8')
-    records = [('/noise', IMAGE, message, k) for k in range(80)]
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 250, 300), np.uint8)
+    noise = [messages.image_message(HEADER, picture, 'mono8') for picture in pictures]
+    records = [('/noise', IMAGE, message, k) for k, message in enumerate(noise)]
     with file_size_limit(size), pytest.raises(OutputError, match='cannot be written') as caught:
         write(tmp_path / 'bag', records)
     assert str(tmp_path / 'bag') in str(caught.value)
