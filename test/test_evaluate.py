@@ -137,7 +137,7 @@ def test_the_robot_gets_the_evaluated_settings(evaluated: Path) -> None:
     assert told == {'model': '', 'resolution.short_side': 240, 'filter.score_threshold': 0.3}
     config = yaml.safe_load((evaluated / 'config.yaml').read_text())
     assert config['asked_for']['filter.score_threshold'] == 0.3
-    assert config['settings']['short_side'] == 240
+    assert config['settings']['resolution.short_side'] == 240
     assert len(config['weights_sha256']) == 64
     assert config['left_off'] == {
         'latency_budget_ms': 0, 'max_age_ms': 0, 'overlap': False, 'max_batch': 1,

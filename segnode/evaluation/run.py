@@ -24,6 +24,7 @@ from tqdm import tqdm
 import segnode
 from segnode import __version__
 from segnode.bags.record import Header
+from segnode.config import Config, parameters
 from segnode.engine import Engine
 from segnode.engine.answers import crop_rle
 from segnode.errors import AnnotationError, OutputError
@@ -31,6 +32,7 @@ from segnode.evaluation.frames import FrameRow, FramesWriter
 from segnode.evaluation.latencies import latencies_of
 from segnode.evaluation.metrics import coco_results
 from segnode.evaluation.output_bag import OutputBag
+from segnode.evaluation.output_topics import prefixes
 from segnode.evaluation.parameter_file import parameter_file
 from segnode.evaluation.replay import Replay, Request
 from segnode.evaluation.results_file import ResultsWriter
@@ -254,6 +256,7 @@ def _summary(
         'reasons': dict(counted.reasons.most_common(_REASONS)),
         'stopped': ended,
         'bags': source.bags,
+        'outputs': prefixes(source.topics) if request.output_bag else {},
         'health': {topic: health.summary() for topic, health in source.health.items()},
         'stage_ms': {name: _percentiles(ms) for name, ms in counted.stages_ms.items()},
         'total_ms': _percentiles(counted.totals_ms) if counted.totals_ms else None,
@@ -265,9 +268,13 @@ def _summary(
 
 def _identity(engine: Engine, request: Request) -> dict[str, Any]:
     """Return what gave the answers: model, settings, machine, versions."""
-    effective = dataclasses.asdict(engine.settings)
-    effective['classes'] = [engine.class_names[i] for i in sorted(engine.settings.classes)]
-    effective['max_mask_area'] = engine.config.filter.max_mask_area
+    settings = dataclasses.asdict(engine.settings)
+    settings['classes'] = [engine.class_names[i] for i in sorted(engine.settings.classes)]
+    settings['max_mask_area'] = engine.config.filter.max_mask_area
+    names = [parameter.name for parameter in parameters(Config)]
+    effective = {
+        name: settings[last] for name in names if (last := name.rpartition('.')[2]) in settings
+    }
     machine = describe_machine(engine.device, 'faster-coco-eval', 'mcap', 'rosbags')
     return {
         'model': engine.model_name,

@@ -416,12 +416,13 @@ def test_pictures_come_from_the_output_bag_by_camera_and_time(tmp_path: Path) ->
                 if k == 2 and camera == 'rear':
                     message = compressed_message(header, 'jpeg', b'cut')
                 name = f'/segnode/{camera}/overlay/compressed'
-                bag.write(name, COMPRESSED_IMAGE, message, stamp_ns)
+                bag.write(name, COMPRESSED_IMAGE, message, row(k).log_ns)
+    outputs = {f'/{camera}/image_raw': f'/segnode/{camera}' for camera in ('front', 'rear')}
     wanted = [row(0, '/front/image_raw'), row(2, '/rear/image_raw'), row(9, '/front/image_raw')]
     # At the time of frame 0, but of the other camera.
-    wanted.append(row(5, '/rear/image_raw', time_ns=row(0).time_ns))
+    wanted.append(row(5, '/rear/image_raw', log_ns=row(0).log_ns))
     remarks: list[str] = []
-    found = overlays(tmp_path / 'bag', wanted, remarks.append)
+    found = overlays(tmp_path / 'bag', wanted, outputs, remarks.append)
     assert sorted(found) == [0, 5]
     for frame, channel in ((0, 2), (5, 0)):
         with PIL.Image.open(io.BytesIO(found[frame])) as image:

@@ -79,7 +79,11 @@ def render(folder: Path, report: Callable[[str], None], pictures: Pictures | Non
     ):
         for part in (timeline, health, latency, instances, steadiness, gallery):
             part.add(row, entries)
-    found = {} if pictures else overlays(folder / 'bag', gallery.rows(), report)
+    found = (
+        {}
+        if pictures
+        else overlays(folder / 'bag', gallery.rows(), summary.get('outputs') or {}, report)
+    )
     return _page(
         summary,
         head(summary),
