@@ -102,7 +102,9 @@ def read_index(file: McapRecords) -> McapIndex | None:
     # Messages outside of chunks are in no index.
     if statistics is None or not statistics.chunk_count == len(chunks) > 0:
         return None
-    if statistics.channel_count != len(index.channels):
+    # Topics and types may be in the chunks alone.
+    types = {channel.schema_id for channel in index.channels.values()} - {0}
+    if statistics.channel_count != len(index.channels) or not types <= index.types.keys():
         return None
     # Not every writer counts by channel.
     if sum(statistics.channel_message_counts.values()) == statistics.message_count:
