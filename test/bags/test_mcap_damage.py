@@ -209,6 +209,26 @@ def test_messages_without_chunks_that_are_cut_or_broken(tmp_path: Path) -> None:
     assert bag.damage.unreadable_bytes == len(data) - ends[9]
 
 
+def test_messages_outside_of_the_chunks_of_an_index_are_read(tmp_path: Path) -> None:
+    messages = random_messages(np.random.default_rng(SEED), 30)
+    path = write_mcap(tmp_path / 'a.mcap', messages)
+    data = path.read_bytes()
+    chunks = placed_chunks(path)
+    more = Message('/camera', IMAGE, messages[-1].log_ns + 1, b'more')
+    channel = 2 if messages[0].topic == '/chatter' else 1
+    inserted = record(Opcode.MESSAGE, struct.pack('<HIQQ', channel, 0, more.log_ns, 0) + more.data)
+    # In front of the end of the data; the summary moves.
+    end = data.rindex(struct.pack('<BQ', Opcode.DATA_END, 4))
+    assert end > chunks[-1].end
+    footer = len(data) - len(MAGIC) - 20
+    (summary,) = struct.unpack_from('<Q', data, footer)
+    moved = struct.pack('<Q', summary + len(inserted))
+    path.write_bytes(data[:end] + inserted + data[end:footer] + moved + data[footer + 8 :])
+    found, bag = read(path)
+    assert found == expected([*messages, more])
+    assert not bag.damage
+
+
 def test_zeros_at_the_end_as_after_a_loss_of_power(tmp_path: Path) -> None:
     messages = random_messages(np.random.default_rng(SEED), 20)
     path = write_mcap(tmp_path / 'a.mcap', messages, 'lz4')
