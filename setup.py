@@ -14,6 +14,7 @@ COMMANDS = (
     'demo',
     'benchmark',
     'soak',
+    'sweep',
     'describe',
     'doctor',
     'fetch',

@@ -38,6 +38,7 @@ COMMANDS = {
         'segnode.benchmark.command', 'times the engine, against others, or the whole node (--node)'
     ),
     'soak': Command('segnode.soak.command', 'drives the node with faults, and checks (needs ROS)'),
+    'sweep': Command('segnode.sweep', 'settings against each other on a bag, and the one to take'),
     'describe': Command(
         'segnode.describe', 'writes the description of an exported model by running it'
     ),
@@ -190,6 +191,11 @@ def benchmark() -> int:
 def soak() -> int:
     """Console script ``soak``."""
     return main(['soak', *sys.argv[1:]])
+
+
+def sweep() -> int:
+    """Console script ``sweep``."""
+    return main(['sweep', *sys.argv[1:]])
 
 
 def describe() -> int:

@@ -22,6 +22,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from exported_models import TwoBoxes, script
+from rendered_bag import write_bag
 
 from segnode.__main__ import COMMANDS, main
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene, coco_annotations
@@ -107,6 +108,25 @@ CASES: dict[str, list[Case]] = {
         # Weights that are none end it as soon as the node has started.
         Case('--seconds 5 --output {out}/soak --faults --weights {names}', 1),
     ],
+    'sweep': [
+        Case('{drive} --vary short_side=64 --output {drive}'),
+        Case('{drive} --vary short_side=64 --output {drive}/sweep'),
+        Case('{drive} --vary short_side=64 --output {photos}'),
+        Case('{drive} --vary short_side=64 --output {other}'),
+        *(
+            Case(
+                f'{{drive}} {MODEL} --vary short_side=64 --output {{out}}/s --json {{{name}}} '
+                '--annotations {annotations}'
+            )
+            for name in READ
+        ),
+        Case('{drive} --vary short_side=64 --output {out}/s --json {other}/results.json'),
+        Case(
+            '{drive} --model null --device cpu --vary short_side=64 --output {out}/s '
+            '--json {out}/s.json',
+            0,
+        ),
+    ],
     'describe': [
         Case('{program} --labels index --output {program}'),
         Case('{program} --labels index --output {other}/1.jpg'),
@@ -147,6 +167,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / 'annotations.json').write_text(json.dumps(dataset))
     (folder / 'other' / 'results.json').write_text('[{"image_id": 1, "category_id": 1}]')
     (folder / 'names.txt').write_text('\n'.join(CLASS_NAMES))
+    write_bag(folder / 'drive', frames)
     demo = ROOT / 'segnode' / 'demo' / 'mask_rcnn_demo.yaml'
     shutil.copy(demo, folder / 'config.yaml')
     shutil.copy(demo.with_suffix('.safetensors'), folder / 'w.safetensors')
@@ -168,6 +189,7 @@ def given(source: Path, tmp_path: Path) -> dict[str, Path]:
         'photos': folder / 'photos',
         'photo': folder / 'photos' / '1.png',
         'other': folder / 'other',
+        'drive': folder / 'drive',
         'out': folder / 'out',
         'annotations': folder / 'annotations.json',
         'hard_link': folder / 'hard.json',

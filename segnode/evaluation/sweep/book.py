@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What a sweep has done already: results under a name made of all that they hang on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from segnode.output_files import write_json
+
+
+def digest(parts: Mapping[str, Any]) -> str:
+    """Return a name for what hangs on ``parts``: equal for equal ones, else another."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def identity(path: Path) -> list[tuple[str, int, int]]:
+    """Return path, size and time of change (ns) of a file, or of all files in a folder.
+
+    Raises:
+        OSError: it cannot be examined.
+    """
+    whole = path.resolve()
+    files = sorted(p for p in whole.rglob('*') if p.is_file()) if whole.is_dir() else [whole]
+    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+
+
+def read_saved(path: Path) -> dict[str, Any] | None:
+    """Return what `write_json` wrote there, None where there is nothing whole."""
+    try:
+        value = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def saved(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what is saved under a path, computed and written first where it is not there yet.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    value = read_saved(path)
+    if value is None:
+        value = compute()
+        write_json(path, value)
+    return value

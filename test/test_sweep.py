@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The command sweep: from a rendered bag to table, picture and parameters, stopped and resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rendered_bag import scene_frames, write_annotations, write_bag
+
+from segnode.__main__ import main
+from segnode.config import Config
+from segnode.evaluation.results_file import read_results
+from segnode.evaluation.sweep.derive import Limits, derived_results
+from segnode.shipped import shipped_file
+
+IMAGE_HW = (120, 160)
+SIDES, AREAS = (96, 128, 160), (0, 60, 200)
+GRID = (
+    '--vary', f'resolution.short_side={",".join(map(str, SIDES))}',
+    '--vary', f'min_mask_area={",".join(map(str, AREAS))}',
+)  # fmt: skip
+WAIT_S = 240
+
+
+@pytest.fixture(scope='module')
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a bag of 60 frames and their annotations."""
+    folder = tmp_path_factory.mktemp('recorded')
+    frames = scene_frames(60, IMAGE_HW)
+    write_bag(folder / 'bag', frames)
+    write_annotations(folder / 'instances.json', frames)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bag(tmp_path_factory.mktemp('short') / 'bag', scene_frames(4, (48, 64)))
+
+
+def kill_when(arguments: list[str], folder: Path, pattern: str) -> None:
+    """Start the command and kill it as soon as a file is there."""
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'segnode', 'sweep', *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    give_up_s = time.monotonic() + WAIT_S
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < give_up_s
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def stamped(folder: Path, *patterns: str) -> dict[str, tuple[int, bytes]]:
+    """Return when each file was written, and what."""
+    files = (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def run_of(report: dict[str, Any], folder: Path, **settings: int) -> tuple[Path, dict[str, Any]]:
+    (row,) = [
+        row for row in report['rows'] if list(row['settings'].values()) == list(settings.values())
+    ]
+    return folder / 'runs' / row['run'] / 'results.json', row
+
+
+def test_nine_rows_killed_twice_end_as_one_sweep(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'sweep'
+    arguments = [
+        str(recorded / 'bag'), *GRID, '--annotations', str(recorded / 'instances.json'),
+        '--latency-frames', '6', '--device', 'cpu', '--output', str(folder),
+    ]  # fmt: skip
+    kill_when(arguments, folder, 'runs/*/summary.json')
+    runs = stamped(folder, 'runs/*/[!.]*')
+    kill_when(arguments, folder, 'rows/*.json')
+    done = stamped(folder, 'rows/*.json', 'timings/*.json', 'runs/*/[!.]*')
+    rows = [name for name in done if '/rows/' in name]
+    assert 1 <= len(rows) < 9
+    assert runs.items() <= done.items()
+    capsys.readouterr()
+
+    assert main(['sweep', *arguments]) == 0
+    said = capsys.readouterr()
+    assert f'{len(rows)} of 9 rows were done before' in said.err
+    # Nothing that was done is done again.
+    assert done.items() <= stamped(folder, '*/*.json', 'runs/*/*').items()
+    assert len(list(folder.glob('rows/*'))) == len(list(folder.glob('timings/*'))) == 9
+    assert len(list(folder.glob('runs/*'))) == len(SIDES)
+    for timings in folder.glob('timings/*'):
+        assert [len(turn) for turn in json.loads(timings.read_text())['turns_ms']] == [3, 3]
+
+    report = json.loads((folder / 'sweep.json').read_text())
+    assert [tuple(row['settings'].values()) for row in report['rows']] == [
+        (side, area) for side in SIDES for area in AREAS
+    ]
+    for row in report['rows']:
+        assert row['failed'] is None
+        assert row['derived'] == (row['settings']['filter.min_mask_area'] > 0)
+        assert 0 < row['latency_ms']['min'] <= row['latency_ms']['p50'] <= row['latency_ms']['p95']
+        assert 0 <= row['streaming_mask_ap'] <= 1
+        saved = json.loads((folder / 'rows' / f'{row["name"]}.json').read_text())
+        assert saved.items() <= row.items()
+    assert any(row['pareto'] for row in report['rows'])
+    check_files(folder, report, said.out)
+    check_row(folder, report, recorded, tmp_path / 'own')
+
+    # A finished sweep has the same table again.
+    capsys.readouterr()
+    before = stamped(folder, '*/*.json')
+    table = (folder / 'sweep.csv').read_bytes()
+    assert main(['sweep', *arguments]) == 0
+    assert capsys.readouterr().out == said.out
+    assert (folder / 'sweep.csv').read_bytes() == table
+    assert stamped(folder, '*/*.json') == before
+
+
+def check_files(folder: Path, report: dict[str, Any], said: str) -> None:
+    """Check table, picture and parameters against the JSON."""
+    with (folder / 'sweep.csv').open(newline='') as stream:
+        lines = list(csv.DictReader(stream))
+    assert [float(line['mask_ap']) for line in lines] == [r['mask_ap'] for r in report['rows']]
+    assert said.splitlines()[0].split()[:2] == ['short_side', 'min_mask_area']
+    picture = ElementTree.parse(folder / 'pareto.svg')
+    assert len(picture.findall('.//{http://www.w3.org/2000/svg}circle')) == 9
+    best = max(row['mask_ap'] for row in report['rows'])
+    chosen = report['recommended']
+    assert chosen['mask_ap'] == best
+    # Over the shipped file the parameters make the row, with what was left to the model.
+    text = (folder / 'params.yaml').read_text()
+    assert text.startswith('# From: segnode sweep ')
+    own = yaml.safe_load(text)['/**']['ros__parameters']
+    shipped = yaml.safe_load(shipped_file('config/seg.yaml').read_text())
+    flat = {**shipped['/**']['ros__parameters'], **own}
+    node = Config().replace({name: flat[name] for name in Config().flat()})
+    assert node == Config().replace(chosen['settings'])
+
+
+def check_row(folder: Path, report: dict[str, Any], recorded: Path, own: Path) -> None:
+    """Check a derived row against `evaluate` with its settings."""
+    side, area = SIDES[1], AREAS[2]
+    results, row = run_of(report, folder, short_side=side, min_mask_area=area)
+    assert row['derived']
+    arguments = [
+        str(recorded / 'bag'), '--annotations', str(recorded / 'instances.json'), '--no-bag',
+        '--short-side', str(side), '--min-mask-area', str(area), '--device', 'cpu',
+        '--output', str(own), '--latencies', repr(row['latency_ms']['p50']),
+    ]  # fmt: skip
+    assert main(['evaluate', *arguments]) == 0
+    summary = json.loads((own / 'summary.json').read_text())
+    for name in ('box_ap', 'mask_ap', 'streaming_box_ap', 'streaming_mask_ap'):
+        assert row[name] == summary[name], name
+    derived = derived_results(results, Limits.of(row['effective']))
+    entries = [entry for _, frame in derived for entry in frame]
+    assert entries == list(read_results(own / 'results.json'))
+    assert row['instances'] == len(entries) > 0
+
+
+NULL = ('--model', 'null', '--device', 'cpu', '--latency-frames', '3')
+
+
+def sweep(short: Path, folder: Path, *more: str) -> int:
+    vary = ('--vary', 'score_threshold=0.05,0.9', '--vary', 'short_side=32,48')
+    return main(['sweep', str(short), *vary, *NULL, '--output', str(folder), *more])
+
+
+def test_without_ground_truth_rows_agree_with_the_most_expensive(
+    short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / 'copy.json'
+    assert sweep(short, tmp_path / 'out', '--json', str(copy)) == 0
+    report = json.loads(copy.read_text())
+    assert copy.read_bytes() == (tmp_path / 'out' / 'sweep.json').read_bytes()
+    assert report['reference'] == {'filter.score_threshold': 0.05, 'resolution.short_side': 48}
+    agreement = {tuple(row['settings'].values()): row['agreement'] for row in report['rows']}
+    assert agreement[0.05, 48] == 1.0
+    # As many as the reference has and no more: F1 follows from the counts.
+    counts = {tuple(row['settings'].values()): row['instances'] for row in report['rows']}
+    few, many = counts[0.9, 48], counts[0.05, 48]
+    assert 0 < few < many
+    assert agreement[0.9, 48] == pytest.approx(2 * few / (few + many))
+    out = capsys.readouterr().out
+    assert 'agreement, not accuracy' in out
+    assert 'agreement, not accuracy' in (tmp_path / 'out' / 'params.yaml').read_text()
+
+
+def test_no_row_within_the_budget(
+    short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'out'
+    assert sweep(short, folder) == 0
+    assert (folder / 'params.yaml').is_file()
+    assert sweep(short, folder, '--budget-ms', '0.0001') == 1
+    # The one from before would be taken for the answer.
+    assert not (folder / 'params.yaml').exists()
+    assert json.loads((folder / 'sweep.json').read_text())['recommended'] is None
+    assert 'recommended: none' in capsys.readouterr().out
+
+
+def test_changed_inputs_and_settings_start_anew_and_a_larger_grid_goes_on(
+    short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'out'
+    assert sweep(short, folder) == 0
+    assert sweep(short, folder, '--vary', 'max_instances=0') == 0  # As it was before.
+    assert '4 of 4 rows were done before' in capsys.readouterr().err
+    assert sweep(short, folder, '--vary', 'max_instances=0,5') == 0
+    assert '4 of 8 rows were done before' in capsys.readouterr().err
+    for changed in (('--every', '2'), ('--mask-threshold', '0.4')):
+        assert sweep(short, folder, *changed) == 0
+        assert 'done before' not in capsys.readouterr().err
+    for file in short.rglob('*.mcap'):
+        os.utime(file, ns=(1, 1))
+    assert sweep(short, folder) == 0
+    assert 'done before' not in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(
+    short: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from segnode.evaluation.sweep import latency
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(latency, 'measure', interrupt)
+        assert sweep(short, tmp_path / 'out') == 130
+    assert 'interrupted: 0 rows are done; the same command goes on' in capsys.readouterr().err
+    assert sweep(short, tmp_path / 'out') == 0
+
+
+def test_a_row_that_fails_is_told_and_the_others_stay(
+    short: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from segnode.engine import Engine
+    from segnode.errors import OutOfMemoryError
+
+    segment = Engine.segment
+
+    def without_memory(self: Engine, *args: Any, **more: Any) -> Any:
+        if self.settings.short_side == 48:
+            raise OutOfMemoryError('no memory')
+        return segment(self, *args, **more)
+
+    monkeypatch.setattr(Engine, 'segment', without_memory)
+    assert sweep(short, tmp_path / 'out') == 1
+    report = json.loads((tmp_path / 'out' / 'sweep.json').read_text())
+    assert [row['failed'] is None for row in report['rows']] == [True, False, True, False]
+    assert report['recommended'] is not None
+    assert 'short_side=48 failed: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ('', '--vary'),
+        ('--vary short_sid=3', 'did you mean resolution.short_side?'),
+        ('--vary short_side=32 --short-side 48', 'as an option and in --vary'),
+        ('--vary short_side=32 --metric mask_ap', 'expected --annotations or --label-topic'),
+        ('--vary short_side=32 --budget-ms 0', 'expected more than 0'),
+        ('--vary short_side=32 --budget-ms nan', 'expected more than 0'),
+        ('--vary short_side=32 --latency-frames 0', 'expected 1 or more'),
+        ('--vary classes=unicorn', 'filter.classes: expected names of the model'),
+        ('--vary short_side=32 --topic /no', '/no'),
+    ],
+)
+def test_wrong_use_is_one_line(
+    short: Path, options: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'out'
+    code = main(['sweep', str(short), *NULL, *options.split(), '--output', str(out)])
+    assert code in (1, 2)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if 'error: ' in x]
+    assert expected in line
+
+
+def test_a_bag_is_no_output(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = stamped(short, '*')
+    for output in (short, short / 'sweep'):
+        assert sweep(short, output) == 2
+        assert 'expected a' in capsys.readouterr().err
+    assert stamped(short, '*') == before
