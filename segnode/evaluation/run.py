@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import hashlib
 import shutil
 import subprocess
 from collections import Counter, defaultdict
@@ -24,7 +25,7 @@ from tqdm import tqdm
 import segnode
 from segnode import __version__
 from segnode.bags.record import Header
-from segnode.config import Config, parameters
+from segnode.config import Config, parameters, user_path
 from segnode.engine import Engine
 from segnode.engine.answers import crop_rle
 from segnode.errors import AnnotationError, OutputError
@@ -278,6 +279,7 @@ def _identity(engine: Engine, request: Request) -> dict[str, Any]:
     machine = describe_machine(engine.device, 'faster-coco-eval', 'mcap', 'rosbags')
     return {
         'model': engine.model_name,
+        'model_sha256': _model_sha256(engine.config.model),
         'weights': str(engine.weights_path),
         'weights_sha256': engine.weights_sha256,
         'device': str(engine.device),
@@ -297,6 +299,14 @@ def _identity(engine: Engine, request: Request) -> dict[str, Any]:
         'versions': {'segnode': __version__, 'revision': _revision(), **machine},
         'command': request.command,
     }
+
+
+def _model_sha256(model: str) -> str | None:
+    """Return the hash of the file that describes the model, None where it is shipped."""
+    path = user_path(model)
+    if not model or not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_config(engine: Engine, request: Request, folder: Path) -> None:
