@@ -158,15 +158,7 @@ def _replay(
             output = files.enter_context(
                 OutputBag(folder / BAG, source.topics, engine.class_names)
             )
-        bar = files.enter_context(
-            tqdm(
-                total=source.frames_known,
-                unit='frame',
-                disable=None,
-                leave=False,
-                desc='evaluate',
-            )
-        )
+        bar = files.enter_context(_Bar(source))
         try:
             for row, answered in source.run(engine):
                 counted.add(row)
@@ -183,6 +175,33 @@ def _replay(
             frames.end()
             results.end()
     return source.stopped
+
+
+class _Bar:
+    """Shows progress with the time that is left: in frames, or in what was read of the bags."""
+
+    def __init__(self, source: Replay) -> None:
+        self._source = source
+        self._known = source.frames_known
+        self._bar = tqdm(
+            total=100 if self._known is None else self._known,
+            unit='%' if self._known is None else 'frame',
+            desc='evaluate',
+            disable=None,
+            leave=False,
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self) -> None:
+        if self._known is None:
+            self._bar.update(round(100 * self._source.progress()) - self._bar.n)
+        else:
+            self._bar.update()
 
 
 class _Frames:
