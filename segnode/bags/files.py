@@ -157,7 +157,10 @@ def _listed_files(folder: Path, report: Callable[[str], None]) -> list[str]:
 def _parts(folder: Path, files: list[Path]) -> list[Path]:
     """Return files that are parts of one recording, as far as their names tell."""
     others = _bags_below(folder)
-    if others or len({_part(file) for file in files}) > 1:
+    numbers = [_part_order(file)[1] for file in files]
+    # Names that end in the second at which a recording began have numbers, too, but with gaps.
+    is_split = max(numbers) - min(numbers) < 2 * len(files)
+    if others or len({_part(file) for file in files}) > 1 or not is_split:
         names = _names([file.name for file in files] + others)
         raise BagError(f'{folder}: expected one bag, found several: {names}; give one of them')
     return files

@@ -332,6 +332,37 @@ def test_folders_that_are_no_bag_or_several(tmp_path: Path) -> None:
         open_bag(tmp_path, print)
 
 
+def test_names_with_the_time_of_day_are_no_parts(tmp_path: Path) -> None:
+    messages = random_messages(np.random.default_rng(2), 6)
+    for number in (3, 4, 5):
+        write_mcap(tmp_path / f'bag_{number}.mcap', messages[2 * number - 6 : 2 * number - 4])
+    assert read(tmp_path)[0] == expected(messages)
+    write_mcap(tmp_path / 'bag_55.mcap', messages)
+    with pytest.raises(BagError, match=r'found several: bag_3\.mcap, bag_4\.mcap, .*give one'):
+        open_bag(tmp_path, print)
+
+
+@pytest.mark.parametrize('compression', ['zstd', 'lz4'])
+def test_a_compressed_file_that_is_cut_or_finds_no_room(
+    tmp_path: Path, compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(2)
+    messages = [Message('/a', IMAGE, number, rng.bytes(20_000)) for number in range(40)]
+    whole = write_mcap(tmp_path / 'a.mcap', messages).read_bytes()
+    compress = zstandard.compress if compression == 'zstd' else lz4.frame.compress
+    packed = tmp_path / f'packed.mcap.{compression}'
+    packed.write_bytes(compress(whole)[: len(whole) * 6 // 10])
+    found, bag, _ = read(packed)
+    assert 15 < len(found) < 30
+    assert found == expected(messages[: len(found)])
+    assert bag.damage.remarks
+    assert bag.damage.last_ns == len(found) - 1
+    usage = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)
+    with pytest.raises(BagError, match='expected room for it to be unpacked'):
+        open_bag(packed, print)
+
+
 def test_a_database_without_an_index_is_put_in_order(tmp_path: Path) -> None:
     messages = random_messages(np.random.default_rng(4), disorder_ns=3 * SECOND)
     write_db3(tmp_path / 'a.db3', messages, index=False).close()
