@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segnode.cli import Parser, add_config_options, config_from, given_settings, note, say
+from segnode.config import user_path
 from segnode.errors import ConfigError
 from segnode.evaluate import add_selection_options, check_selection, request_from
 from segnode.evaluation.sweep.grid import Row, label, make_rows, parse_variations
@@ -69,17 +70,17 @@ def main(args: Sequence[str]) -> int:
     metric = _metric(options)
     check_selection(options)
     inputs = Inputs.of(rows[0].config, options.annotations, *options.bags)
-    for row in rows[1:]:
-        named = (row.config.model, row.config.weights)
-        inputs.add(*(Path(name) for name in named if name))
+    models = {name for row in rows for name in (row.config.model, row.config.weights)}
+    inputs.add(*(user_path(name) for name in models if name))
     check_apart(options.output, *options.bags, options.annotations)
     check_own_folder(options.output)
     check_writable(options.json, inputs, is_own_json(_OWN_JSON))
 
     # Torch takes seconds to import: after every mistake in the options has been found.
     from segnode.evaluation.replay import Replay
+    from segnode.evaluation.sweep.engine_rows import ROWS
     from segnode.evaluation.sweep.report import Question, sweep_table, write_report
-    from segnode.evaluation.sweep.run import ROWS, sweep
+    from segnode.evaluation.sweep.run import sweep
 
     selection = request_from(options)
     Replay(selection, lambda _: None).close()  # What is wrong with a bag comes before the model.

@@ -233,6 +233,22 @@ def test_changed_inputs_and_settings_start_anew_and_a_larger_grid_goes_on(
     assert 'done before' not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(('most', 'runs'), [(3, 2), (100, 1)])
+def test_a_choice_of_classes_is_derived_below_the_cut_and_else_run(
+    short: Path, tmp_path: Path, most: int, runs: int
+) -> None:
+    folder, name = tmp_path / 'out', 'class_1'
+    vary = ('--vary', f'classes=,{name}', '--max-instances', str(most), '--short-side', '32')
+    assert main(['sweep', str(short), *vary, *NULL, '--output', str(folder)]) == 0
+    assert len(list((folder / 'runs').iterdir())) == runs
+    _, row = json.loads((folder / 'sweep.json').read_text())['rows']
+    assert row['derived'] == (runs == 1)
+    own = ('--classes', name, *vary[2:], *NULL[:4], '--no-bag', '--output', str(tmp_path / 'own'))
+    assert main(['evaluate', str(short), *own]) == 0
+    entries = list(read_results(tmp_path / 'own' / 'results.json'))
+    assert row['instances'] == len(entries) > 0
+
+
 def test_ctrl_c_says_how_to_go_on(
     short: Path,
     tmp_path: Path,
@@ -273,6 +289,27 @@ def test_a_row_that_fails_is_told_and_the_others_stay(
     assert [row['failed'] is None for row in report['rows']] == [True, False, True, False]
     assert report['recommended'] is not None
     assert 'short_side=48 failed: ' in capsys.readouterr().err
+    monkeypatch.setattr(Engine, 'segment', segment)
+    assert sweep(short, tmp_path / 'out') == 0
+    assert '2 of 4 rows were done before' in capsys.readouterr().err
+
+
+def test_engines_take_turns_and_one_that_is_missing_stops_no_other(
+    short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'out'
+    vary = ('--vary', 'model=null,nowhere.yaml,null:30', '--vary', 'short_side=32,48')
+    arguments = [str(short), *vary, *NULL[2:], '--budget-ms', '29', '--output', str(folder)]
+    assert main(['sweep', *arguments]) == 1
+    rows = json.loads((folder / 'sweep.json').read_text())['rows']
+    assert [row['failed'] is None for row in rows] == [True, True, False, False, True, True]
+    assert all('nowhere.yaml' in row['failed'] for row in rows[2:4])
+    assert all(row['latency_ms']['min'] >= 30 for row in rows[4:])
+    own = yaml.safe_load((folder / 'params.yaml').read_text())['/**']['ros__parameters']
+    assert own['model'] == 'null'
+    assert capsys.readouterr().out.count('failed') == 3
+    lines = (folder / 'sweep.csv').read_text().splitlines()
+    assert len(lines) == 7
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,9 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Time the rows of one engine in turns; what was timed before is not timed again.
 
-    In a turn a row has one frame that warms up and ``FRAMES_A_TURN`` that count, so that a machine
-    that grows slower or faster hits all rows alike. Every turn is written to ``<name>.json`` when
-    it ends.
+    In a turn a row has a frame of each size that warms up and ``FRAMES_A_TURN`` that count, so
+    that a machine that grows slower or faster hits all rows alike. Every turn is written to
+    ``<name>.json`` when it ends. A row that fails has no further turns.
 
     Args:
         engine: of all rows; it ends with the settings of the last one.
@@ -89,7 +89,7 @@ def measure(
         (turn, name)
         for turn in range(turns)
         for name in configs
-        if 'failed' not in times[name] and len(times[name]['turns_ms']) <= turn
+        if len(times[name]['turns_ms']) <= turn
     ]
     for turn, name in tqdm(to_do, desc='latency', unit='turn', disable=None, leave=False):
         if 'failed' in times[name]:
@@ -98,8 +98,8 @@ def measure(
             turn_ms = _turn_ms(engine, configs[name], sample[turn::turns])
         except SegnodeError as error:
             times[name] = {'failed': first_line(error)}
-        else:
-            times[name]['turns_ms'].append(turn_ms)
+            continue
+        times[name]['turns_ms'].append(turn_ms)
         write_json(folder / f'{name}.json', times[name])
     return times
 
@@ -115,7 +115,8 @@ def _turn_ms(engine: Engine, config: Config, frames: Sequence[Decoded[Header]]) 
     engine.configure(config)
     for attempt in range(2):
         try:
-            segment(frames[:1], engine)
+            for frame in {_kind(frame): frame for frame in frames}.values():
+                segment([frame], engine)
             break
         except OutOfMemoryError:
             # What the other rows had built was freed with it.
