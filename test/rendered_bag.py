@@ -9,11 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 from segnode.bags import messages
+from segnode.bags.message_types import DETECTIONS
 from segnode.bags.record import COMPRESSED_IMAGE, IMAGE, Header
 from segnode.bags.writer import BagWriter
-from segnode.demo.scene import DEMO_SEEDS, Scene, SceneFrame, coco_annotations
+from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene, SceneFrame, coco_annotations
+from segnode.engine import Detections
 
 RATE_HZ = 10
 START_NS = 1_700_000_000_000_000_000
@@ -37,8 +41,12 @@ def write_bag(
     *,
     compressed: bool = False,
     broken: tuple[int, ...] = (),
+    labels: bool = False,
 ) -> Path:
-    """Write frames to each topic; of the numbers in ``broken`` the data is cut off."""
+    """Write frames to each topic; of the numbers in ``broken`` the data is cut off.
+
+    With ``labels`` their ground truth stands beside them, as a simulator gives it.
+    """
     with BagWriter(folder) as bag:
         for number, frame in enumerate(frames):
             header = Header(stamp_of(number), 'camera')
@@ -53,7 +61,34 @@ def write_bag(
                 if number in broken:
                     message = message[: len(message) // 2]
                 bag.write(name, kind, message, stamp_of(number) + DELAY_NS)
+            if labels:
+                truth = Detections(
+                    np.asarray(frame.boxes_xyxy, np.float32),
+                    np.ones(len(frame.class_ids), np.float32),
+                    np.asarray(frame.class_ids, np.int64),
+                    np.asarray([mask.sum() for mask in frame.masks], np.int64),
+                )
+                for name, kind, message in (
+                    (
+                        '/truth/instance_mask',
+                        IMAGE,
+                        messages.instance_mask_message(header, labels_of(frame)),
+                    ),
+                    (
+                        '/truth/detections',
+                        DETECTIONS,
+                        messages.detections_message(header, truth, CLASS_NAMES),
+                    ),
+                ):
+                    bag.write(name, kind, message, stamp_of(number) + DELAY_NS)
     return folder
+
+
+def labels_of(frame: SceneFrame) -> npt.NDArray[np.uint16]:
+    labels = np.zeros(frame.image.shape[:2], np.uint16)
+    for k, mask in enumerate(frame.masks, start=1):
+        labels[np.asarray(mask, bool)] = k
+    return labels
 
 
 def write_annotations(path: Path, frames: Iterable[SceneFrame], every: int = 1) -> Path:

@@ -4,8 +4,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,7 @@ from segnode.engine import Engine
 from segnode.evaluation.frames import FrameRow, read_frames
 from segnode.image import Image
 
+ROOT = Path(__file__).resolve().parents[1]
 IMAGE_HW = (240, 320)
 FRAMES = 10
 SETTINGS = ('--device', 'cpu', '--short-side', '240', '--score-threshold', '0.3')
@@ -137,7 +143,7 @@ def test_the_robot_gets_the_evaluated_settings(evaluated: Path) -> None:
     assert told == {'model': '', 'resolution.short_side': 240, 'filter.score_threshold': 0.3}
     config = yaml.safe_load((evaluated / 'config.yaml').read_text())
     assert config['asked_for']['filter.score_threshold'] == 0.3
-    assert config['settings']['short_side'] == 240
+    assert config['settings']['resolution.short_side'] == 240
     assert len(config['weights_sha256']) == 64
     assert config['left_off'] == {
         'latency_budget_ms': 0, 'max_age_ms': 0, 'overlap': False, 'max_batch': 1,
@@ -269,3 +275,85 @@ def test_a_bag_of_broken_images_ends_in_a_result(
     assert json.loads((out / 'results.json').read_text()) == []
     assert 'Traceback' not in capsys.readouterr().err
     assert START_NS in {row.log_ns - 4_000_000 for row in rows_of(out)}
+
+
+def test_label_images_in_the_bag_are_a_ground_truth(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / 'bag', scene_frames(FRAMES, IMAGE_HW), labels=True)
+    out = tmp_path / 'out'
+    options = ('--label-topic', '/truth/instance_mask', '--no-bag', '--output', str(out))
+    assert main(['evaluate', str(bag), *options, *SETTINGS]) == 0, capsys.readouterr().err
+    summary, annotated = summary_of(out), summary_of(evaluated)
+    # The label images are no camera, and what they hold is what the COCO file holds.
+    assert summary['frames'] == summary['truth']['matched'] == FRAMES
+    for name in ('box_ap', 'mask_ap'):
+        assert summary[name] == pytest.approx(annotated[name], abs=1e-6)
+
+
+def test_annotations_that_fit_no_frame_lose_nothing_else(
+    bag: Path, annotations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = json.loads(annotations.read_text())
+    for image in dataset['images']:
+        image['stamp_ns'] += 3_600_000_000_000
+    (tmp_path / 'late.json').write_text(json.dumps(dataset))
+    out = tmp_path / 'out'
+    options = ('--annotations', str(tmp_path / 'late.json'), '--no-bag', '--output', str(out))
+    assert main(['evaluate', str(bag), *options, '--model', 'null', '--device', 'cpu']) == 1
+    summary = summary_of(out)
+    assert summary['processed'] == FRAMES
+    assert summary['box_ap'] is None
+    assert summary['unscored']
+    assert 'not scored: ' in capsys.readouterr().err
+    assert (out / 'report.html').is_file()
+
+
+def peak_mb(bag: Path, out: Path) -> float:
+    """Run the command in a process of its own; return the most memory that it had."""
+    program = (
+        'import resource, sys; from segnode.__main__ import main; code = main(sys.argv[1:]); '
+        'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr); '
+        'sys.exit(code)'
+    )
+    line = [sys.executable, '-c', program, 'evaluate', str(bag), '--output', str(out)]
+    options = ['--model', 'null', '--device', 'cpu', '--short-side', '64']
+    done = subprocess.run([*line, *options], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return float(done.stderr.splitlines()[-1])
+
+
+def test_memory_does_not_grow_with_the_length_of_a_bag(tmp_path: Path) -> None:
+    frames = scene_frames(2, (480, 640))
+    sizes = {
+        count: peak_mb(
+            write_bag(tmp_path / f'bag{count}', itertools.islice(itertools.cycle(frames), count)),
+            tmp_path / f'out{count}',
+        )
+        for count in (20, 200)
+    }
+    # All frames together are 184 MB; so many are held nowhere.
+    assert sizes[200] < sizes[20] + 60
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'bag', scene_frames(2, IMAGE_HW) * 100)
+    out = tmp_path / 'out'
+    line = [sys.executable, '-m', 'segnode', 'evaluate', str(bag), '--output', str(out)]
+    options = ['--model', 'null:50', '--device', 'cpu', '--short-side', '64']
+    with subprocess.Popen([*line, *options], cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+        part = out / '.frames.csv.part'
+        end_s = time.monotonic() + 60
+        while not (part.exists() and part.stat().st_size) and time.monotonic() < end_s:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        assert child.stderr is not None
+        err = child.stderr.read()
+        assert child.wait(60) == 130, err
+    assert 'Traceback' not in err
+    summary = summary_of(out)
+    assert 'interrupted' in summary['stopped']
+    assert 0 < summary['processed'] == len(rows_of(out)) < 200
+    assert not list(out.glob('.*.part'))
+    with open_bag(out / 'bag', lambda _: None) as written:
+        assert written.topics['/segnode/detections'].messages == summary['processed']

@@ -61,6 +61,24 @@ CASES: dict[str, list[Case]] = {
         Case('{photos}/1.png --json {other}/results.json'),
         Case('{photos}/1.png --json {other}/1.jpg'),
     ],
+    'evaluate': [
+        Case('{drive} --output {drive}'),
+        Case('{drive} --output {drive}/run'),
+        Case('{drive} --output {folder}'),
+        Case('{drive} --output {photos}'),
+        Case('{drive} --output {other}'),
+        Case('{drive} --output {out}/e --json {other}/results.json'),
+        *(
+            Case(
+                f'{{drive}} {MODEL} --output {{out}}/e --json {{{name}}} '
+                '--annotations {annotations}'
+            )
+            for name in READ
+        ),
+        # None of the annotations says which frame it is.
+        Case('{drive} --model null --device cpu --output {out}/e --annotations {annotations}', 1),
+        Case('{drive} --model null --device cpu --output {out}/e --json {out}/e.json', 0),
+    ],
     'convert': [
         Case('{photos} {photos}'),
         Case('{photos}/1.png {other}'),

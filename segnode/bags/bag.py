@@ -86,10 +86,7 @@ class Bag:
         """Yield the messages of some topics in the order of their log times.
 
         It may be called again, and begins at the start; names that the bag does not have are
-        passed over.
-
-        Raises:
-            BagError: a database turns out to be damaged.
+        passed over. What turns out to be damaged is noted in ``damage``.
         """
         self.damage.become(self._damage_of_files)
         names = frozenset(names)

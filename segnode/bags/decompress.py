@@ -19,9 +19,7 @@ LARGEST = 1 << 30
 MAGICS = {b'\x28\xb5\x2f\xfd': 'zstd', b'\x04\x22\x4d\x18': 'lz4'}
 """How a compressed file or message begins."""
 
-_OUT = 1 << 20
-# A byte of LZ4 becomes at most 255.
-_IN = 1 << 18
+_IN, _OUT = 1 << 18, 1 << 20
 
 
 class DamagedDataError(ValueError):
@@ -55,7 +53,8 @@ def decompressed_beginning(data: bytes, compression: str) -> bytes:
         return data
     found: list[bytes] = []
     with suppress(DamagedDataError):
-        found.extend(_limited(pieces(io.BytesIO(data), compression), LARGEST))
+        for piece in _limited(pieces(io.BytesIO(data), compression), LARGEST):
+            found.append(piece)
     return b''.join(found)
 
 
@@ -80,10 +79,11 @@ def decompressed_message(data: bytes) -> bytes:
 
 
 def pieces(source: BinaryIO, compression: str) -> Iterator[bytes]:
-    """Yield what a stream holds, decompressed; the end of a stream that is cut is not noticed.
+    """Yield what a stream holds, decompressed.
 
     Raises:
-        DamagedDataError: it does not decompress, or nothing here knows the compression.
+        DamagedDataError: it does not decompress, or nothing here knows the compression, or its
+            end is missing, which zstd alone does not tell.
     """
     readers = {'zstd': _zstd, 'lz4': _lz4, 'bz2': _bz2}
     if compression not in readers:
@@ -111,13 +111,18 @@ def _zstd(source: BinaryIO) -> Iterator[bytes]:
 
 def _lz4(source: BinaryIO) -> Iterator[bytes]:
     decompressor: Any = lz4.frame.LZ4FrameDecompressor()
-    while data := source.read(_IN):
+    rest, is_within = b'', False
+    while True:
+        data = rest or (source.read(_IN) if decompressor.needs_input else b'')
+        if not data and decompressor.needs_input:
+            if is_within:
+                raise EOFError('its end is missing')
+            return
+        yield decompressor.decompress(data, max_length=_OUT)
+        rest, is_within = b'', not decompressor.eof
         if decompressor.eof:
+            rest = decompressor.unused_data or b''
             decompressor.reset()
-        yield decompressor.decompress(data)
-        while decompressor.eof and (data := decompressor.unused_data):
-            decompressor.reset()
-            yield decompressor.decompress(data)
 
 
 def _bz2(source: BinaryIO) -> Iterator[bytes]:
@@ -125,5 +130,5 @@ def _bz2(source: BinaryIO) -> Iterator[bytes]:
     while not decompressor.eof:
         data = source.read(_IN) if decompressor.needs_input else b''
         if decompressor.needs_input and not data:
-            return
+            raise EOFError('its end is missing')
         yield decompressor.decompress(data, _OUT)

@@ -7,16 +7,15 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from tqdm import tqdm
 
 from segnode.bags import mcap_records, ros1_records, sqlite_file
 from segnode.bags.decompress import MAGICS, DamagedDataError, pieces
+from segnode.bags.metadata import METADATA, listed_files
 from segnode.bags.topics import shown
-from segnode.checkpoint.yaml_file import read_yaml
-from segnode.errors import BagError, CheckpointError
+from segnode.errors import BagError
 
 _KINDS = {
     mcap_records.MAGIC: 'mcap',
@@ -25,7 +24,6 @@ _KINDS = {
     **MAGICS,
 }
 _SUFFIXES = ('.mcap', '.db3', '.bag', '.mcap.zstd', '.db3.zstd', '.mcap.lz4', '.db3.lz4')
-_METADATA = 'metadata.yaml'
 _PART = re.compile(r'(?P<bag>.*?)(?:_(?P<number>\d+))?(?P<suffix>\.[^\d].*)?')
 _SPARE_BYTES = 1 << 28
 _SHOWN_BAGS = 8
@@ -82,10 +80,10 @@ def bag_files(
             remark(f'the part {shown(name)} is missing')
         left = [name for name, file in there.items() if file not in files]
         if left:
-            report(f'{path}: {_names(left)} is not listed in {_METADATA} and is not read')
+            report(f'{path}: {_names(left)} is not listed in {METADATA} and is not read')
         return files
     if listed:
-        report(f'{path}: {_METADATA} names other files and is not used')
+        report(f'{path}: {METADATA} names other files and is not used')
     return _parts(path, list(there.values()))
 
 
@@ -145,27 +143,24 @@ def _bag_files_in(folder: Path) -> dict[str, Path]:
 
 
 def _listed_files(folder: Path, report: Callable[[str], None]) -> list[str]:
-    """Return the names of the parts that the metadata list; they may be wrong or not there."""
-    if not (folder / _METADATA).is_file():
-        report(f'{folder}: has no {_METADATA}, so that its files are read in the order of names')
+    """Return the names of the parts that the metadata list, none where they are of no use."""
+    if not (folder / METADATA).is_file():
+        report(f'{folder}: has no {METADATA}, so that its files are read in the order of names')
         return []
     try:
-        content: Any = read_yaml(folder / _METADATA, 'the metadata of a bag')
-        listed = content['rosbag2_bagfile_information']['relative_file_paths']
-        names = [PurePosixPath(each).name for each in listed if isinstance(each, str)]
-    except CheckpointError as error:
-        report(f'{error}; its files are read without')
+        return listed_files(folder / METADATA)
+    except ValueError as error:
+        report(f'{folder / METADATA}: is not used: {error}')
         return []
-    except (LookupError, TypeError):
-        report(f'{folder}: {_METADATA} lists no files, so that they are read without')
-        return []
-    return list(dict.fromkeys(names))
 
 
 def _parts(folder: Path, files: list[Path]) -> list[Path]:
     """Return files that are parts of one recording, as far as their names tell."""
     others = _bags_below(folder)
-    if others or len({_part(file) for file in files}) > 1:
+    numbers = [_part_order(file)[1] for file in files]
+    # Names that end in the second at which a recording began have numbers, too, but with gaps.
+    is_split = max(numbers) - min(numbers) < 2 * len(files)
+    if others or len({_part(file) for file in files}) > 1 or not is_split:
         names = _names([file.name for file in files] + others)
         raise BagError(f'{folder}: expected one bag, found several: {names}; give one of them')
     return files

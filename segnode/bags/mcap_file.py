@@ -82,6 +82,7 @@ class McapFile:
             self._passed += span.length
 
         yield from in_log_order(self._spans, load, self._damage, self._file.path.name)
+        self._passed = self._bytes
 
     def _load(self, span: Span, wanted: Collection[int]) -> Iterator[Record]:
         """Yield the messages of a chunk, or of a run of messages outside of chunks."""

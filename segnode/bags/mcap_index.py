@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -85,6 +86,7 @@ def read_index(file: McapRecords) -> McapIndex | None:
     index = McapIndex()
     statistics: records.Statistics | None = None
     chunks: dict[int, Span] = {}
+    ends: dict[int, int] = {}
     try:
         for part in file.parts(start):
             if part.opcode == Opcode.FOOTER:
@@ -95,14 +97,18 @@ def read_index(file: McapRecords) -> McapIndex | None:
                 chunk = records.ChunkIndex.read(_stream(_data(file, part)))
                 offset = chunk.chunk_start_offset
                 chunks[offset] = Span(chunk.message_start_time, offset, chunk.chunk_length)
+                ends[offset] = offset + chunk.chunk_length + chunk.message_index_length
             elif part.opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                 index.register(part.opcode, _data(file, part))
     except _MALFORMED:
         return None
-    # Messages outside of chunks are in no index.
     if statistics is None or not statistics.chunk_count == len(chunks) > 0:
         return None
-    if statistics.channel_count != len(index.channels):
+    if _is_more_there(file, ends, start):
+        return None
+    # Topics and types may be in the chunks alone.
+    types = {channel.schema_id for channel in index.channels.values()} - {0}
+    if statistics.channel_count != len(index.channels) or not types <= index.types.keys():
         return None
     # Not every writer counts by channel.
     if sum(statistics.channel_message_counts.values()) == statistics.message_count:
@@ -111,6 +117,26 @@ def read_index(file: McapRecords) -> McapIndex | None:
         index.span_ns = statistics.message_start_time, statistics.message_end_time
     index.spans = list(chunks.values())
     return index
+
+
+def _is_more_there(file: McapRecords, ends: Mapping[int, int], summary: int) -> bool:
+    """Return whether messages or chunks lie between the chunks of an index.
+
+    Args:
+        file: an open one.
+        ends: where each chunk with what belongs to it ends, by where it starts.
+        summary: where the index starts.
+    """
+    position = len(MAGIC)
+    for start in [*sorted(ends), summary]:
+        if position < start:
+            for part in file.parts(position):
+                if part.offset >= start:
+                    break
+                if part.opcode in (Opcode.MESSAGE, Opcode.CHUNK):
+                    return True
+        position = max(position, ends.get(start, start))
+    return False
 
 
 def make_index(file: McapRecords, damage: Damage) -> McapIndex:

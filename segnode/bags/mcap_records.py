@@ -121,6 +121,7 @@ class McapRecords:
             return content
         if part.is_whole:
             raise DamagedDataError('its length differs')
+        # Its blocks have 128 KiB, so that most chunks that are cut hold no whole message before.
         if compression == 'zstd':
             raise DamagedDataError('it is cut')
         return decompressed_beginning(self.read(start, available), compression)[:size]

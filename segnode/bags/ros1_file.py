@@ -101,6 +101,7 @@ class Ros1File:
             self._passed += span.length
 
         yield from in_log_order(self._spans, load, self._damage, self._file.path.name)
+        self._passed = self._bytes
 
     # The index.
 

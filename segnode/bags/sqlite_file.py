@@ -75,11 +75,7 @@ class SqliteFile:
         return self._passed
 
     def records(self, names: Collection[str]) -> Iterator[Record]:
-        """Yield the messages of some topics in log order.
-
-        Raises:
-            BagError: the file turns out to be damaged.
-        """
+        """Yield the messages of some topics in log order."""
         self._passed = 0.0
         wanted = [key for key, topic in self._topics.items() if topic.name in names]
         # Without an index of the log times it is numbers alone that SQLite sorts, on the disk
@@ -94,16 +90,26 @@ class SqliteFile:
                 if not isinstance(log_ns, int) or (length or 0) > LARGEST:
                     self._damage.skipped['its line in the database is not a message'] += 1
                     continue
-                (data,) = self._database.execute(
-                    'SELECT data FROM messages WHERE rowid = ?', (row,)
-                ).fetchone()
-                if not isinstance(data, bytes):
-                    self._damage.skipped['its line in the database is not a message'] += 1
-                    continue
-                yield Record(self._topics[key], log_ns, data)
+                data = self._data(row)
+                if data is not None:
+                    yield Record(self._topics[key], log_ns, data)
         except sqlite3.Error as error:
-            raise self._unreadable(error) from None
+            self._damage.remark(str(self._unreadable(error)))
         self._passed = 1.0
+
+    def _data(self, row: int) -> bytes | None:
+        """Return the data of a message, None for one that is counted as not readable."""
+        try:
+            (data,) = self._database.execute(
+                'SELECT data FROM messages WHERE rowid = ?', (row,)
+            ).fetchone()
+        except (sqlite3.Error, TypeError):
+            self._damage.skipped['its part of the database is damaged'] += 1
+            return None
+        if not isinstance(data, bytes):
+            self._damage.skipped['its line in the database is not a message'] += 1
+            return None
+        return data
 
     def _connect(self, report: Callable[[str], None]) -> sqlite3.Connection:
         path = self._path

@@ -119,6 +119,8 @@ def _kind(options: argparse.Namespace) -> str:
         raise ConfigError(
             f'--topic: expected an absolute name such as {TOPIC}, found {options.topic!r}'
         )
+    if options.frame_id is not None and not options.frame_id.isprintable():
+        raise ConfigError(f'--frame-id: expected a text, found {options.frame_id!r}')
     if options.rate is not None and options.rate > _FASTEST_HZ:
         raise ConfigError(f'--rate: expected at most {_FASTEST_HZ}, found {float(options.rate):g}')
     if options.quality is not None and not 1 <= options.quality <= 100:

@@ -18,26 +18,9 @@ from segnode.bags.message_types import DETECTIONS, DIAGNOSTICS, IMAGE_ANNOTATION
 from segnode.bags.record import COMPRESSED_IMAGE, IMAGE, Header
 from segnode.bags.writer import BagWriter
 from segnode.evaluation.frames import FrameRow
-from segnode.live.camera_names import names_of_topics
+from segnode.evaluation.output_topics import NODE, overlay_topic, prefixes
 from segnode.live.overlay import draw_overlay
 from segnode.live.pipeline import Answered
-
-NODE = '/segnode'
-
-
-def prefixes(topics: Sequence[str]) -> dict[str, str]:
-    """Return under which name the node would publish the answers of each image topic."""
-    if len(topics) == 1:
-        return {topics[0]: NODE}
-    return {
-        topic: f'{NODE}/{name}'
-        for topic, name in zip(topics, names_of_topics(topics), strict=True)
-    }
-
-
-def overlay_topic(prefix: str) -> str:
-    """Return where the drawn pictures of a camera are."""
-    return f'{prefix}/overlay/compressed'
 
 
 class OutputBag:

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 from segnode.errors import ConfigError
 
+_KEYS = ('image_id', 'category_id', 'category_name', 'score', 'area', 'segmentation')
+
 
 class ResultsWriter:
     """Writes the list entry by entry."""
@@ -48,15 +50,17 @@ def read_results(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(encoding='utf-8') as stream:
             if stream.readline().strip() != '[':
                 raise ConfigError(f'{expected}, found another file')
-            for line in stream:
-                text = line.strip().rstrip(',')
+            for number, line in enumerate(stream, start=2):
+                text = line.strip().removesuffix(',')
+                if not text:
+                    continue
                 if text == ']':
                     return
                 entry = json.loads(text)
-                if not isinstance(entry, dict):
-                    raise ConfigError(f'{expected}, found a line that is no object')
+                if not isinstance(entry, dict) or not all(key in entry for key in _KEYS):
+                    raise ConfigError(f'{expected}, found another thing in line {number}')
                 yield entry
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f'{expected}, found a line that is no JSON ({error})') from None
     except OSError as error:
         raise ConfigError(f'{path}: cannot be read ({error.strerror})') from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import hashlib
 import shutil
 import subprocess
 from collections import Counter, defaultdict
@@ -24,6 +25,7 @@ from tqdm import tqdm
 import segnode
 from segnode import __version__
 from segnode.bags.record import Header
+from segnode.config import Config, parameters, user_path
 from segnode.engine import Engine
 from segnode.engine.answers import crop_rle
 from segnode.errors import AnnotationError, OutputError
@@ -31,6 +33,7 @@ from segnode.evaluation.frames import FrameRow, FramesWriter
 from segnode.evaluation.latencies import latencies_of
 from segnode.evaluation.metrics import coco_results
 from segnode.evaluation.output_bag import OutputBag
+from segnode.evaluation.output_topics import prefixes
 from segnode.evaluation.parameter_file import parameter_file
 from segnode.evaluation.replay import Replay, Request
 from segnode.evaluation.results_file import ResultsWriter
@@ -155,15 +158,7 @@ def _replay(
             output = files.enter_context(
                 OutputBag(folder / BAG, source.topics, engine.class_names)
             )
-        bar = files.enter_context(
-            tqdm(
-                total=source.frames_known,
-                unit='frame',
-                disable=None,
-                leave=False,
-                desc='evaluate',
-            )
-        )
+        bar = files.enter_context(_Bar(source))
         try:
             for row, answered in source.run(engine):
                 counted.add(row)
@@ -180,6 +175,33 @@ def _replay(
             frames.end()
             results.end()
     return source.stopped
+
+
+class _Bar:
+    """Shows progress with the time that is left: in frames, or in what was read of the bags."""
+
+    def __init__(self, source: Replay) -> None:
+        self._source = source
+        self._known = source.frames_known
+        self._bar = tqdm(
+            total=100 if self._known is None else self._known,
+            unit='%' if self._known is None else 'frame',
+            desc='evaluate',
+            disable=None,
+            leave=False,
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self) -> None:
+        if self._known is None:
+            self._bar.update(round(100 * self._source.progress()) - self._bar.n)
+        else:
+            self._bar.update()
 
 
 class _Frames:
@@ -254,6 +276,7 @@ def _summary(
         'reasons': dict(counted.reasons.most_common(_REASONS)),
         'stopped': ended,
         'bags': source.bags,
+        'outputs': prefixes(source.topics) if request.output_bag else {},
         'health': {topic: health.summary() for topic, health in source.health.items()},
         'stage_ms': {name: _percentiles(ms) for name, ms in counted.stages_ms.items()},
         'total_ms': _percentiles(counted.totals_ms) if counted.totals_ms else None,
@@ -265,12 +288,17 @@ def _summary(
 
 def _identity(engine: Engine, request: Request) -> dict[str, Any]:
     """Return what gave the answers: model, settings, machine, versions."""
-    effective = dataclasses.asdict(engine.settings)
-    effective['classes'] = [engine.class_names[i] for i in sorted(engine.settings.classes)]
-    effective['max_mask_area'] = engine.config.filter.max_mask_area
+    settings = dataclasses.asdict(engine.settings)
+    settings['classes'] = [engine.class_names[i] for i in sorted(engine.settings.classes)]
+    settings['max_mask_area'] = engine.config.filter.max_mask_area
+    names = [parameter.name for parameter in parameters(Config)]
+    effective = {
+        name: settings[last] for name in names if (last := name.rpartition('.')[2]) in settings
+    }
     machine = describe_machine(engine.device, 'faster-coco-eval', 'mcap', 'rosbags')
     return {
         'model': engine.model_name,
+        'model_sha256': _model_sha256(engine.config.model),
         'weights': str(engine.weights_path),
         'weights_sha256': engine.weights_sha256,
         'device': str(engine.device),
@@ -290,6 +318,14 @@ def _identity(engine: Engine, request: Request) -> dict[str, Any]:
         'versions': {'segnode': __version__, 'revision': _revision(), **machine},
         'command': request.command,
     }
+
+
+def _model_sha256(model: str) -> str | None:
+    """Return the hash of the file that describes the model, None where it is shipped."""
+    path = user_path(model)
+    if not model or not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_config(engine: Engine, request: Request, folder: Path) -> None:

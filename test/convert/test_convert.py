@@ -244,6 +244,7 @@ def test_nothing_to_read_is_no_bag(tmp_path: Path, capsys: pytest.CaptureFixture
         ['--topic', 'relative'],
         ['--topic', '/a//b'],
         ['--topic', '/1a'],
+        ['--frame-id', 'a\udcff'],
         ['--quality', '90'],
         ['--class', 'cone'],
         ['--labels', '/mask', '--raw'],

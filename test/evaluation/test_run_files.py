@@ -59,7 +59,11 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('count', [0, 1, 5])
 def test_results_are_json_as_a_whole_and_line_by_line(count: int, tmp_path: Path) -> None:
-    entries = [{'image_id': k, 'category_name': 'a,\n]'} for k in range(count)]
+    entries = [
+        {'image_id': k, 'category_id': 1, 'category_name': 'a,\n]', 'score': 0.5, 'area': 9,
+         'segmentation': {}}
+        for k in range(count)
+    ]  # fmt: skip
     stream = io.StringIO()
     writer = ResultsWriter(stream)
     for entry in entries:

@@ -21,7 +21,9 @@ from segnode.evaluation.report.markup import (
     section,
     share,
     table,
+    tile,
 )
+from segnode.evaluation.report.rows import bar_row
 
 MOST_CLASSES = 12
 _CURVES = (
@@ -55,7 +57,12 @@ def accuracy_section(summary: Mapping[str, Any]) -> Html:
         'Accuracy',
         _truth(summary.get('truth') or {}),
         _overall(scores),
-        element('div', _curves(scores.get('precision_recall') or {}), class_='figures'),
+        element(
+            'div',
+            _curves(scores.get('precision_recall') or {}),
+            _class_bars(scores.get('by_class') or []),
+            class_='figures',
+        ),
         element('h3', 'By class'),
         _by_class(scores.get('by_class') or []),
         element('h3', 'Confusion'),
@@ -110,10 +117,29 @@ def _curves(found: Mapping[str, Any]) -> Html:
     return figure(join((legend(names), drawing)), caption)
 
 
+def _class_bars(classes: Sequence[Mapping[str, Any]]) -> Html:
+    scored = [found for found in _by_frequency(classes) if found.get('mask_ap') is not None]
+    shown = scored[:MOST_CLASSES]
+    if not shown:
+        return missing('No AP by class: no class is annotated with masks.')
+    x = Axis(0.0, 1.0, 'mask AP', [(k / 5, f'{k / 5:g}') for k in range(6)])
+    rows = [
+        bar_row(k, len(shown), found['name'], (0.0, ap), precision(ap), x, 'c0')
+        for k, found in enumerate(shown)
+        for ap in [found['mask_ap']]
+    ]
+    drawing = chart('Mask AP by class', 'A bar for each class.', x, None, *rows)
+    rest = f', the {MOST_CLASSES} most frequent' if len(scored) > MOST_CLASSES else ''
+    return figure(drawing, f'Mask AP of the classes that are annotated{rest}.')
+
+
+def _by_frequency(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(classes, key=lambda found: -(found.get('truth') or 0))
+
+
 def _by_class(classes: Sequence[Mapping[str, Any]]) -> Html:
     if not classes:
         return missing('No class is annotated.')
-    ordered = sorted(classes, key=lambda found: -(found.get('truth') or 0))
     keys = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50')
     rows = [
         (
@@ -123,7 +149,7 @@ def _by_class(classes: Sequence[Mapping[str, Any]]) -> Html:
             count(found.get('found')),
             *(precision(found.get(key)) for key in keys),
         )
-        for found in ordered
+        for found in _by_frequency(classes)
     ]
     head = ('class', 'annotated', 'detected', 'found', 'mask AP', 'at 0.50', 'box AP', 'at 0.50')
     return table(head, rows)
@@ -149,8 +175,8 @@ def _confusion(confusion: Mapping[str, Any]) -> Html:
         rows.append((confusion['rows'][k], *cells))
     head = ('annotated ↓ detected →', *(confusion['columns'][k] for k in places))
     note = (
-        f'Boxes at IoU {number(confusion.get("iou"))}, score '
-        f'{number(confusion.get("score_threshold"))} or more. The deeper the colour, the larger '
+        f'Boxes at IoU {confusion.get("iou", 0.5):g}, score '
+        f'{confusion.get("score_threshold", 0.5):g} or more. The deeper the colour, the larger '
         'the share of its row.'
         + (f' The {MOST_CLASSES} most frequent of {last} classes.' if last > MOST_CLASSES else '')
     )
@@ -169,24 +195,19 @@ def _streaming(summary: Mapping[str, Any]) -> Html:
     if not found:
         why = 'Nothing about streaming was computed in this run.'
         return join((title, missing(why)))
-    known: dict[str, Any] = {
-        'mask AP': precision(summary.get('streaming_mask_ap')),
-        'box AP': precision(summary.get('streaming_box_ap')),
-        'frames worked on': count(found.get('worked_on')),
-        'never worked on': count(found.get('missed')),
-        'without any answer': count(found.get('without_result')),
-        'answered before the next frame': share(found.get('in_time')),
-        'mean lag': number(found.get('mean_lag_ms'), 'ms'),
-    }
+    tiles = (
+        tile('Mask AP', precision(summary.get('streaming_mask_ap'))),
+        tile('Box AP', precision(summary.get('streaming_box_ap'))),
+        tile(
+            'Worked on', count(found.get('worked_on')), f'of {count(found.get("frames"))} frames'
+        ),
+        tile('Never worked on', count(found.get('missed')), 'as newer ones had come'),
+        tile('In time', share(found.get('in_time')), 'answered before the next frame'),
+        tile('Mean lag', number(found.get('mean_lag_ms'), 'ms'), 'of what is known at a frame'),
+    )
     note = (
         'What is known of the world when a frame comes: every frame is scored against the newest '
         'answer finished by its time, with one worker that always takes the newest frame (Li et '
         'al. 2020, Towards Streaming Perception).'
     )
-    return join(
-        (
-            title,
-            table(tuple(known), [tuple(known.values())], texts=0),
-            element('p', note, class_='note'),
-        )
-    )
+    return join((title, element('div', *tiles, class_='tiles'), element('p', note, class_='note')))

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segnode.evaluation.report.markup import number
+from segnode.evaluation.report.markup import tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,23 @@ class Axis:
         return 100 * min(1.0, max(0.0, part))
 
 
-def linear_axis(
-    highest: float, label: str, *, lowest: float = 0.0, text: Callable[[float], str] = number
-) -> Axis:
-    """Return an axis from ``lowest`` to a round value at or above ``highest``."""
+def linear_axis(highest: float, label: str, *, lowest: float = 0.0, whole: bool = False) -> Axis:
+    """Return an axis from ``lowest`` or below to a round value at or above ``highest``.
+
+    Args:
+        highest: of the values.
+        label: what it shows, with the unit.
+        lowest: of the values.
+        whole: whether they are whole numbers, so that no fraction is labelled.
+    """
     if not highest > lowest:
         highest = lowest + 1.0
     step = round_step(highest - lowest)
+    if whole:
+        step = max(1.0, float(round(step)))
     first, last = math.floor(lowest / step), math.ceil(highest / step - 1e-9)
     values = [k * step for k in range(first, last + 1)]
-    return Axis(values[0], values[-1], label, [(value, text(value)) for value in values])
+    return Axis(values[0], values[-1], label, [(value, tick(value)) for value in values])
 
 
 def round_step(span: float, most: int = 5) -> float:
@@ -66,5 +73,5 @@ def log_axis(lowest: float, highest: float, label: str) -> Axis:
     last = max(first + 1, math.ceil(math.log10(highest) - 1e-9))
     every = math.ceil((last - first) / 6)
     values = [10.0**k for k in range(first, last + 1, every)]
-    ticks = [(value, number(value)) for value in values]
+    ticks = [(value, tick(value)) for value in values]
     return Axis(10.0**first, 10.0**last, label, ticks, logarithmic=True)

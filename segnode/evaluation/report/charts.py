@@ -17,6 +17,7 @@ from segnode.evaluation.report.markup import Html, element, join
 
 COLOURS = 9
 """Series that have a colour of their own; the last of them is that of the rest."""
+ALL_COLOURS = tuple(f'c{k}' for k in range(COLOURS))
 _HEIGHT = 1000
 
 
@@ -31,18 +32,18 @@ def chart(title: str, description: str, x: Axis, y: Axis | None, *marks: Html) -
         marks: what is drawn in it.
     """
     grid = [
-        element('line', x1=_percent(at), x2=_percent(at), y1='0', y2='100%', class_='grid')
+        element('line', x1=percent(at), x2=percent(at), y1='0', y2='100%', class_='grid')
         for at in (x.percent(value) for value, _ in x.ticks)
     ]
     texts = [_x_label(x.percent(value), text) for value, text in x.ticks]
     lines = 1 + max((text.count('\n') for _, text in x.ticks), default=0)
-    texts.append(_text('50%', '100%', x.label, dy=f'{1.3 + 1.2 * lines}em', class_='middle'))
+    texts.append(text_at('50%', '100%', x.label, dy=f'{1.3 + 1.2 * lines}em', class_='middle'))
     for value, text in y.ticks if y else ():
-        at = _percent(100 - y.percent(value)) if y else '0'
+        at = percent(100 - y.percent(value)) if y else '0'
         grid.append(element('line', x1='0', x2='100%', y1=at, y2=at, class_='grid'))
-        texts.append(_text('0', at, text, dx='-0.5em', dy='0.35em', class_='end'))
+        texts.append(text_at('0', at, text, dx='-0.5em', dy='0.35em', class_='end'))
     if y:
-        texts.append(_text('0', '0', y.label, dx='-2.6em', dy='-0.8em'))
+        texts.append(text_at('0', '0', y.label, dx='-2.6em', dy='-0.8em'))
     return element(
         'svg',
         element('title', title),
@@ -50,7 +51,7 @@ def chart(title: str, description: str, x: Axis, y: Axis | None, *marks: Html) -
         *grid,
         *marks,
         *texts,
-        class_='plot' if y else 'plot rows',
+        class_=f'plot{"" if y else " rows"}{" twice" if lines > 1 else ""}',
         role='img',
     )
 
@@ -59,26 +60,31 @@ def _x_label(at: float, text: str) -> Html:
     # A text at the edge of a narrow page would be cut where it is centred.
     end = 'end' if at > 97 else 'middle'
     return join(
-        _text(_percent(at), '100%', line, dy=f'{1.3 + 1.2 * k}em', class_=end)
+        text_at(percent(at), '100%', line, dy=f'{1.3 + 1.2 * k}em', class_=end)
         for k, line in enumerate(text.split('\n'))
     )
 
 
-def _text(x: str, y: str, text: str, **attributes: object) -> Html:
+def text_at(x: str, y: str, text: str, **attributes: object) -> Html:
+    """Return a text at a place of a drawing, such as ``50%``."""
     return element('text', text, x=x, y=y, **attributes)
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """Return a place in a drawing."""
     return f'{value:.2f}%'
 
 
-def stack(series: Mapping[str, Sequence[float | None]], y: Axis) -> Html:
+def stack(
+    series: Mapping[str, Sequence[float | None]], y: Axis, colours: Sequence[str] = ALL_COLOURS
+) -> Html:
     """Return series on top of each other, in steps.
 
     Args:
         series: heights by name, all of one length; None where there is none, in all series at
             once.
         y: the axis of their sums.
+        colours: classes of the series' colours.
     """
     tops: list[list[float | None]] = []
     for heights in series.values():
@@ -92,7 +98,8 @@ def stack(series: Mapping[str, Sequence[float | None]], y: Axis) -> Html:
     # The highest first: each covers what is not its own of the one before.
     return join(
         _stretched(
-            len(top), element('path', d=step_path(top, y, closed=True), class_=f'fill c{k}')
+            len(top),
+            element('path', d=step_path(top, y, closed=True), class_=f'fill {colours[k]}'),
         )
         for k, top in reversed(list(enumerate(tops)))
     )
@@ -163,10 +170,10 @@ def bars(edges: Sequence[float], counts: Sequence[float], x: Axis, y: Axis) -> H
 def _bar(left: float, right: float, height: float) -> Html:
     return element(
         'rect',
-        x=_percent(left),
-        y=_percent(100 - height),
-        width=_percent(max(0.15, right - left - 0.15)),
-        height=_percent(height),
+        x=percent(left),
+        y=percent(100 - height),
+        width=percent(max(0.15, right - left - 0.15)),
+        height=percent(height),
         class_='fill c0',
     )
 
@@ -181,42 +188,8 @@ def marker(value: float, text: str, x: Axis, line: int = 0) -> Html:
     )
     return join(
         (
-            element('line', x1=_percent(at), x2=_percent(at), y1='0', y2='100%', class_='mark'),
-            _text(_percent(at), '0', text, dy=f'{1.1 + 1.2 * line}em', **side),
-        )
-    )
-
-
-def box_row(row: int, rows: int, name: str, values: Sequence[float], x: Axis, colour: str) -> Html:
-    """Return a row of a chart of distributions.
-
-    Args:
-        row: its position from the top.
-        rows: how many there are.
-        name: stands left of it.
-        values: percentiles 5, 25, 50, 75 and 95, and the maximum.
-        x: their axis.
-        colour: class of its colour.
-    """
-    middle, half = 100 * (row + 0.5) / rows, 28 / rows
-    p5, p25, p50, p75, p95, most = (x.percent(value) for value in values)
-    at, top, bottom = _percent(middle), _percent(middle - half), _percent(middle + half)
-    return join(
-        (
-            _text('0', at, name, dx='-0.6em', dy='0.35em', class_='end'),
-            element('line', x1=_percent(p5), x2=_percent(p95), y1=at, y2=at, class_='whisker'),
-            element(
-                'rect',
-                x=_percent(p25),
-                y=top,
-                width=_percent(max(0.3, p75 - p25)),
-                height=_percent(2 * half),
-                class_=f'fill {colour}',
-            ),
-            element(
-                'line', x1=_percent(p50), x2=_percent(p50), y1=top, y2=bottom, class_='median'
-            ),
-            element('circle', cx=_percent(most), cy=at, r=3, class_=f'fill {colour}'),
+            element('line', x1=percent(at), x2=percent(at), y1='0', y2='100%', class_='mark'),
+            text_at(percent(at), '0', text, dy=f'{1.1 + 1.2 * line}em', **side),
         )
     )
 

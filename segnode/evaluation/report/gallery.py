@@ -122,7 +122,8 @@ def _why(kind: str) -> str:
 def _card(candidate: _Candidate, picture: bytes | None) -> Html:
     row = candidate.row
     uri = data_uri(picture) if picture else None
-    instances = f'{count(candidate.instances)} instance{"" if candidate.instances == 1 else "s"}'
+    plural = '' if candidate.instances == 1 else 's'
+    instances = f'{count(candidate.instances) if candidate.instances else "no"} instance{plural}'
     image = (
         element('img', src=uri, alt=f'Frame {row.frame} of {row.topic} with {instances} drawn in')
         if uri

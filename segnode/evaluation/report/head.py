@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from segnode.evaluation.report.markup import Html, count, element, missing, number, precision
+from segnode.evaluation.report.markup import Html, count, element, missing, number, precision, tile
 
 SECTIONS = (
     ('health', 'Health of the bag'),
@@ -52,31 +52,31 @@ def _tiles(summary: Mapping[str, Any]) -> list[Html]:
     scored = summary.get('scores') is not None
     boxes, masks = (summary.get(f'{kind}_ap') for kind in ('box', 'mask'))
     tiles = [
-        _tile('Mask AP', precision(masks), f'at IoU 0.5: {precision(summary.get("mask_ap50"))}'),
-        _tile('Box AP', precision(boxes), f'at IoU 0.5: {precision(summary.get("box_ap50"))}'),
+        tile('Mask AP', precision(masks), f'at IoU 0.5: {precision(summary.get("mask_ap50"))}'),
+        tile('Box AP', precision(boxes), f'at IoU 0.5: {precision(summary.get("box_ap50"))}'),
     ]
     if not scored:
-        tiles = [_tile('Average precision', '–', 'no ground truth was given')]
+        tiles = [tile('Average precision', '–', 'no ground truth was given')]
     if summary.get('streaming') is not None:
         tiles.append(
-            _tile(
+            tile(
                 'Streaming mask AP',
                 precision(summary.get('streaming_mask_ap')),
                 f'boxes: {precision(summary.get("streaming_box_ap"))}',
             )
         )
     tiles += [
-        _tile(
+        tile(
             'Frames processed',
             count(summary.get('processed')),
             f'of {count(summary.get("frames"))}; {count(skipped)} skipped',
         ),
-        _tile(
+        tile(
             'Median latency',
             number(total.get('p50'), 'ms'),
             f'p95: {number(total.get("p95"), "ms")}',
         ),
-        _tile(
+        tile(
             'Device',
             summary.get('device') or '–',
             ', '.join(
@@ -90,13 +90,3 @@ def _tiles(summary: Mapping[str, Any]) -> list[Html]:
         ),
     ]
     return tiles
-
-
-def _tile(name: str, value: str, remark: str) -> Html:
-    return element(
-        'div',
-        element('div', name, class_='name'),
-        element('div', value, class_='value'),
-        element('div', remark, class_='remark'),
-        class_='tile',
-    )

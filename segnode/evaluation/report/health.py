@@ -11,6 +11,7 @@ from typing import Any
 from segnode.evaluation.frames import PROCESSED, FrameRow
 from segnode.evaluation.report.axes import linear_axis
 from segnode.evaluation.report.charts import bars, chart, legend, stack
+from segnode.evaluation.report.intervals import Intervals
 from segnode.evaluation.report.markup import (
     Html,
     count,
@@ -34,6 +35,7 @@ _MEANS = {
     'every': 'left out by --every',
     'range': 'outside of --start and --end',
 }
+_COLOURS = {PROCESSED: 'c0', 'decode': 'c1', 'error': 'c6', 'every': 'c8', 'range': 'c4'}
 _EXAMPLES = 3
 _MOST_TEXTS = 1000
 _HISTOGRAMS = 4
@@ -46,11 +48,13 @@ class Health:
     def __init__(self, summary: Mapping[str, Any], timeline: Timeline) -> None:
         self._summary = summary
         self._timeline = timeline
+        self._intervals = Intervals(timeline)
         self._statuses: list[Counter[str]] = [Counter() for _ in range(timeline.bins)]
         self._examples: dict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, row: FrameRow, entries: Sequence[Entry]) -> None:
         """Count a frame."""
+        self._intervals.add(row, entries)
         self._statuses[self._timeline.bin(row)][row.status] += 1
         texts = self._examples[row.status]
         # Texts that name a place or a number are all different: so many are counted at most.
@@ -63,7 +67,7 @@ class Health:
             'health',
             'Health of the bag',
             self._topics(),
-            element('div', self._frames(), *self._delays(), class_='figures'),
+            element('div', *self._figures(), class_='figures'),
             self._gaps(),
             element('h3', 'Skipped frames'),
             self._skipped(),
@@ -77,36 +81,46 @@ class Health:
         if not health:
             return missing('No image was found on any topic.')
         head = (
-            'topic', 'frames', 'rate', 'from', 'to', 'clock', 'gaps', 'longest', 'duplicate',
-            'backward', 'delay p50', 'p95', 'max', 'size',
+            'topic', 'frames', 'rate [Hz]', 'from', 'lasts', 'clock', 'gaps', 'duplicate',
+            'backward', 'delay [ms]', 'size',
         )  # fmt: skip
         rows = []
         for topic, found in health.items():
             gaps, delay = found.get('gaps') or [], found.get('delay_ms') or {}
-            longest = max((gap['seconds'] for gap in gaps), default=None)
+            longest = max((gap['seconds'] for gap in gaps), default=0.0)
+            first_ns, last_ns = found.get('first_ns'), found.get('last_ns')
+            lasts = None not in (first_ns, last_ns)
             rows.append(
                 (
                     topic,
                     count(found.get('frames')),
-                    number(found.get('rate_hz'), 'Hz'),
-                    moment(found.get('first_ns')),
-                    moment(found.get('last_ns')),
+                    number(found.get('rate_hz')),
+                    moment(first_ns),
+                    duration((last_ns - first_ns) / 1e9) if lasts else '–',
                     _clock(found.get('clock') or {}),
-                    count(len(gaps)),
-                    '–' if longest is None else duration(longest),
+                    f'{count(len(gaps))}, up to {duration(longest)}' if gaps else '0',
                     count(found.get('duplicates')),
                     count(found.get('backward')),
-                    *(number(delay.get(key), 'ms') for key in ('p50', 'p95', 'max')),
+                    ', '.join(number(delay.get(key)) for key in ('p50', 'p95', 'max')),
                     ', '.join(size.replace('x', '×') for size in found.get('sizes') or ()),
                 )
             )
         note = (
             'Times are those of the clock that counts: the stamp of the header, or the time of '
-            'recording where the stamp is zero. A delay is from the stamp to the recording.'
+            'recording where the stamp is zero; dates are UTC. The delay (p50, p95, maximum) is '
+            'from the stamp to the recording.'
         )
         return join((table(head, rows), element('p', note, class_='note')))
 
-    def _frames(self) -> Html:
+    def _figures(self) -> list[Html]:
+        delays = self._delays()
+        # Two in a line: the first takes a whole one where another would be left alone.
+        if sum((self._summary.get('skipped') or {}).values()):
+            first = self._frames(wide=len(delays) % 2 == 1)
+            return [first, self._intervals.html(wide=False), *delays]
+        return [self._intervals.html(wide=len(delays) % 2 == 0), *delays]
+
+    def _frames(self, *, wide: bool) -> Html:
         names = [
             status
             for status in (PROCESSED, *_MEANS)
@@ -115,17 +129,20 @@ class Health:
         if not names:
             return missing('There is no frame to show over time.')
         series = {name: [float(counts[name]) for counts in self._statuses] for name in names}
-        y = linear_axis(max(sum(counts.values()) for counts in self._statuses), 'frames')
-        colours = [f'c{k}' for k in range(len(names))]
+        highest = max(sum(counts.values()) for counts in self._statuses)
+        y = linear_axis(highest, 'frames', whole=True)
+        colours = [_COLOURS[name] for name in names]
         drawing = chart(
             'Frames by what became of them',
             'Stacked counts of frames in the order of the run.',
             self._timeline.axis(),
             y,
-            stack(series, y),
+            stack(series, y, colours),
         )
         caption = 'What became of the frames, in the order in which they were replayed.'
-        return figure(join((legend(zip(colours, names, strict=True)), drawing)), caption)
+        return figure(
+            join((legend(zip(colours, names, strict=True)), drawing)), caption, wide=wide
+        )
 
     def _delays(self) -> list[Html]:
         drawings = []
@@ -135,7 +152,7 @@ class Health:
             if not any(counts) or len(edges) != len(counts) + 1:
                 continue
             x = linear_axis(edges[-1], 'delay from stamp to recording [ms]', lowest=edges[0])
-            y = linear_axis(max(counts), 'frames')
+            y = linear_axis(max(counts), 'frames', whole=True)
             drawing = chart(
                 f'Delay of {topic}',
                 'Histogram of the time from the stamp to the recording.',
@@ -212,4 +229,4 @@ def _clock(clocks: Mapping[str, int]) -> str:
     used = {name: times for name, times in clocks.items() if times}
     if len(used) == 1:
         return next(iter(used))
-    return ', '.join(f'{name} {count(times)}×' for name, times in used.items()) or '–'
+    return ', '.join(f'{name} {count(times)}' for name, times in used.items()) or '–'

@@ -24,6 +24,7 @@ from segnode.evaluation.report.markup import (
     share,
     table,
 )
+from segnode.evaluation.report.rows import bar_row
 from segnode.evaluation.report.run_files import Entry
 from segnode.evaluation.report.settings import flat
 from segnode.evaluation.report.timeline import Timeline
@@ -31,10 +32,9 @@ from segnode.evaluation.stability import SAME_MASK_IOU, StabilityMeter
 
 OTHER = 'other classes'
 _BARS_PER_DECADE = 8
-_COUNTS = (
-    ('kept', 'kept', 'c2'),
-    ('filtered_class', 'filtered: class', 'c3'),
-    ('filtered_area', 'filtered: mask area', 'c1'),
+_FILTERS = (
+    ('filtered_class', '− by class', 'c3'),
+    ('filtered_area', '− by area', 'c1'),
 )
 
 
@@ -71,8 +71,7 @@ class Instances:
         return section(
             'instances',
             'Instances',
-            self._filtered(),
-            element('div', self._over_time(), self._area(), class_='figures'),
+            element('div', self._over_time(), self._filtered(), self._area(), class_='figures'),
         )
 
     def _filtered(self) -> Html:
@@ -80,26 +79,29 @@ class Instances:
         detected = counts.get('detected') or 0
         if not detected:
             return missing('Nothing was detected, so nothing was filtered.')
-        parts = [
-            (colour, name, counts.get(key) or 0, (counts.get(key) or 0) / detected)
-            for key, name, colour in _COUNTS
-        ]
-        blocks = [
-            element('span', class_=f'part {colour}', style=f'flex-grow:{part:.5f}')
-            for colour, _, found, part in parts
-            if found
-        ]
-        words = '; '.join(f'{name} {count(found)}' for _, name, found, _ in parts)
-        bar = element('div', *blocks, class_='stackbar', role='img', aria_label=words)
-        key = legend(
-            (colour, f'{name}: {count(found)} ({share(part)})')
-            for colour, name, found, part in parts
+        x = linear_axis(detected, 'instances', whole=True)
+        rows, left = [('detected', (0.0, float(detected)), detected, 'c0')], float(detected)
+        for key, name, colour in _FILTERS:
+            taken = counts.get(key) or 0
+            rows.append((name, (left - taken, left), taken, colour))
+            left -= taken
+        kept = counts.get('kept') or 0
+        rows.append(('kept', (0.0, float(kept)), kept, 'c2'))
+        drawing = chart(
+            'What the filters took',
+            'Instances detected, taken by each filter, and kept.',
+            x,
+            None,
+            *(
+                bar_row(k, len(rows), name, ends, f'{count(n)}, {share(n / detected)}', x, colour)
+                for k, (name, ends, n, colour) in enumerate(rows)
+            ),
         )
         caption = (
-            f'Of {count(detected)} instances detected above the score threshold, what the filters '
-            'for class and then for mask area took, and what was kept.'
+            'Instances above the score threshold, what the filters for class and then for mask '
+            'area took of them, and what was kept.'
         )
-        return figure(join((key, bar)), caption)
+        return figure(drawing, caption)
 
     def _over_time(self) -> Html:
         names = [*self._names]
@@ -148,7 +150,7 @@ class Instances:
         ends = (edges[0], edges[-1], *limits.values())
         x = log_axis(min(ends), max(ends), 'mask area [image px], logarithmic')
         counts = [self._areas[k] for k in range(first, last + 1)]
-        y = linear_axis(max(counts), 'instances')
+        y = linear_axis(max(counts), 'instances', whole=True)
         drawing = chart(
             'Histogram of mask areas',
             'How many of the instances that were kept have a mask of which area.',

@@ -16,7 +16,6 @@ from segnode.evaluation.report.axes import linear_axis, log_axis
 from segnode.evaluation.report.charts import (
     COLOURS,
     bars,
-    box_row,
     chart,
     legend,
     marker,
@@ -33,6 +32,7 @@ from segnode.evaluation.report.markup import (
     section,
     table,
 )
+from segnode.evaluation.report.rows import box_row
 from segnode.evaluation.report.run_files import Entry
 from segnode.evaluation.report.samples import Sample
 from segnode.evaluation.report.timeline import Timeline
@@ -116,25 +116,27 @@ class Latency:
             ]
         # One frame that took a hundred times as long must not flatten all others.
         highest = [value for value in self._highest if value is not None]
-        sums = [sum(bin_.values()) for bin_ in self._medians]
-        top = min(max(highest), max(3 * max(sums), 1.2 * percentiles(highest, 95)[0]))
+        sums = [sum(bin_.values()) for bin_ in self._medians if bin_]
+        top = min(max(highest), 2.5 * percentiles(sums, 95)[0])
         y = linear_axis(top, 'ms')
+        names = [(f'c{k}', name) for k, name in enumerate(series)]
+        marks = [stack(series, y)]
+        caption = 'Median of every stage, on top of each other'
+        together = -(-self._timeline.frames // self._timeline.bins)
+        if together > 1:
+            marks.append(steps(self._highest, y, 'thin'))
+            names.append(('line', 'slowest frame'))
+            caption += f' for every {together} frames; the line is the slowest of them'
+        if max(highest) > y.high:
+            caption += '; what is higher than the chart is cut'
         drawing = chart(
             'Latency by stage over the run',
             'Stacked medians of the stages, and the slowest frame of each part of the run.',
             self._timeline.axis(),
             y,
-            stack(series, y),
-            steps(self._highest, y, 'thin'),
+            *marks,
         )
-        names = [(f'c{k}', name) for k, name in enumerate(series)]
-        caption = (
-            'Median of every stage, on top of each other; the line is the slowest frame of each '
-            f'bin of {-(-self._timeline.frames // self._timeline.bins)} frames'
-            + ('; what is higher than the chart is cut.' if max(highest) > y.high else '.')
-        )
-        key = legend([*names, ('line', 'slowest frame')])
-        return figure(join((key, drawing)), caption, wide=True)
+        return figure(join((legend(names), drawing)), f'{caption}.', wide=True)
 
     def _distributions(self) -> Html:
         names = [*self._stages()[: COLOURS + 3], TOTAL]
@@ -176,7 +178,7 @@ class Latency:
         counts, edges = np.histogram(
             np.clip(values, x.low, x.high), _HISTOGRAM_BINS, (x.low, x.high)
         )
-        y = linear_axis(float(counts.max()), 'frames')
+        y = linear_axis(float(counts.max()), 'frames', whole=True)
         drawing = chart(
             'Histogram of the total latency',
             'How many frames took how long in all stages together.',

@@ -12,9 +12,12 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-LONGEST = 160
-"""Characters shown of one text out of a file; what is longer ends in an ellipsis."""
+LONGEST = 2000
+"""Characters shown of one text; what is longer ends in an ellipsis."""
+LONGEST_CELL = 160
+"""The same of a cell in a table."""
 MOST_ROWS = 60
+_LONG_VALUE = 11
 _VOID = ('meta', 'img', 'br', 'rect', 'line', 'circle', 'path')
 _DATES_FROM_S = 946_684_800  # 2000-01-01: smaller stamps count from a machine's start
 _LAST_DATE_S = 253_402_300_799  # 9999-12-31
@@ -54,7 +57,7 @@ def element(tag: str, *children: object, **attributes: object) -> Html:
             that is None is left out.
     """
     words = ''.join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(value, 4 * LONGEST)}"'
+        f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for name, value in attributes.items()
         if value is not None
     )
@@ -85,6 +88,18 @@ def figure(drawing: Html, caption: str, *, wide: bool = False) -> Html:
     return element('figure', drawing, caption_html, class_='wide' if wide else None)
 
 
+def tile(name: str, value: str, remark: str = '') -> Html:
+    """Return one main figure with its name and a remark."""
+    size = 'value' if len(value) <= _LONG_VALUE else 'value long'
+    return element(
+        'div',
+        element('div', name, class_='name'),
+        element('div', escape(value, LONGEST_CELL), class_=size),
+        element('div', remark, class_='remark') if remark else None,
+        class_='tile',
+    )
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1) -> Html:
     """Return a table that scrolls by itself where it is wider than the page.
 
@@ -96,7 +111,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int =
 
     def cells(tag: str, row: Sequence[object]) -> Html:
         return join(
-            element(tag, cell, class_='number' if column >= texts else None)
+            element(tag, escape(cell, LONGEST_CELL), class_='number' if column >= texts else None)
             for column, cell in enumerate(row)
         )
 
@@ -128,6 +143,11 @@ def number(value: float | None, unit: str = '') -> str:
     return f'{text}\N{NO-BREAK SPACE}{unit}' if unit else text
 
 
+def tick(value: float) -> str:
+    """Return a round value of an axis, without digits that say nothing."""
+    return count(round(value)) if abs(value) >= 1000 else f'{value:.6g}'
+
+
 def share(value: float | None) -> str:
     """Return a share of 1 in percent."""
     return '–' if value is None else f'{value * 100:.1f}\N{NO-BREAK SPACE}%'
@@ -147,11 +167,11 @@ def duration(seconds: float) -> str:
 
 
 def moment(time_ns: int | None) -> str:
-    """Return a stamp as a date of UTC, or in seconds where it counts from a machine's start."""
+    """Return a stamp as a date of UTC, or in seconds where it is none of this millennium."""
     if time_ns is None:
         return '–'
     seconds = time_ns // 10**9
     if not _DATES_FROM_S <= seconds <= _LAST_DATE_S:
         return f'{time_ns / 1e9:.3f}\N{NO-BREAK SPACE}s'
     date = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return f'{date:%Y-%m-%d %H:%M:%S}.{time_ns % 10**9 // 10**6:03d}'
+    return f'{date:%Y-%m-%d %H:%M:%S}.{time_ns % 10**9 // 10**8}'

@@ -79,9 +79,11 @@ def render(folder: Path, report: Callable[[str], None], pictures: Pictures | Non
     ):
         for part in (timeline, health, latency, instances, steadiness, gallery):
             part.add(row, entries)
-    if pictures is None:
-        found = overlays(folder / 'bag', gallery.rows(), report)
-        pictures = lambda row: found.get(row.frame)  # noqa: E731
+    found = (
+        {}
+        if pictures
+        else overlays(folder / 'bag', gallery.rows(), summary.get('outputs') or {}, report)
+    )
     return _page(
         summary,
         head(summary),
@@ -92,7 +94,7 @@ def render(folder: Path, report: Callable[[str], None], pictures: Pictures | Non
             instances.html(),
             steadiness.html(),
             accuracy_section(summary),
-            gallery.html(pictures),
+            gallery.html(pictures or (lambda row: found.get(row.frame))),
             settings_section(summary),
         ),
     )

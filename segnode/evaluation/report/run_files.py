@@ -11,9 +11,9 @@ from typing import Any
 
 from segnode.errors import ConfigError
 from segnode.evaluation.frames import FrameRow, read_frames
+from segnode.evaluation.results_file import read_results
 
 Entry = dict[str, Any]
-_ENTRY_KEYS = ('image_id', 'category_id', 'category_name', 'score', 'area', 'segmentation')
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -34,29 +34,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not isinstance(summary, dict) or not isinstance(summary.get('frames'), int):
         raise ConfigError(f'{path}: expected the summary of a run, found one without frames')
     return summary
-
-
-def read_results(path: Path) -> Iterator[Entry]:
-    """Yield the entries of a run's ``results.json``, of which each has a line.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    expected = f'{path}: expected the results of a run, an entry a line, found'
-    try:
-        with path.open(encoding='utf-8') as lines:
-            for number, line in enumerate(lines, start=1):
-                text = line.strip().removesuffix(',')
-                if text in ('', '[', ']', '[]'):
-                    continue
-                entry = json.loads(text)
-                if not isinstance(entry, dict) or not all(key in entry for key in _ENTRY_KEYS):
-                    raise ConfigError(f'{expected} another thing in line {number}')
-                yield entry
-    except OSError as error:
-        raise ConfigError(f'{path}: cannot be read ({error.strerror})') from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f'{expected} another ({error})') from None
 
 
 def read_answers(folder: Path) -> Iterator[tuple[FrameRow, list[Entry]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 class Sample:
     """Keeps every value of a series up to a limit, then every second, every fourth, and so on."""
 
-    def __init__(self, limit: int = 20_000) -> None:
+    def __init__(self, limit: int = 4000) -> None:
         self._limit = limit
         self._every = 1
         self._seen = 0

@@ -44,8 +44,9 @@ _RULES: Final = """
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);
   font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-body,td,th{overflow-wrap:anywhere}
-main,header,footer{max-width:74rem;margin:0 auto;padding:0 1.25rem}
+body{overflow-wrap:anywhere}
+td,th{overflow-wrap:break-word}
+main,header,footer{max-width:78rem;margin:0 auto;padding:0 1.25rem}
 header{padding-top:2rem}
 h1{font-size:1.7rem;line-height:1.25;margin:.1rem 0 1.2rem;font-weight:650}
 h2{font-size:1.25rem;margin:0 0 .8rem;padding-top:1.2rem;border-top:2px solid var(--ink)}
@@ -65,16 +66,17 @@ code,pre{font:.85rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .tile .name,.tile .remark{font-size:.82rem}
 .tile .name{color:var(--soft)}
 .tile .value{font-size:1.6rem;line-height:1.3;font-weight:600;font-variant-numeric:tabular-nums}
+.tile .long{font-size:1.1rem}
 pre{margin:1rem 0 0;padding:.7rem .9rem;white-space:pre-wrap;overflow-wrap:anywhere}
 .scroll{overflow-x:auto;max-width:100%}
 .scroll:focus-visible{outline:2px solid var(--c0)}
 table{border-collapse:collapse;width:100%;font-size:.87rem}
-th,td{padding:.35rem .8rem;text-align:left;vertical-align:top;border-top:1px solid var(--grid)}
-td{min-width:3.5rem}
-td:first-child{min-width:8rem}
+th,td{padding:.35rem .55rem;text-align:left;vertical-align:top;border-top:1px solid var(--grid)}
+td{min-width:3.5rem;max-width:24rem}
+td:not(.number){min-width:9rem}
 thead th{border-top:0;color:var(--soft);font-weight:600;white-space:nowrap}
 .number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-td code{font-size:.82rem}
+td code{font-size:.82rem;overflow-wrap:anywhere}
 .rest{color:var(--soft)}
 .heat{display:block;margin:-.2rem -.5rem;padding:.2rem .5rem;border-radius:3px;
   background:color-mix(in srgb,var(--c0) calc(var(--share)*.5),transparent);
@@ -85,7 +87,8 @@ td code{font-size:.82rem}
 figure{margin:0;padding:.9rem;min-width:0}
 figcaption{margin-top:.7rem}
 .plot{display:block;overflow:visible;width:calc(100% - 4.2rem);height:14rem;
-  margin:1.6rem .6rem 4.2rem 3.6rem}
+  margin:1.6rem .6rem 2.9rem 3.6rem}
+.twice{margin-bottom:3.9rem}
 .wide .plot{height:17rem}
 .rows{width:calc(100% - 8.6rem);margin-left:8rem;margin-top:.4rem}
 .plot text{font-size:12px;fill:var(--soft);font-variant-numeric:tabular-nums}
@@ -93,6 +96,7 @@ figcaption{margin-top:.7rem}
 .plot .middle{text-anchor:middle}
 .plot .strong{fill:var(--ink);font-weight:600;paint-order:stroke;stroke:var(--card);
   stroke-width:4px;stroke-linejoin:round}
+.plot .within{fill:var(--card);font-weight:600}
 .plot .grid{stroke:var(--grid)}
 .plot .mark{stroke:var(--mark);stroke-width:1.5;stroke-dasharray:5 3}
 .fill{fill:var(--series)}
@@ -107,9 +111,6 @@ figcaption{margin-top:.7rem}
 .swatch{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em;
   background:var(--series);-webkit-print-color-adjust:exact;print-color-adjust:exact}
 .swatch.line{background:var(--ink);height:2px;width:1.1em;vertical-align:middle}
-.stackbar{display:flex;gap:2px;height:1.6rem;border-radius:4px;overflow:hidden}
-.part{flex:0 1 0;min-width:2px;background:var(--series);
-  -webkit-print-color-adjust:exact;print-color-adjust:exact}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,16rem),1fr));gap:1rem}
 .gallery figure{padding:0;overflow:hidden}
 .gallery figcaption,.gallery .missing{margin:.6rem .8rem}
@@ -121,9 +122,10 @@ footer{margin-top:3rem;padding-bottom:2rem;color:var(--soft);font-size:.85rem}
 @media (max-width:30rem){main,header,footer{padding-left:.8rem;padding-right:.8rem}
   h1{font-size:1.35rem}.tiles{grid-template-columns:1fr 1fr}.tile .value{font-size:1.3rem}
   figure{padding:.7rem}.rows{width:calc(100% - 6.6rem);margin-left:6rem}}
-@media print{body{background:none;font-size:10pt}nav{display:none}
+@media print{:root{color-scheme:light}body{background:#fff;font-size:10pt}nav{display:none}
   .tile,figure,tr,h2,h3{break-inside:avoid}h2,h3{break-after:avoid}
-  .scroll{overflow:visible}table{font-size:7.5pt}th,td{padding:.15rem .3rem;min-width:0}
-  td:first-child{min-width:0}thead th{white-space:normal}
+  .scroll{overflow:visible}table{font-size:7.5pt}
+  th,td,td:not(.number){padding:.15rem .3rem;min-width:0}
+  thead th,.number{white-space:normal}
   .figures{grid-template-columns:1fr 1fr}.gallery{grid-template-columns:repeat(4,1fr)}}
 """

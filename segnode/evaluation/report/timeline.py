@@ -47,7 +47,8 @@ class Timeline:
 
     def bin(self, row: FrameRow) -> int:
         """Return the bin of a frame."""
-        return min(self.bins - 1, row.frame * self.bins // max(1, self.frames))
+        at = row.frame * self.bins // max(1, self.frames)
+        return min(self.bins - 1, max(0, at))
 
     def axis(self) -> Axis:
         """Return the axis, to be called when all frames were added."""
