@@ -97,15 +97,21 @@ def derive(path: Path, limits: Limits) -> list[Any]:
 
 
 def draws(rng: random.Random, loose: list[Any], count: int) -> Iterator[dict[str, Any]]:
-    """Yield limits at and around what was found, where an inexact one shows."""
-    for _ in range(count):
-        entry, other = rng.choice(loose), rng.choice(loose)
-        low, high = sorted((entry['area'], other['area']))
-        yield {
-            'filter.score_threshold': rng.choice([0.05, entry['score'], rng.uniform(0.05, 1)]),
-            'filter.min_mask_area': rng.choice([0, low, low + 1]),
-            'filter.max_mask_area': rng.choice([0, high + 1]),
-        }
+    """Yield limits that some instance just keeps or misses, in any order, then all at once."""
+    entry, other = rng.choice(loose), rng.choice(loose)
+    low, high = sorted((entry['area'], other['area']))
+    kinds: list[dict[str, Any]] = [
+        {'filter.score_threshold': entry['score']},
+        {'filter.min_mask_area': high},
+        {'filter.max_mask_area': max(low, 1)},
+    ]
+    rng.shuffle(kinds)
+    together = {
+        'filter.score_threshold': rng.uniform(0.05, 0.9),
+        'filter.min_mask_area': low + 1,
+        'filter.max_mask_area': high + 1,
+    }
+    yield from [*kinds, together][:count]
 
 
 @pytest.mark.parametrize('seed', fresh_seeds(1))
@@ -220,9 +226,15 @@ def test_a_threshold_left_to_the_model_is_the_models(null: Engine) -> None:
 
 
 def test_results_are_read_back_by_frame(tmp_path: Path) -> None:
+    rle = {'size': [4, 4], 'counts': '0S1'}
     entries = [
-        {'image_id': k, 'score': 0.5, 'area': 9, 'category_name': 'a'} for k in (0, 0, 2, 7)
-    ]
+        {
+            'image_id': frame, 'topic': '/image', 'stamp_ns': frame, 'category_id': 0,
+            'category_name': 'a', 'bbox': [0, 0, 4, 4], 'score': 0.5, 'area': 9,
+            'segmentation': rle,
+        }
+        for frame in (0, 0, 2, 7)
+    ]  # fmt: skip
     path = write(tmp_path / 'results.json', entries)
     assert list(read_results(path)) == entries
     limits = Limits(0.0, 0, 0, frozenset('a'))
