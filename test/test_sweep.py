@@ -294,6 +294,24 @@ def test_a_row_that_fails_is_told_and_the_others_stay(
     assert '2 of 4 rows were done before' in capsys.readouterr().err
 
 
+def test_a_ground_truth_of_others_is_told_of_after_one_run(
+    recorded: Path, short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, truth = tmp_path / 'out', recorded / 'instances.json'
+    assert sweep(short, folder, '--annotations', str(truth)) == 1
+    assert len(list((folder / 'runs').iterdir())) == 1
+    dataset = json.loads(truth.read_text())
+    for image in dataset['images']:
+        image |= {'height': 48, 'width': 64}
+    own = tmp_path / 'own.json'
+    own.write_text(json.dumps(dataset))
+    capsys.readouterr()
+    assert sweep(short, folder, '--annotations', str(own)) == 1
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if 'error: ' in x]
+    assert 'none of the classes of the model' in line
+    assert len(list((folder / 'runs').iterdir())) == 1
+
+
 def test_engines_take_turns_and_one_that_is_missing_stops_no_other(
     short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

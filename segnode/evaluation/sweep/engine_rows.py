@@ -16,6 +16,7 @@ from segnode.errors import ConfigError, OutputError
 from segnode.evaluation.bag_truth import BagTruth
 from segnode.evaluation.frames import read_frames
 from segnode.evaluation.latencies import latencies_of
+from segnode.evaluation.metrics import common_categories
 from segnode.evaluation.replay import Request
 from segnode.evaluation.results_file import ResultsWriter
 from segnode.evaluation.run import FRAMES, RESULTS, SUMMARY, evaluate
@@ -129,10 +130,8 @@ class EngineRows:
                     'rows that share a run may differ from runs of their own by single pixels at '
                     'the edges of masks, as a GPU may round otherwise for other numbers of masks'
                 )
-            if self._truth is not None and number == 1:
-                # One that belongs to other frames is told of before further runs.
-                frames = list(read_frames(run.folder / FRAMES))
-                self._truth.match(frames, round(self._selection.window_ms * 1e6))
+            if number == 1:
+                self._check_truth(run)
             choices = {configs[k].filter.classes for k in loose.rows}
             if len(choices) > 1 and not answers_for_classes(
                 read_frames(run.folder / FRAMES), self._settings[loose.rows[0]].max_instances
@@ -148,6 +147,22 @@ class EngineRows:
             else:
                 runs |= dict.fromkeys(loose.rows, run)
         return [runs[k] for k in range(len(configs))]
+
+    def _check_truth(self, run: _Run) -> None:
+        """Refuse, before further runs, a ground truth of other frames or classes.
+
+        Raises:
+            AnnotationError: it is one.
+        """
+        if self._truth is not None:
+            window_ns = round(self._selection.window_ms * 1e6)
+            matching = self._truth.match(list(read_frames(run.folder / FRAMES)), window_ns)
+            common_categories(
+                self._engine.class_names,
+                self._truth.annotations,
+                matching.image_ids.values(),
+                self._say_once,
+            )
 
     def _run(self, config: Config, what: str) -> _Run:
         """Return the run with some settings, done now where it is not there yet."""
