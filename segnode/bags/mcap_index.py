@@ -168,6 +168,8 @@ def make_index(file: McapRecords, damage: Damage) -> McapIndex:
                     run = Span(start_ns, offset, part.end - offset)
             elif part.opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                 _register(file, index, part.opcode, _data(file, part), damage)
+            elif part.opcode == Opcode.STATISTICS:
+                _compare(file, part, index, damage)
             end = part.end
             bar.update(part.end - part.offset)
             # Behind it, topics without messages may be listed.
@@ -209,6 +211,15 @@ def _register(
         index.register(opcode, data)
     except _MALFORMED:
         damage.remark(f'{file.path.name}: the record of a topic or a type is damaged')
+
+
+def _compare(file: McapRecords, part: Part, index: McapIndex, damage: Damage) -> None:
+    """Note where a file had more messages when it was closed than there are now."""
+    # Its first number counts them.
+    said = int.from_bytes(file.read(part.start, min(part.end - part.start, 8)), 'little')
+    found = sum((index.counts or {}).values())
+    if found < said:
+        damage.remark(f'{file.path.name}: {found} of its {said} messages are there')
 
 
 def _note_end(file: McapRecords, end: int, damage: Damage) -> None:

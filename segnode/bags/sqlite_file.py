@@ -14,7 +14,7 @@ from pathlib import Path
 from segnode.bags.damage import Damage
 from segnode.bags.decompress import LARGEST
 from segnode.bags.record import Record, Topic
-from segnode.bags.topics import normal_type
+from segnode.bags.topics import normal_type, shown
 from segnode.errors import BagError
 
 MAGIC = b'SQLite format 3\0'
@@ -26,6 +26,8 @@ _COLUMNS = {
     'topics': ('id', 'name', 'type', 'serialization_format'),
     'messages': ('topic_id', 'timestamp', 'data'),
 }
+# What SQLite says of a damaged file may quote it, which Python takes for text.
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)
 
 
 class SqliteFile:
@@ -54,7 +56,7 @@ class SqliteFile:
             self._database = self._connect(report)
             self._check_tables()
             self._read_topics()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             self.close()
             raise self._unreadable(error) from None
         except BaseException:
@@ -93,7 +95,7 @@ class SqliteFile:
                 data = self._data(row)
                 if data is not None:
                     yield Record(self._topics[key], log_ns, data)
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             self._damage.remark(str(self._unreadable(error)))
         self._passed = 1.0
 
@@ -103,7 +105,7 @@ class SqliteFile:
             (data,) = self._database.execute(
                 'SELECT data FROM messages WHERE rowid = ?', (row,)
             ).fetchone()
-        except (sqlite3.Error, TypeError):
+        except (*_FAILURES, TypeError):
             self._damage.skipped['its part of the database is damaged'] += 1
             return None
         if not isinstance(data, bytes):
@@ -202,10 +204,10 @@ class SqliteFile:
         rows = self._database.execute('SELECT min(rowid), max(rowid) FROM messages').fetchone()
         self._first_row, self._last_row = (row or 0 for row in rows)
 
-    def _unreadable(self, error: sqlite3.Error) -> BagError:
+    def _unreadable(self, error: Exception) -> BagError:
         return BagError(
-            f'{self._path}: cannot be read to its end as a database ({error}); copy it again from '
-            "where it was recorded, or try sqlite3's .recover"
+            f'{self._path}: cannot be read to its end as a database ({shown(str(error))}); '
+            "copy it again from where it was recorded, or try sqlite3's .recover"
         )
 
 

@@ -482,6 +482,17 @@ def test_a_database_that_is_no_bag_is_not_queried(tmp_path: Path, script: str) -
         open_bag(tmp_path / 'a.db3', print)
 
 
+def test_a_complaint_that_quotes_the_damage_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / 'a.db3'
+    write_db3(path, random_messages(np.random.default_rng(6), 20)).close()
+    data = path.read_bytes()
+    for damaged in (b'CREATE \xfdABLE topics', b'CREATE TABLE to\x1b\nics'):
+        path.write_bytes(data.replace(b'CREATE TABLE topics', damaged))
+        with pytest.raises(BagError, match='as a database') as caught:
+            open_bag(path, print)
+        assert str(caught.value).isprintable()
+
+
 def test_lines_of_a_database_that_are_no_message(tmp_path: Path) -> None:
     messages = random_messages(np.random.default_rng(6), 10)
     database = write_db3(tmp_path / 'a.db3', messages)

@@ -201,6 +201,13 @@ def test_messages_without_chunks_that_are_cut_or_broken(tmp_path: Path) -> None:
     found, bag = read(path)
     assert found == expected(sorted(messages[:26], key=lambda m: m.log_ns))
     assert bag.damage.unreadable_bytes == 40
+    # One message is no message any more, and the file has its end, which counts them.
+    lost = bytearray(data)
+    lost[ends[9]] = 0x7F
+    path.write_bytes(lost)
+    found, bag = read(path)
+    assert len(found) == 39
+    assert bag.damage.remarks == ['a.mcap: 39 of its 40 messages are there']
     # The length of the 11th message is nonsense, and the file has its end.
     path.write_bytes(data[: ends[9] + 1] + b'\xff' * 8 + data[ends[9] + 9 :])
     found, bag = read(path)
