@@ -65,6 +65,33 @@ def in_log_order(
             yield record
 
 
+class Spans:
+    """The parts of a file, read in log order, and how much of them has been read."""
+
+    def __init__(self, spans: Iterable[Span], damage: Damage, name: str) -> None:
+        """Take the parts; ``damage`` and ``name`` as in `in_log_order`."""
+        self._spans = sorted(spans)
+        self._damage = damage
+        self._name = name
+        self._bytes = max(1, sum(span.length for span in self._spans))
+        self._passed = 0
+
+    def passed(self) -> float:
+        """Return how much of them has been read, from 0 to 1."""
+        return min(self._passed / self._bytes, 1.0)
+
+    def records(self, load: Callable[[Span], Iterable[Record]]) -> Iterator[Record]:
+        """Yield the messages of all parts, each read by ``load``."""
+        self._passed = 0
+
+        def counted(span: Span) -> Iterator[Record]:
+            yield from load(span)
+            self._passed += span.length
+
+        yield from in_log_order(self._spans, counted, self._damage, self._name)
+        self._passed = self._bytes
+
+
 _Part = TypeVar('_Part')
 
 

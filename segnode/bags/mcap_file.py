@@ -12,7 +12,7 @@ from mcap.opcode import Opcode
 
 from segnode.bags.damage import Damage
 from segnode.bags.decompress import LARGEST, DamagedDataError
-from segnode.bags.log_order import Span, in_log_order
+from segnode.bags.log_order import Span, Spans
 from segnode.bags.mcap_index import make_index, read_index
 from segnode.bags.mcap_records import (
     MAGIC,
@@ -54,9 +54,7 @@ class McapFile:
             report(f'{path}: has no complete index of chunks, so that it is read once to make one')
             index = make_index(self._file, damage)
         self._topics = index.topics()
-        self._spans = sorted(index.spans)
-        self._bytes = max(1, sum(span.length for span in self._spans))
-        self._passed = 0
+        self._spans = Spans(index.spans, damage, path.name)
         self.span_ns = index.span_ns
 
     @property
@@ -70,19 +68,12 @@ class McapFile:
 
     def passed(self) -> float:
         """Return how much of the file has been read, from 0 to 1."""
-        return min(self._passed / self._bytes, 1.0)
+        return self._spans.passed()
 
     def records(self, names: Collection[str]) -> Iterator[Record]:
         """Yield the messages of some topics in log order."""
-        self._passed = 0
         wanted = {channel for channel, topic in self._topics.items() if topic.name in names}
-
-        def load(span: Span) -> Iterator[Record]:
-            yield from self._load(span, wanted)
-            self._passed += span.length
-
-        yield from in_log_order(self._spans, load, self._damage, self._file.path.name)
-        self._passed = self._bytes
+        return self._spans.records(lambda span: self._load(span, wanted))
 
     def _load(self, span: Span, wanted: Collection[int]) -> Iterator[Record]:
         """Yield the messages of a chunk, or of a run of messages outside of chunks."""

@@ -8,11 +8,9 @@ beyond ``LARGEST``.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from mcap.opcode import Opcode
@@ -23,6 +21,7 @@ from segnode.bags.decompress import (
     decompressed,
     decompressed_beginning,
 )
+from segnode.bags.file_bytes import FileBytes
 
 MAGIC = b'\x89MCAP0\r\n'
 
@@ -51,30 +50,8 @@ class MessageHead(NamedTuple):
     start: int
 
 
-class McapRecords:
-    """An open file.
-
-    Attributes:
-        path: of the file.
-        size: its bytes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open a file, which need not be MCAP."""
-        self.path = path
-        self._file = path.open('rb')
-        self.size = os.fstat(self._file.fileno()).st_size
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes of the file, fewer where it begins or ends."""
-        if offset < 0:
-            return b''
-        self._file.seek(offset)
-        return self._file.read(max(0, min(length, self.size - offset)))
+class McapRecords(FileBytes):
+    """An open file, which need not be MCAP."""
 
     def parts(self, offset: int) -> Iterator[Part]:
         """Walk over records to the end of the file, or until one is none."""

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from segnode.bags.damage import Damage
 from segnode.bags.decompress import LARGEST
-from segnode.bags.log_order import Span, in_log_order
+from segnode.bags.log_order import Span, Spans
 from segnode.bags.record import Record, Topic
 from segnode.bags.ros1_records import (
     BAG,
@@ -71,9 +71,7 @@ class Ros1File:
         except BaseException:
             self.close()
             raise
-        self._spans.sort()
-        self._bytes = max(1, sum(span.length for span in self._spans))
-        self._passed = 0
+        self._chunks = Spans(self._spans, damage, path.name)
 
     @property
     def topics(self) -> list[Topic]:
@@ -89,19 +87,12 @@ class Ros1File:
 
     def passed(self) -> float:
         """Return how much of the file has been read, from 0 to 1."""
-        return min(self._passed / self._bytes, 1.0)
+        return self._chunks.passed()
 
     def records(self, names: Collection[str]) -> Iterator[Record]:
         """Yield the messages of some topics in log order."""
-        self._passed = 0
         wanted = {number for number, topic in self._topics.items() if topic.name in names}
-
-        def load(span: Span) -> Iterator[Record]:
-            yield from self._load(span, wanted)
-            self._passed += span.length
-
-        yield from in_log_order(self._spans, load, self._damage, self._file.path.name)
-        self._passed = self._bytes
+        return self._chunks.records(lambda span: self._load(span, wanted))
 
     # The index.
 

@@ -7,11 +7,9 @@ A record is a header of named fields, then data. No size that a file claims is b
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from segnode.bags.decompress import (
@@ -20,6 +18,7 @@ from segnode.bags.decompress import (
     decompressed,
     decompressed_beginning,
 )
+from segnode.bags.file_bytes import FileBytes
 
 MAGIC = b'#ROSBAG V'
 MESSAGE, BAG, INDEX, CHUNK, CHUNK_INFO, CONNECTION = 2, 3, 4, 5, 6, 7
@@ -72,28 +71,8 @@ class Part(NamedTuple):
         return self.fields[name]
 
 
-class Ros1Records:
-    """An open file.
-
-    Attributes:
-        path: of the file.
-        size: its bytes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open a file, which need not be a bag."""
-        self.path = path
-        self._file = path.open('rb')
-        self.size = os.fstat(self._file.fileno()).st_size
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes of the file, fewer where it ends."""
-        self._file.seek(offset)
-        return self._file.read(max(0, min(length, self.size - offset)))
+class Ros1Records(FileBytes):
+    """An open file, which need not be a bag."""
 
     def parts(self, offset: int) -> Iterator[Part]:
         """Walk over records to the end of the file, or until one is none."""

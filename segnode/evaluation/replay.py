@@ -54,7 +54,6 @@ class Request:
         latencies: a number in milliseconds or a ``frames.csv``, in place of what was measured.
         command: that the user gave, for the report.
         output_bag: whether the answers are written as a bag.
-        page: whether the report is written.
     """
 
     bags: tuple[Path, ...]
@@ -69,7 +68,6 @@ class Request:
     latencies: Path | float | None = None
     command: str = ''
     output_bag: bool = True
-    page: bool = True
 
 
 class Replay:
