@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from segnode.bags.topics import shown
 from segnode.cli import (
     Parser,
     add_config_options,
@@ -247,7 +248,7 @@ def _print(summary: dict[str, Any]) -> None:
     say()
     rows = [
         (
-            topic,
+            shown(topic),
             str(health['frames']),
             '-' if health['rate_hz'] is None else f'{health["rate_hz"]:.2f}',
             str(health['gap_count']),
