@@ -107,7 +107,7 @@ def main(args: Sequence[str]) -> int:
     latencies = options.latencies if isinstance(options.latencies, Path) else None
     inputs.add(*([latencies] if latencies else []))
     check_apart(options.output, *options.bags, options.annotations, latencies)
-    check_own_folder(options.output)
+    check_own_folder(options.output, 'evaluate')
     check_writable(options.json, inputs, is_own_json(_OWN_JSON))
 
     # Torch takes seconds to import: after every mistake in the options has been found.
@@ -153,10 +153,14 @@ def add_selection_options(parser: argparse.ArgumentParser) -> None:
         help='image topic, may be given several times (default: all of the bag)',
     )
     parser.add_argument(
-        '--start', type=float, default=0.0, metavar='S', help='skip so much after the first image'
+        '--start',
+        type=float,
+        default=0.0,
+        metavar='S',
+        help="skip so much after each bag's first image",
     )
     parser.add_argument(
-        '--end', type=float, metavar='S', help='stop so long after the first image'
+        '--end', type=float, metavar='S', help="stop so long after each bag's first image"
     )
     parser.add_argument(
         '--every', type=int, default=1, metavar='N', help="each topic's first of every N frames"

@@ -30,6 +30,7 @@ _FOLDER_TEXT = (
     'segnode writes this folder, and replaces at its next run what it wrote here before.\n'
     'Keep nothing of your own in it.\n'
 )
+_KIND = 'Written by: '
 _SHORT = 4096
 _SHOWN = 3
 
@@ -126,26 +127,30 @@ def make_folder(path: Path) -> None:
         raise ConfigError(f'{path}: no permission to write there; choose another folder')
 
 
-def make_own_folder(path: Path) -> None:
-    """Make a folder that is segnode's alone, or take an earlier one of segnode's again.
+def make_own_folder(path: Path, kind: str) -> None:
+    """Make a folder that is one command's alone, or take an earlier one of it again.
+
+    Args:
+        path: of the folder.
+        kind: whose it is, in a word.
 
     Raises:
-        ConfigError: it holds files that are not segnode's, or cannot be made or written.
+        ConfigError: it holds files of somebody else, or cannot be made or written.
     """
-    check_own_folder(path)
+    check_own_folder(path, kind)
     make_folder(path)
-    write_whole(path / FOLDER_MARK, _FOLDER_TEXT.encode())
+    write_whole(path / FOLDER_MARK, f'{_FOLDER_TEXT}{_KIND}{kind}\n'.encode())
 
 
-def check_own_folder(path: Path) -> None:
-    """Make sure that a folder is missing, empty or segnode's own.
+def check_own_folder(path: Path, kind: str) -> None:
+    """Make sure that a folder is missing, empty or one command's own, as `make_own_folder`.
 
     Raises:
-        ConfigError: it holds files that are not segnode's.
+        ConfigError: it holds files of somebody else.
     """
-    if not is_own_folder(path):
+    if not is_own_folder(path, kind):
         raise ConfigError(
-            f"{path}: expected a new or empty folder or an earlier one of segnode's (with "
+            f"{path}: expected a new or empty folder or an earlier one of segnode's {kind} (with "
             f'{FOLDER_MARK} in it), found other files; choose another folder'
         )
 
@@ -166,10 +171,17 @@ def check_apart(folder: Path, *inputs: Path | None) -> None:
             )
 
 
-def is_own_folder(path: Path) -> bool:
-    """Return whether a folder is missing, empty or segnode's own."""
+def is_own_folder(path: Path, kind: str) -> bool:
+    """Return whether a folder is missing, empty or one command's own, as `make_own_folder`."""
+    mark = path / FOLDER_MARK
     try:
-        return not path.is_dir() or (path / FOLDER_MARK).is_file() or not any(path.iterdir())
+        if not path.is_dir() or not any(path.iterdir()):
+            return True
+        if not mark.is_file():
+            return False
+        _, said, whose = mark.read_text(encoding='utf-8', errors='replace').partition(_KIND)
+        # The first ones did not say whose they are.
+        return not said or whose.strip() == kind
     except OSError:
         return False
 

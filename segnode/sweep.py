@@ -73,7 +73,7 @@ def main(args: Sequence[str]) -> int:
     models = {name for row in rows for name in (row.config.model, row.config.weights)}
     inputs.add(*(user_path(name) for name in models if name))
     check_apart(options.output, *options.bags, options.annotations)
-    check_own_folder(options.output)
+    check_own_folder(options.output, 'sweep')
     check_writable(options.json, inputs, is_own_json(_OWN_JSON))
 
     # Torch takes seconds to import: after every mistake in the options has been found.
@@ -84,7 +84,7 @@ def main(args: Sequence[str]) -> int:
 
     selection = request_from(options)
     Replay(selection, lambda _: None).close()  # What is wrong with a bag comes before the model.
-    make_own_folder(options.output)
+    make_own_folder(options.output, 'sweep')
     for line in left_out:
         note(f'left out {line}')
     try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -22,12 +23,18 @@ from pycocotools import mask as coco_mask
 from rendered_bag import START_NS, TOPIC, scene_frames, stamp_of, write_annotations, write_bag
 
 from segnode.__main__ import main
+from segnode.bags import messages
 from segnode.bags.bag import open_bag
 from segnode.bags.images import read_labels
+from segnode.bags.record import IMAGE, Header
+from segnode.bags.writer import BagWriter
+from segnode.cli import note
 from segnode.config import Config
 from segnode.engine import Engine
 from segnode.evaluation.frames import FrameRow, read_frames
+from segnode.evaluation.replay import Replay, Request
 from segnode.image import Image
+from segnode.output_files import make_own_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_HW = (240, 320)
@@ -355,5 +362,225 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     assert 'interrupted' in summary['stopped']
     assert 0 < summary['processed'] == len(rows_of(out)) < 200
     assert not list(out.glob('.*.part'))
+    assert (out / 'report.html').is_file()
     with open_bag(out / 'bag', lambda _: None) as written:
         assert written.topics['/segnode/detections'].messages == summary['processed']
+
+
+def test_frames_left_out_at_the_start_leave_the_times_of_the_rest(tmp_path: Path) -> None:
+    frames = scene_frames(1, (48, 64)) * 40
+    bag = write_bag(tmp_path / 'bag', frames)
+    out = tmp_path / 'out'
+    null = ('--model', 'null:120', '--device', 'cpu', '--short-side', '64', '--no-bag')
+    assert main(['evaluate', str(bag), '--start', '3.05', '--output', str(out), *null]) == 0
+    summary = summary_of(out)
+    assert (summary['processed'], summary['skipped']) == (9, {'range': 31})
+    assert all(row.total_ms > 120 for row in rows_of(out) if row.processed)
+    # 120 ms and more at 10 Hz: some frame is never worked on.
+    assert summary['streaming']['missed'] > 0
+    again = tmp_path / 'again'
+    options = ('--latencies', str(out / 'frames.csv'), '--output', str(again))
+    assert main(['evaluate', str(bag), *options, *null]) == 0
+
+
+def test_rows_that_wait_for_the_first_answer_lie_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('segnode.evaluation.run._HELD_BYTES', 100)
+    bag = write_bag(tmp_path / 'bag', scene_frames(1, (48, 64)) * 20)
+    out = tmp_path / 'out'
+    options = ('--start', '1.55', '--no-bag', '--output', str(out))
+    assert main(['evaluate', str(bag), *options, '--model', 'null', '--device', 'cpu']) == 0
+    assert [row.number for row in rows_of(out)] == list(range(20))
+    assert [row.processed for row in rows_of(out)] == [False] * 16 + [True] * 4
+
+
+def stamped_bag(folder: Path, stamps_ns: list[int], logs_ns: list[int]) -> Path:
+    (frame,) = scene_frames(1, (48, 64))
+    with BagWriter(folder) as bag:
+        for stamp_ns, log_ns in zip(stamps_ns, logs_ns, strict=True):
+            message = messages.image_message(Header(stamp_ns, 'camera'), frame.image, 'bgr8')
+            bag.write(TOPIC, IMAGE, message, log_ns)
+    return folder
+
+
+def null_run(bag: Path | list[Path], out: Path, *options: str) -> dict[str, Any]:
+    bags = [str(path) for path in (bag if isinstance(bag, list) else [bag])]
+    null = ('--model', 'null', '--device', 'cpu', '--no-bag', '--output', str(out))
+    assert main(['evaluate', *bags, *null, *options]) == 0
+    return summary_of(out)
+
+
+@pytest.mark.parametrize('count', [1, 6])
+def test_stamps_since_boot(count: int, tmp_path: Path) -> None:
+    stamps = [5_000_000_000 + k * 100_000_000 for k in range(count)]
+    logs = [START_NS + k * 100_000_000 for k in range(count)]
+    summary = null_run(stamped_bag(tmp_path / 'bag', stamps, logs), tmp_path / 'out')
+    histogram = summary['health'][TOPIC]['delay_ms']['histogram']
+    assert sum(histogram['counts']) == count
+    assert histogram['edges'][0] == pytest.approx((START_NS - 5_000_000_000) / 1e6, rel=1e-9)
+
+
+def test_an_earlier_bag_may_come_second(tmp_path: Path) -> None:
+    late, early = (
+        stamped_bag(tmp_path / name, stamps, stamps)
+        for name, stamps in (
+            ('late', [stamp_of(k + 9000) for k in range(5)]),
+            ('early', [stamp_of(k) for k in range(5)]),
+        )
+    )
+    summary = null_run([late, early], tmp_path / 'out')
+    assert (summary['processed'], summary['skipped']) == (10, {})
+    # The pause between two recordings is neither a gap nor a step back.
+    health = summary['health'][TOPIC]
+    assert (health['gap_count'], health['backward']) == (0, 0)
+    # A range is one of each bag.
+    assert null_run([early, late], tmp_path / 'range', '--end', '0.25')['processed'] == 6
+
+
+def test_one_stamp_of_another_clock_delays_no_other_frame(tmp_path: Path) -> None:
+    stamps = [stamp_of(k) for k in range(20)]
+    logs = [stamp + 4_000_000 for stamp in stamps]
+    found = []
+    for name, wrong in (('right', {}), ('zero', {4: 0}), ('ahead', {4: stamps[4] + 10**15})):
+        given = [wrong.get(k, stamp) for k, stamp in enumerate(stamps)]
+        bag = stamped_bag(tmp_path / name, given, logs)
+        streaming = null_run(bag, tmp_path / f'{name}-out', '--latencies', '30')['streaming']
+        found.append([streaming[key] for key in ('worked_on', 'missed', 'in_time')])
+        assert streaming['mean_lag_ms'] == pytest.approx(100, abs=1)
+    assert found[0] == found[1] == found[2] == [20, 0, 1.0]
+
+
+def test_the_robot_gets_what_belongs_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stamps = [stamp_of(k) for k in range(2)]
+    bag = stamped_bag(tmp_path / 'bag', stamps, stamps)
+    (tmp_path / 'names.txt').write_text('\n'.join(f'thing {k}' for k in range(80)))
+    # A folder that is called like the model is none.
+    options = ('--mono16-bits', '12', '--class-names', 'names.txt')
+    null_run(bag, Path('null'), *options)
+    text = (tmp_path / 'null' / 'params.yaml').read_text()
+    told = yaml.safe_load(text)['/**']['ros__parameters']
+    assert told['model'] == 'null'
+    assert told['mono16_bits'] == 12
+    assert told['class_names'] == [str(tmp_path / 'names.txt')]
+    assert 'Evaluated on cpu' in text
+
+
+def test_a_time_that_no_recorder_has_is_counted(tmp_path: Path) -> None:
+    from mcap.writer import Writer
+
+    (frame,) = scene_frames(1, (48, 64))
+    path = tmp_path / 'bag.mcap'
+    with path.open('wb') as stream:
+        writer = Writer(stream)
+        writer.start(profile='ros2')
+        schema = writer.register_schema('sensor_msgs/msg/Image', 'ros2msg', b'')
+        channel = writer.register_channel(TOPIC, 'cdr', schema)
+        for log_ns in (START_NS, 2**63 + 5):
+            message = messages.image_message(Header(0, 'camera'), frame.image, 'bgr8')
+            writer.add_message(channel, log_ns, message, log_ns)
+        writer.finish()
+    summary = null_run(path, tmp_path / 'out')
+    assert (summary['processed'], summary['skipped']) == (1, {'decode': 1})
+
+
+def test_topics_that_only_one_of_the_bags_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = scene_frames(2, (48, 64))
+    bags = [write_bag(tmp_path / name, frames, (f'/{name}/image',)) for name in ('a', 'b')]
+    assert null_run(bags, tmp_path / 'all')['processed'] == 4
+    assert null_run(bags, tmp_path / 'one', '--topic', '/a/image')['processed'] == 2
+    assert f'{bags[1]}: left out, as it has none of the image topics' in capsys.readouterr().err
+    none = ['evaluate', *map(str, bags), '--topic', '/c/image', '--output', str(tmp_path / 'c')]
+    assert main(none) == 1
+    assert 'expected images on /c/image' in capsys.readouterr().err
+
+
+def test_label_images_alone_are_no_camera(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / 'bag', scene_frames(1, (48, 64)), (), labels=True)
+    options = ('--label-topic', '/truth/instance_mask', '--output', str(tmp_path / 'out'))
+    assert main(['evaluate', str(bag), *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'expected images beside the label images' in line
+
+
+def test_folders_of_other_commands_are_somebody_elses(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_own_folder(tmp_path / 'sweep', 'sweep')
+    (tmp_path / 'sweep' / 'params.yaml').write_text('mine')
+    assert main(['evaluate', str(bag), '--output', str(tmp_path / 'sweep')]) == 2
+    assert "an earlier one of segnode's evaluate" in capsys.readouterr().err
+    assert (tmp_path / 'sweep' / 'params.yaml').read_text() == 'mine'
+
+
+def test_no_earlier_answers_stay_beside_new_ones(tmp_path: Path) -> None:
+    stamps = [stamp_of(k) for k in range(2)]
+    bag, out = stamped_bag(tmp_path / 'bag', stamps, stamps), tmp_path / 'out'
+    null = ['evaluate', str(bag), '--model', 'null', '--device', 'cpu', '--output', str(out)]
+    assert main(null) == 0
+    assert (out / 'bag' / 'metadata.yaml').is_file()
+    (out / 'bag' / 'notes.txt').write_text('mine')
+    assert main([*null, '--no-bag']) == 0
+    assert [path.name for path in (out / 'bag').iterdir()] == ['notes.txt']
+
+
+def test_latencies_are_of_the_same_frames_or_said_to_be_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stamps = [stamp_of(k) for k in range(3)]
+    bags = [
+        stamped_bag(tmp_path / name, stamps, [stamp + late_ns for stamp in stamps])
+        for name, late_ns in (('a', 1_000_000), ('b', 2_000_000))
+    ]
+    null_run(bags[0], tmp_path / 'first')
+    times = ('--latencies', str(tmp_path / 'first' / 'frames.csv'))
+    for bag, said in zip(bags, ('of the same frames in', 'as those are others'), strict=True):
+        null_run(bag, tmp_path / f'{bag.name}-again', *times)
+        assert said in capsys.readouterr().err
+
+
+def test_values_of_twelve_bits_are_told_wherever_they_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (64, 64), np.uint16)
+    with BagWriter(tmp_path / 'bag') as bag:
+        for k in range(40):
+            message = messages.image_message(Header(stamp_of(k), 'thermal'), values, 'mono16')
+            bag.write(TOPIC, IMAGE, message, stamp_of(k))
+    # As if another camera had gone on for long after it.
+    monkeypatch.setattr('segnode.live.grey_values._TELLS_FOR_S', 1.0)
+    with Replay(Request(bags=(tmp_path / 'bag',)), note) as replay:
+        for row, record in replay.frames():
+            replay.decode(row, record)
+        time.sleep(1.1)
+    assert f'{TOPIC}: ' in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_middle_of_a_frame_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = BagWriter.write, itertools.count()
+
+    def interrupted(self: BagWriter, *arguments: Any) -> None:
+        if next(calls) == 12:  # In the third frame, of five messages each.
+            os.kill(os.getpid(), signal.SIGINT)
+        write(self, *arguments)
+
+    stamps = [stamp_of(k) for k in range(6)]
+    bag, out = stamped_bag(tmp_path / 'bag', stamps, stamps), tmp_path / 'out'
+    monkeypatch.setattr(BagWriter, 'write', interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    null = ('--model', 'null', '--device', 'cpu')
+    assert main(['evaluate', str(bag), '--output', str(out), *null]) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert summary_of(out)['processed'] == len(rows_of(out)) == 3
+    assert (out / 'report.html').is_file()
+    with open_bag(out / 'bag', lambda _: None) as written:
+        assert {topic.messages for topic in written.topics.values()} == {3}

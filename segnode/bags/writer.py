@@ -28,7 +28,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from segnode.bags.message_types import LABEL_INFO, typestore
 from segnode.errors import OutputError
-from segnode.output_files import FOLDER_MARK, MARK, make_own_folder
+from segnode.output_files import FOLDER_MARK, MARK, is_own_folder, make_own_folder
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -52,6 +52,24 @@ _LATCHED = Qos(
 )
 
 
+def remove_bag(folder: Path) -> None:
+    """Remove an earlier bag of `BagWriter`, and nothing else; nothing happens without one.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    if not folder.is_dir() or not is_own_folder(folder, 'bag'):
+        return
+    try:
+        for name in (_METADATA, f'{_NAME}.mcap', FOLDER_MARK):
+            (folder / name).unlink(missing_ok=True)
+        # Files of somebody else stay.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    except OSError as error:
+        raise OutputError(f'{folder}: cannot be removed ({error.strerror})') from None
+
+
 class BagWriter:
     """A bag that grows aside and takes its place when it is closed, whole or not at all.
 
@@ -69,7 +87,7 @@ class BagWriter:
             OutputError: nothing can be written there.
         """
         self._is_new = not folder.exists()
-        make_own_folder(folder)
+        make_own_folder(folder, 'bag')
         self._folder = folder
         self._messages = 0
         self._connections: dict[str, Connection] = {}

@@ -138,12 +138,12 @@ def main(args: Sequence[str]) -> int:
     _check_outputs(options, config, output)
     require_ros()
     if options.images is None:
-        make_own_folder(output)
+        make_own_folder(output, 'demo')
         material = render_scene(options.seed, options.frames or 150, output / 'frames')
         floor, ceiling = SCENE_RATE_HZ
     else:
         material = photographs(options.images, options.annotations, options.frames)
-        make_own_folder(output)
+        make_own_folder(output, 'demo')
         settings = {**_scalars(Config().flat()), **settings}
         floor, ceiling = PHOTO_RATE_HZ
     with Show(output, material.paths, _parameter_files(settings, output)) as show:
@@ -167,7 +167,7 @@ def main(args: Sequence[str]) -> int:
 def _free_output() -> Path:
     """Return the default folder, numbered where other files than the demo's lie in it."""
     output, number = OUTPUT, 2
-    while not is_own_folder(output):
+    while not is_own_folder(output, 'demo'):
         output, number = OUTPUT.with_name(f'{OUTPUT.name}-{number}'), number + 1
     if output != OUTPUT:
         note(f"{OUTPUT} holds files that are not known as the demo's: taking {output}")

@@ -443,7 +443,7 @@ def main(arguments: list[str] | None = None) -> int:
     if run.resume and not (run.out / 'checkpoint.pt').is_file():
         parser.error(f'nothing to resume: {run.out / "checkpoint.pt"} is not there')
     try:
-        make_own_folder(run.out)
+        make_own_folder(run.out, 'training')
     except ConfigError as error:
         parser.error(str(error))
     folder = train(run)

@@ -43,10 +43,16 @@ class TopicHealth:
         self._clocks: Counter[str] = Counter()
         self._sizes: Counter[str] = Counter()
         self._duplicates = self._backward = 0
+        # Positions of frames before which another bag ends: that is no interval.
+        self._begins = array.array('q')
+        self._bag: int | None = None
 
     def add(self, row: FrameRow) -> None:
         """Take a frame, in the order of the recording."""
-        if self._times_ns:
+        if self._bag != row.bag:
+            self._bag = row.bag
+            self._begins.append(len(self._times_ns))
+        else:
             self._duplicates += row.time_ns == self._times_ns[-1]
             self._backward += row.time_ns < self._times_ns[-1]
         self._times_ns.append(row.time_ns)
@@ -62,6 +68,7 @@ class TopicHealth:
         """Return rate, clocks, gaps, delays between stamp and recording, and sizes."""
         times_ns = np.frombuffer(self._times_ns, np.int64)
         intervals_ns = np.diff(times_ns)
+        intervals_ns[[begin - 1 for begin in self._begins if begin]] = 0
         # A bag that was looped or joined goes back once: that is no interval.
         forward_ns = intervals_ns[intervals_ns > 0]
         usual_ns = int(np.median(forward_ns)) if len(forward_ns) else 0
@@ -89,13 +96,15 @@ class TopicHealth:
             return None
         delays_ms = np.frombuffer(self._delays_ms, np.float64)
         found = Percentiles.interpolated(delays_ms.tolist())
-        low, high = np.percentile(delays_ms, _SHOWN_PERCENTS)
+        # Of another clock they are years, of which the bins have to tell milliseconds.
+        beside_ms = delays_ms - found.p50
+        low, high = np.percentile(beside_ms, _SHOWN_PERCENTS)
         # Equal delays are one bar, and still have a width.
         high = max(high, low + 1e-3)
-        counts, edges = np.histogram(delays_ms.clip(low, high), bins=BINS, range=(low, high))
+        counts, edges = np.histogram(beside_ms.clip(low, high), bins=BINS, range=(low, high))
         return {
             'p50': found.p50,
             'p95': found.p95,
             'max': found.max,
-            'histogram': {'edges': edges.tolist(), 'counts': counts.tolist()},
+            'histogram': {'edges': (edges + found.p50).tolist(), 'counts': counts.tolist()},
         }

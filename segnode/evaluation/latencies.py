@@ -20,12 +20,12 @@ class Latencies:
     Attributes:
         name: where they come from, for messages.
         in_order_ms: of the processed frames, in their order; one for all is a constant.
-        by_frame_ms: by topic and number, of the frames that one bag alone has.
+        by_frame_ms: by bag, topic, number and time of recording.
     """
 
     name: str
     in_order_ms: tuple[float, ...]
-    by_frame_ms: dict[tuple[int, str, int], float]
+    by_frame_ms: dict[tuple[int, str, int, int], float]
 
     def of(
         self, frames: Sequence[FrameRow], report: Callable[[str], None]
@@ -88,5 +88,6 @@ def latencies_of(source: Path | float) -> Latencies:
     )
 
 
-def _key(row: FrameRow) -> tuple[int, str, int]:
-    return row.bag, row.topic, row.number
+def _key(row: FrameRow) -> tuple[int, str, int, int]:
+    # The time tells another bag with the same topic.
+    return row.bag, row.topic, row.number, row.log_ns

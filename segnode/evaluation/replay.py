@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from segnode.bags.bag import Bag, open_bag
 from segnode.bags.images import read_header, read_image
 from segnode.bags.record import Header, Record
-from segnode.bags.topics import image_topics
-from segnode.errors import ImageError, SegnodeError, first_line
+from segnode.bags.topics import image_topics, shown
+from segnode.errors import BagError, ImageError, SegnodeError, first_line
 from segnode.evaluation.frames import FrameRow
 from segnode.evaluation.health import TopicHealth, time_of
 from segnode.live.grey_values import FULL_BITS, GreyValues
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _SAME_FAILURES = 10
 """So many frames in a row fail alike when the device is at fault, not a frame."""
+# Nanoseconds of 64 bits, signed: mcap's have no sign.
+_LATEST_NS = 2**63 - 1
 # Sizes that come one after the other, as of photographs, are not worth warming up for.
 _WARMED_SIZES = 4
 # A replay has no queues, so that waiting in them says nothing.
@@ -44,7 +46,7 @@ class Request:
     Attributes:
         bags: folders or files, one after the other.
         topics: of images, () for all.
-        start_s: seconds behind the first recorded image from which frames count.
+        start_s: seconds behind the first recorded image of a bag from which frames count.
         end_s: up to which they do, None for the end.
         every: of each topic's frames the first of so many.
         mono16_bits: bits in use of 16-bit grey values.
@@ -93,13 +95,12 @@ class Replay:
         self.stopped = ''
         self._bags: list[tuple[Bag, list[str]]] = []
         self._passed = 0
+        self._remarks: dict[str, str] = {}
         with ExitStack() as opened:
             for path in request.bags:
                 bag = opened.enter_context(open_bag(path, report))
-                names = [topic.name for topic in image_topics(bag, request.topics)]
-                if request.label_topic in names and not request.topics:
-                    names.remove(request.label_topic)
-                self._bags.append((bag, names))
+                self._bags.append((bag, self._names(bag)))
+            self._check_topics()
             self._closing = opened.pop_all()
         self.topics = tuple(dict.fromkeys(name for _, names in self._bags for name in names))
         self._grey = {topic: GreyValues(lambda: request.mono16_bits) for topic in self.topics}
@@ -111,8 +112,36 @@ class Replay:
         self.close()
 
     def close(self) -> None:
-        """Close the bags."""
+        """Close the bags, and say what is odd about grey values of 16 bits."""
+        for topic, remark in self._remarks.items():
+            self._report(f'{shown(topic)}: {remark}')
+        self._remarks.clear()
         self._closing.close()
+
+    def _names(self, bag: Bag) -> list[str]:
+        """Return the image topics of a bag that are replayed."""
+        wanted = self._request.topics
+        found = [topic.name for topic in bag.topics.values() if topic.is_image]
+        if len(self._request.bags) == 1 or not (found or wanted):
+            # With the words of the one place that knows what a bag has.
+            found = [topic.name for topic in image_topics(bag, wanted)]
+        if wanted:
+            found = [name for name in wanted if name in found]
+        elif self._request.label_topic in found:
+            found.remove(self._request.label_topic)
+        if not found and len(self._request.bags) > 1:
+            self._report(f'{bag.path}: left out, as it has none of the image topics')
+        return sorted(found)
+
+    def _check_topics(self) -> None:
+        missing = set(self._request.topics) - {name for _, names in self._bags for name in names}
+        for name in sorted(missing):
+            raise BagError(f'expected images on {shown(name)}, found none in any of the bags')
+        if not any(names for _, names in self._bags):
+            raise BagError(
+                f'{self._bags[0][0].path}: expected images beside the label images of '
+                f'{shown(self._request.label_topic)}, found none; give another bag'
+            )
 
     @property
     def frames_known(self) -> int | None:
@@ -135,9 +164,10 @@ class Replay:
         """Yield every image message with its row; those left out have their reason already."""
         self._passed = 0
         self.health.clear()
-        frame, first_ns = 0, None
+        frame = 0
         for position, (bag, names) in enumerate(self._bags):
             numbers: Counter[str] = Counter()
+            first_ns: int | None = None
             for record in bag.records(names):
                 topic = record.topic.name
                 first_ns = record.log_ns if first_ns is None else first_ns
@@ -161,6 +191,9 @@ class Replay:
         except ImageError as error:
             row.status, row.reason = 'decode', first_line(error)
             return None
+        if remark := grey.remark():
+            # It is of the last seconds alone.
+            self._remarks[row.topic] = remark
         row.height, row.width = decoded.image.height, decoded.image.width
         self.health[row.topic].add_size(row)
         return decoded
@@ -198,20 +231,20 @@ class Replay:
             failures, last_failure = 0, ''
             _complete(row, answered)
             yield row, answered
-        for topic, grey in self._grey.items():
-            if remark := grey.remark():
-                self._report(f'{topic}: {remark}')
 
     def _row(self, frame: int, bag: int, number: int, record: Record, first_ns: int) -> FrameRow:
-        stamp_ns, status, reason = 0, 'processed', ''
+        stamp_ns, log_ns, status, reason = 0, record.log_ns, 'processed', ''
         try:
             stamp_ns = read_header(record).stamp_ns
         except ImageError as error:
             status, reason = 'decode', first_line(error)
-        time_ns, clock = time_of(stamp_ns, record.log_ns)
-        since_s = (record.log_ns - first_ns) / 1e9
+        if not 0 <= log_ns <= _LATEST_NS:
+            log_ns, status, reason = _LATEST_NS, 'decode', 'recorded at an impossible time'
+        time_ns, clock = time_of(stamp_ns, log_ns)
+        since_s = (log_ns - first_ns) / 1e9
         request = self._request
-        if since_s < request.start_s or (request.end_s is not None and since_s > request.end_s):
+        starts_late = request.start_s > 0 and since_s < request.start_s
+        if starts_late or (request.end_s is not None and since_s > request.end_s):
             status, reason = 'range', 'outside of --start and --end'
         elif number % request.every:
             status, reason = 'every', f'not one of every {request.every}'
@@ -221,7 +254,7 @@ class Replay:
             topic=record.topic.name,
             number=number,
             stamp_ns=stamp_ns,
-            log_ns=record.log_ns,
+            log_ns=log_ns,
             time_ns=time_ns,
             clock=clock,
             status=status,

@@ -3,7 +3,7 @@
 """A run: bags replayed through an engine, scored, and written as a folder.
 
 What is long goes to disk as it comes: frames, results and the output bag. What is kept in memory
-of a frame is a few numbers.
+of a frame is about half a kB: what the scores need.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 import array
 import dataclasses
 import hashlib
+import pickle
 import shutil
+import signal
 import subprocess
+import tempfile
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import yaml
 from tqdm import tqdm
@@ -25,12 +29,14 @@ from tqdm import tqdm
 import segnode
 from segnode import __version__
 from segnode.bags.record import Header
+from segnode.bags.writer import remove_bag
 from segnode.config import Config, parameters, user_path
 from segnode.engine import Engine
 from segnode.engine.answers import crop_rle
 from segnode.errors import AnnotationError, OutputError
+from segnode.evaluation.bag_truth import BagTruth
 from segnode.evaluation.frames import FrameRow, FramesWriter
-from segnode.evaluation.latencies import latencies_of
+from segnode.evaluation.latencies import Latencies, latencies_of
 from segnode.evaluation.metrics import coco_results
 from segnode.evaluation.output_bag import OutputBag
 from segnode.evaluation.output_topics import prefixes
@@ -51,8 +57,10 @@ PARAMETERS = 'params.yaml'
 BAG = 'bag'
 REPORT = 'report.html'
 _FILES = (RESULTS, FRAMES, SUMMARY, CONFIG, PARAMETERS, REPORT)
-# Rows before the first answer wait for the names of the stages, so many of them.
-_MOST_WAITING = 10_000
+# Whose the folder is.
+KIND = 'evaluate'
+# Of rows that wait for the first answer so many bytes are held, and more lie on disk.
+_HELD_BYTES = 1 << 20
 # So many reasons are told, the most frequent.
 _REASONS = 50
 
@@ -86,27 +94,37 @@ def evaluate(
         ConfigError: the folder is not one that may be written, or the latencies are none.
         OutputError: a file cannot be written.
     """
-    with Replay(request, report) as source:
+    with Replay(request, report) as source, _Interrupts(report) as interrupts:
         truth = read_truth(request, report)
         latencies = None if request.latencies is None else latencies_of(request.latencies)
         prepare_folder(folder)
         _write_config(engine, request, folder)
         counted = _Counts()
-        ended = _replay(engine, source, request, folder, counted)
+        ended = _replay(engine, source, request, folder, counted, interrupts)
         summary = _summary(engine, request, source, counted, ended)
-    paths = (folder / FRAMES, folder / RESULTS)
-    unscored = ''
+        scores, unscored = _scores(engine, request, folder, truth, latencies, report)
+        summary = {**scores, **summary, 'unscored': unscored}
+        write_json(folder / SUMMARY, summary)
+        conclude(folder)
+    return summary
+
+
+def _scores(
+    engine: Engine,
+    request: Request,
+    folder: Path,
+    truth: BagTruth | None,
+    latencies: Latencies | None,
+    report: Callable[[str], None],
+) -> tuple[dict[str, Any], str]:
+    """Return the scores, and why there are none."""
+    paths, names = (folder / FRAMES, folder / RESULTS), engine.class_names
     try:
-        scores = scored(truth, latencies, request, *paths, engine.class_names, report)
+        return scored(truth, latencies, request, *paths, names, report), ''
     except AnnotationError as error:
         # Of a long run everything else is worth keeping.
-        unscored = str(error)
-        report(f'not scored: {unscored}')
-        scores = scored(None, latencies, request, *paths, engine.class_names, report)
-    summary = {**scores, **summary, 'unscored': unscored}
-    write_json(folder / SUMMARY, summary)
-    conclude(folder)
-    return summary
+        report(f'not scored: {error}')
+        return scored(None, latencies, request, *paths, names, report), str(error)
 
 
 def prepare_folder(folder: Path) -> None:
@@ -115,9 +133,10 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         ConfigError: it holds files that are not segnode's, or cannot be made or written.
     """
-    make_own_folder(folder)
+    make_own_folder(folder, KIND)
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
+    remove_bag(folder / BAG)
 
 
 class _Counts:
@@ -146,13 +165,21 @@ class _Counts:
 
 
 def _replay(
-    engine: Engine, source: Replay, request: Request, folder: Path, counted: _Counts
+    engine: Engine,
+    source: Replay,
+    request: Request,
+    folder: Path,
+    counted: _Counts,
+    interrupts: _Interrupts,
 ) -> str:
     """Write frames, results and the bag; return why it ended early, '' where it did not."""
     categories = engine.category_ids or range(len(engine.class_names))
     with ExitStack() as files:
         results = ResultsWriter(files.enter_context(_stream(folder / RESULTS)))
-        frames = _Frames(files.enter_context(_stream(folder / FRAMES)))
+        frames = _Frames(
+            files.enter_context(_stream(folder / FRAMES)),
+            files.enter_context(tempfile.SpooledTemporaryFile(_HELD_BYTES)),
+        )
         output = None
         if request.output_bag:
             output = files.enter_context(
@@ -169,8 +196,9 @@ def _replay(
                         output.write(row, answered)
                 frames.write(row)
                 bar.update()
-        except KeyboardInterrupt:
-            source.stopped = source.stopped or f'interrupted after {counted.frames} frames'
+                if interrupts.asked:
+                    source.stopped = f'interrupted after {counted.frames} frames'
+                    break
         finally:
             frames.end()
             results.end()
@@ -207,29 +235,57 @@ class _Bar:
 class _Frames:
     """Writes ``frames.csv``, whose columns are known with the first answer."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, waiting: IO[bytes]) -> None:
         self._stream = stream
+        self._waiting = waiting
         self._writer: FramesWriter | None = None
-        self._waiting: list[FrameRow] = []
 
     def write(self, row: FrameRow) -> None:
-        if self._writer is not None:
+        if self._writer is None and row.processed:
+            self._begin(list(row.stage_ms))
+        if self._writer is None:
+            pickle.dump(row, self._waiting)
+        else:
             self._writer.write(row)
-            return
-        self._waiting.append(row)
-        if row.processed or len(self._waiting) > _MOST_WAITING:
-            self._begin(row)
 
     def end(self) -> None:
         if self._writer is None:
-            self._begin(None)
+            self._begin([])
 
-    def _begin(self, row: FrameRow | None) -> None:
-        stages = row.stage_ms if row is not None else {}
-        self._writer = FramesWriter(self._stream, list(stages))
-        for waiting in self._waiting:
-            self._writer.write(waiting)
-        self._waiting.clear()
+    def _begin(self, stages: list[str]) -> None:
+        self._writer = FramesWriter(self._stream, stages)
+        end = self._waiting.tell()
+        self._waiting.seek(0)
+        while self._waiting.tell() < end:
+            self._writer.write(pickle.load(self._waiting))
+
+
+class _Interrupts:
+    """Ctrl-C as a wish that is met between two frames; a second one ends everything at once.
+
+    Outside of the main thread there is nothing to take over.
+    """
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._is_main = threading.current_thread() is threading.main_thread()
+        self._before: Any = None
+        self.asked = False
+
+    def __enter__(self) -> _Interrupts:
+        if self._is_main:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_main:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._report('finishing with what is done; Ctrl-C again ends at once')
 
 
 @contextmanager
@@ -334,8 +390,12 @@ def _write_config(engine: Engine, request: Request, folder: Path) -> None:
     text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
     write_whole(folder / CONFIG, text.encode())
     came_from = f'From: {request.command}' if request.command else 'From an evaluation'
-    came_from += f'\nModel {engine.model_name}, weights sha256 {engine.weights_sha256}'
-    write_whole(folder / PARAMETERS, parameter_file(engine.config, came_from).encode())
+    came_from += (
+        f'\nModel {engine.model_name}, weights sha256 {engine.weights_sha256}'
+        f'\nEvaluated on {engine.device} in {engine.precision}'
+    )
+    more = {'mono16_bits': request.mono16_bits}
+    write_whole(folder / PARAMETERS, parameter_file(engine.config, came_from, more).encode())
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from segnode.evaluation.entries import Id
 from segnode.evaluation.frames import FrameRow
 
 _LEFT_OUT = ('every', 'range')
+# By so much no transport delays a frame more than the others: the stamp is of another clock.
+_OTHER_CLOCK_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,24 @@ def _paired(times_ns: Sequence[int], results: Sequence[tuple[int, int]]) -> Pair
     return Pairing([frame for _, frame in results], newest, lags)
 
 
+def arrivals_ns(rows: Sequence[FrameRow]) -> list[int]:
+    """Return when the frames of a camera come, on the clock of the recording.
+
+    That is the stamp plus the camera's usual delay to the recording, so that the jitter of the
+    transport counts for nothing. Where a frame has no stamp, or one that lies far from the
+    others' (of another clock, or of a file that was played again), it is the time at which it was
+    recorded: one such stamp must not make the frames after it late.
+    """
+    delays = sorted(row.log_ns - row.stamp_ns for row in rows if row.clock == 'stamp')
+    usual_ns = delays[len(delays) // 2] if delays else 0
+    return [
+        row.stamp_ns + usual_ns
+        if row.clock == 'stamp' and abs(row.log_ns - row.stamp_ns - usual_ns) <= _OTHER_CLOCK_NS
+        else row.log_ns
+        for row in rows
+    ]
+
+
 def streaming_scores(
     frames: Sequence[FrameRow],
     latency_ms: Callable[[FrameRow], float],
@@ -156,7 +176,7 @@ def streaming_scores(
     for by_topic in streams.values():
         cameras = list(by_topic.values())
         pairings = pair_cameras(
-            [[row.time_ns for row in rows] for rows in cameras],
+            [arrivals_ns(rows) for rows in cameras],
             lambda camera, frame: (
                 latency_ms(cameras[camera][frame]) if cameras[camera][frame].processed else None  # noqa: B023
             ),

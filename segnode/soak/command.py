@@ -216,7 +216,7 @@ def _folder(output: Path | None) -> Path:
     """
     if output is None:
         return Path(tempfile.mkdtemp(prefix='segnode-soak-'))
-    make_own_folder(output)
+    make_own_folder(output, 'soak')
     return output.resolve()
 
 
