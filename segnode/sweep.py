@@ -43,12 +43,15 @@ expensive row: F1 of instances at mask IoU 0.5 and equal class, which is not acc
 differ in score threshold, mask area or classes alone share one run, where that gives exactly what
 a run of their own would.
 
-How fast: every row is timed on --latency-frames frames, decoded beforehand, in turns with the
-others, from the image to the answer on the host.
+How fast: every row is timed on --latency-frames frames, decoded beforehand, from the image to the
+answer on the host. Rows of one engine take turns, all in one session: where one has no latency
+yet, as it is new or the timing was broken off, all of them are timed anew. Engines (models,
+precisions, devices) come one after the other; the table names the session of each row then.
 
 The folder of --output gets sweep.csv, sweep.json, pareto.svg and params.yaml, the recommended row
-for the node. It is the best one of those whose p95 latency is within --budget-ms, or of all. What
-is done stays in the folder: after Ctrl-C or a crash the same command goes on with the next row.
+for the node. It is the best one of those whose p95 latency is within --budget-ms, or of all. Runs
+and finished rows stay in the folder: after Ctrl-C or a crash the same command goes on from there.
+Changed bags, models, class names or versions of segnode start anew.
 
 Exit code 0, or 1 where a row failed or none is within the budget, which writes no params.yaml.
 """
@@ -78,7 +81,6 @@ def main(args: Sequence[str]) -> int:
 
     # Torch takes seconds to import: after every mistake in the options has been found.
     from segnode.evaluation.replay import Replay
-    from segnode.evaluation.sweep.engine_rows import ROWS
     from segnode.evaluation.sweep.report import Question, sweep_table, write_report
     from segnode.evaluation.sweep.run import sweep
 
@@ -97,8 +99,7 @@ def main(args: Sequence[str]) -> int:
             agreements=metric == 'agreement',
         )
     except KeyboardInterrupt:
-        done = len(list((options.output / ROWS).glob('*.json')))
-        note(f'interrupted: {done} rows are done; the same command goes on from here')
+        note('interrupted: runs and finished rows stay; the same command goes on from here')
         return 130
     question = Question(
         metric=metric,

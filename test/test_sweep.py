@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import yaml
 from rendered_bag import scene_frames, write_annotations, write_bag
 
 from segnode.__main__ import main
+from segnode.checkpoint.load import DEMO_MODEL
 from segnode.config import Config
 from segnode.evaluation.results_file import read_results
 from segnode.evaluation.sweep.derive import Limits, derived_results
@@ -93,6 +95,8 @@ def test_nine_rows_killed_twice_end_as_one_sweep(
     runs = stamped(folder, 'runs/*/[!.]*')
     kill_when(arguments, folder, 'rows/*.json')
     done = stamped(folder, 'rows/*.json', 'timings/*.json', 'runs/*/[!.]*')
+    # Timing was over, so that no row has to be timed anew.
+    assert sum('/timings/' in name for name in done) == 1
     rows = [name for name in done if '/rows/' in name]
     assert 1 <= len(rows) < 9
     assert runs.items() <= done.items()
@@ -103,12 +107,16 @@ def test_nine_rows_killed_twice_end_as_one_sweep(
     assert f'{len(rows)} of 9 rows were done before' in said.err
     # Nothing that was done is done again.
     assert done.items() <= stamped(folder, '*/*.json', 'runs/*/*').items()
-    assert len(list(folder.glob('rows/*'))) == len(list(folder.glob('timings/*'))) == 9
+    assert len(list(folder.glob('rows/*'))) == 9
     assert len(list(folder.glob('runs/*'))) == len(SIDES)
-    for timings in folder.glob('timings/*'):
-        assert [len(turn) for turn in json.loads(timings.read_text())['turns_ms']] == [3, 3]
+    (timings,) = folder.glob('timings/*')
+    session = json.loads(timings.read_text())
+    assert len(session['rows']) == 9
+    for times in session['rows'].values():
+        assert [len(turn) for turn in times['turns_ms']] == [3, 3]
 
     report = json.loads((folder / 'sweep.json').read_text())
+    assert {row['session'] for row in report['rows']} == {session['session']}
     assert [tuple(row['settings'].values()) for row in report['rows']] == [
         (side, area) for side in SIDES for area in AREAS
     ]
@@ -222,8 +230,20 @@ def test_changed_inputs_and_settings_start_anew_and_a_larger_grid_goes_on(
     assert sweep(short, folder) == 0
     assert sweep(short, folder, '--vary', 'max_instances=0') == 0  # As it was before.
     assert '4 of 4 rows were done before' in capsys.readouterr().err
+    runs = stamped(folder, 'runs/*/*')
+    before = sessions(folder)
     assert sweep(short, folder, '--vary', 'max_instances=0,5') == 0
-    assert '4 of 8 rows were done before' in capsys.readouterr().err
+    assert 'all rows are timed anew, in turns' in capsys.readouterr().err
+    assert runs.items() < stamped(folder, 'runs/*/*').items()
+    # What took turns is compared, and nothing else.
+    assert len(sessions(folder)) == 8
+    assert len(set(sessions(folder))) == 1
+    assert not set(before) & set(sessions(folder))
+    assert sweep(short, folder, '--vary', 'max_instances=5,0') == 0
+    assert '8 of 8 rows were done before' in capsys.readouterr().err
+    assert sweep(short, folder) == 0
+    assert sessions(folder) == before
+    capsys.readouterr()
     for changed in (('--every', '2'), ('--mask-threshold', '0.4')):
         assert sweep(short, folder, *changed) == 0
         assert 'done before' not in capsys.readouterr().err
@@ -231,6 +251,78 @@ def test_changed_inputs_and_settings_start_anew_and_a_larger_grid_goes_on(
         os.utime(file, ns=(1, 1))
     assert sweep(short, folder) == 0
     assert 'done before' not in capsys.readouterr().err
+
+
+def test_code_that_changed_starts_anew(
+    short: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from segnode.evaluation.sweep import origin
+
+    folder = tmp_path / 'out'
+    assert sweep(short, folder) == 0
+    monkeypatch.setattr(origin, 'code_sha256', lambda: 'another')
+    assert sweep(short, folder) == 0
+    assert 'done before' not in capsys.readouterr().err
+
+
+def test_a_description_that_changed_starts_anew(
+    short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, model = tmp_path / 'base.yaml', tmp_path / 'own.yaml'
+    weights = DEMO_MODEL.with_suffix('.safetensors')
+    text = DEMO_MODEL.read_text().replace(f'WEIGHTS: {weights.name}', f'WEIGHTS: {weights}')
+    model.write_text('_BASE_: base.yaml\n')
+    for changed in (text, text.replace('- 110.0', '- 111.0')):
+        # Neither a path nor the weights tell of it.
+        base.write_text(changed)
+        vary = ('--vary', 'score_threshold=0.1,0.5', '--short-side', '32', *NULL[2:])
+        given = ('--model', str(model), *vary, '--output', str(tmp_path / 'out'))
+        assert main(['sweep', str(short), *given]) == 0
+        assert 'done before' not in capsys.readouterr().err
+
+
+def test_class_names_that_changed_start_anew(
+    short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, names = tmp_path / 'out', tmp_path / 'names.txt'
+    for classes, done in (('cone\nball', False), ('cone\nball', True), ('ball\ncone', False)):
+        names.write_text(classes)
+        assert sweep(short, folder, '--class-names', str(names)) == 0
+        assert ('4 of 4 rows were done before' in capsys.readouterr().err) == done
+
+
+def test_label_images_are_the_truth_and_no_frames(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'bag', scene_frames(3, IMAGE_HW), labels=True)
+    given = (
+        '--label-topic', '/truth/instance_mask', '--device', 'cpu', '--short-side', '120',
+    )  # fmt: skip
+    vary = ('--vary', 'score_threshold=0.3,0.6', '--latency-frames', '2')
+    folder, own = tmp_path / 'out', tmp_path / 'own'
+    assert main(['sweep', str(bag), *given, *vary, '--output', str(folder)]) == 0
+    rows = json.loads((folder / 'sweep.json').read_text())['rows']
+    only = ('--score-threshold', '0.6', '--no-bag', '--output', str(own))
+    assert main(['evaluate', str(bag), *given, *only]) == 0
+    summary = json.loads((own / 'summary.json').read_text())
+    assert rows[1]['derived']
+    assert (rows[1]['frames'], rows[1]['skipped']) == (3, {})
+    assert rows[1]['mask_ap'] == summary['mask_ap'] > 0
+
+
+def test_runs_that_are_gone_are_made_again_where_agreement_needs_them(
+    short: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'out'
+    assert sweep(short, folder) == 0
+    table, before = (folder / 'sweep.csv').read_bytes(), stamped(folder, 'timings/*')
+    for name in ('runs', 'agreements'):
+        shutil.rmtree(folder / name)
+    assert sweep(short, folder) == 0
+    assert (folder / 'sweep.csv').read_bytes() == table
+    assert stamped(folder, 'timings/*') == before
+    assert len(list((folder / 'runs').iterdir())) == 2
 
 
 @pytest.mark.parametrize(('most', 'runs'), [(3, 2), (100, 1)])
@@ -249,6 +341,34 @@ def test_a_choice_of_classes_is_derived_below_the_cut_and_else_run(
     assert row['instances'] == len(entries) > 0
 
 
+def sessions(folder: Path) -> list[str]:
+    return [row['session'] for row in json.loads((folder / 'sweep.json').read_text())['rows']]
+
+
+def test_timing_that_was_broken_off_begins_anew(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segnode.evaluation.sweep import latency
+
+    folder, turn_ms, turns = tmp_path / 'out', latency._turn_ms, []
+
+    def counted(*args: Any) -> list[float]:
+        if len(turns) == 2:
+            raise KeyboardInterrupt
+        turns.append(args)
+        return turn_ms(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(latency, '_turn_ms', counted)
+        assert sweep(short, folder) == 130
+    runs = stamped(folder, 'runs/*/*')
+    assert len(turns) == 2
+    assert not list(folder.glob('rows/*'))
+    assert sweep(short, folder) == 0
+    assert len(set(sessions(folder))) == 1
+    assert stamped(folder, 'runs/*/*') == runs
+
+
 def test_ctrl_c_says_how_to_go_on(
     short: Path,
     tmp_path: Path,
@@ -263,7 +383,7 @@ def test_ctrl_c_says_how_to_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(latency, 'measure', interrupt)
         assert sweep(short, tmp_path / 'out') == 130
-    assert 'interrupted: 0 rows are done; the same command goes on' in capsys.readouterr().err
+    assert 'stay; the same command goes on from here' in capsys.readouterr().err
     assert sweep(short, tmp_path / 'out') == 0
 
 
@@ -289,9 +409,13 @@ def test_a_row_that_fails_is_told_and_the_others_stay(
     assert [row['failed'] is None for row in report['rows']] == [True, False, True, False]
     assert report['recommended'] is not None
     assert 'short_side=48 failed: ' in capsys.readouterr().err
+    runs = stamped(tmp_path / 'out', 'runs/*/*')
     monkeypatch.setattr(Engine, 'segment', segment)
     assert sweep(short, tmp_path / 'out') == 0
-    assert '2 of 4 rows were done before' in capsys.readouterr().err
+    assert 'all rows are timed anew, in turns' in capsys.readouterr().err
+    assert len(set(sessions(tmp_path / 'out'))) == 1
+    done = {k: v for k, v in runs.items() if v == stamped(tmp_path / 'out', 'runs/*/*')[k]}
+    assert len({Path(name).parent for name in done}) == 1
 
 
 def test_a_ground_truth_of_others_is_told_of_after_one_run(
@@ -312,22 +436,37 @@ def test_a_ground_truth_of_others_is_told_of_after_one_run(
     assert len(list((folder / 'runs').iterdir())) == 1
 
 
-def test_engines_take_turns_and_one_that_is_missing_stops_no_other(
+def test_engines_are_timed_apart_and_one_that_is_missing_stops_no_other(
     short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / 'out'
-    vary = ('--vary', 'model=null,nowhere.yaml,null:30', '--vary', 'short_side=32,48')
-    arguments = [str(short), *vary, *NULL[2:], '--budget-ms', '29', '--output', str(folder)]
+    vary = ('--vary', 'model=null,nowhere.yaml,null:100', '--vary', 'short_side=32,48')
+    arguments = [str(short), *vary, *NULL[2:], '--budget-ms', '99', '--output', str(folder)]
     assert main(['sweep', *arguments]) == 1
     rows = json.loads((folder / 'sweep.json').read_text())['rows']
     assert [row['failed'] is None for row in rows] == [True, True, False, False, True, True]
     assert all('nowhere.yaml' in row['failed'] for row in rows[2:4])
-    assert all(row['latency_ms']['min'] >= 30 for row in rows[4:])
+    assert all(row['latency_ms']['min'] >= 100 for row in rows[4:])
     own = yaml.safe_load((folder / 'params.yaml').read_text())['/**']['ros__parameters']
     assert own['model'] == 'null'
-    assert capsys.readouterr().out.count('failed') == 3
-    lines = (folder / 'sweep.csv').read_text().splitlines()
-    assert len(lines) == 7
+    said = capsys.readouterr().out
+    assert said.count('failed') == 3
+    # No turns were taken between engines, and nothing says so.
+    assert [row['engine'] for row in rows[::2]] == [
+        'null, none on cpu', None, 'null:100, none on cpu'
+    ]  # fmt: skip
+    first, missing, last = (row['session'] for row in rows[::2])
+    assert missing is None
+    assert first != last
+    assert [line.split()[-1] for line in said.splitlines()[:7]] == [
+        'session', '1', '1', '-', '-', '2', '2'
+    ]  # fmt: skip
+    assert f'1: null, none on cpu, {first}; 2: null:100, none on cpu, {last}' in said
+    assert 'engines one after the other' in said
+    with (folder / 'sweep.csv').open(newline='') as stream:
+        assert [line['session'] for line in csv.DictReader(stream)] == [
+            first, first, '', '', last, last
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

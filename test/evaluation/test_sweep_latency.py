@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""Latencies of rows in turns: on which frames, in which order, and what a stop leaves."""
+"""Latencies of rows in turns: on which frames, in which order."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
+from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +16,13 @@ from segnode.bags.record import Header
 from segnode.config import Config
 from segnode.errors import DeviceError, OutOfMemoryError
 from segnode.evaluation.frames import FrameRow
-from segnode.evaluation.sweep.latency import FRAMES_A_TURN, choose_sample, measure, summary
+from segnode.evaluation.sweep.latency import (
+    FRAMES_A_TURN,
+    choose_sample,
+    measure,
+    session,
+    summary,
+)
 from segnode.image import Image
 from segnode.live.pipeline import Decoded
 
@@ -67,9 +72,9 @@ def test_the_sample_is_even_over_what_was_processed() -> None:
     assert choose_sample([], 5) == []
 
 
-def test_rows_take_turns_and_each_sees_every_frame(tmp_path: Path) -> None:
+def test_rows_take_turns_and_each_sees_every_frame() -> None:
     engine: Any = RecordingEngine()
-    times = measure(engine, CONFIGS, frames(2 * FRAMES_A_TURN), tmp_path)
+    times = measure(engine, CONFIGS, frames(2 * FRAMES_A_TURN))
     assert engine.reserved == 3
     # A frame that warms up and those that count, a row after the other, twice.
     turn = FRAMES_A_TURN + 1
@@ -82,47 +87,28 @@ def test_rows_take_turns_and_each_sees_every_frame(tmp_path: Path) -> None:
         assert [len(each) for each in times[name]['turns_ms']] == [FRAMES_A_TURN] * 2
 
 
-class Stopped(BaseException):
-    pass
+def test_a_session_without_frames_has_no_turns() -> None:
+    engine: Any = RecordingEngine()
+    found = session(engine, CONFIGS, [])
+    assert found['rows'] == {name: {'turns_ms': []} for name in CONFIGS}
+    assert datetime.now(timezone.utc) >= datetime.fromisoformat(found['session'])
+    assert engine.calls == []
 
 
-def test_what_was_timed_is_not_timed_again(tmp_path: Path) -> None:
-    sample = frames(2 * FRAMES_A_TURN)
-    first: Any = RecordingEngine({3: [Stopped()]})
-    with pytest.raises(Stopped):
-        measure(first, CONFIGS, sample, tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert sorted(before) == ['row1.json', 'row2.json']
-    (tmp_path / 'row2.json').write_text('{"turns_')  # As a crash of the system may leave it.
-    second: Any = RecordingEngine()
-    times = measure(second, CONFIGS, sample, tmp_path)
-    sides = [side for side, _ in second.calls[:: FRAMES_A_TURN + 1]]
-    assert sides == [2, 3, 1, 2, 3]
-    first_turn = json.loads(before['row1.json'])['turns_ms']
-    assert times['row1']['turns_ms'][:1] == first_turn
-    third: Any = RecordingEngine()
-    assert measure(third, CONFIGS, sample, tmp_path) == times
-    assert third.calls == []
-
-
-def test_a_row_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_row_that_fails_does_not_stop_the_others() -> None:
     engine: Any = RecordingEngine({2: [DeviceError('no such device\nreally')]})
-    times = measure(engine, CONFIGS, frames(2 * FRAMES_A_TURN), tmp_path)
+    times = measure(engine, CONFIGS, frames(2 * FRAMES_A_TURN))
     assert times['row2'] == {'failed': 'no such device'}
     assert {side for side, _ in engine.calls} == {1, 3}
-    # It is tried again.
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['row1.json', 'row3.json']
-    again = measure(engine, CONFIGS, frames(2 * FRAMES_A_TURN), tmp_path)
-    assert len(again['row2']['turns_ms']) == 2
+    assert len(times['row3']['turns_ms']) == 2
 
 
-def test_memory_that_other_rows_took_is_tried_once_more(tmp_path: Path) -> None:
+def test_memory_that_other_rows_took_is_tried_once_more() -> None:
     engine: Any = RecordingEngine({2: [OutOfMemoryError('full')]})
-    times = measure(engine, CONFIGS, frames(3), tmp_path)
+    times = measure(engine, CONFIGS, frames(3))
     assert [len(each) for each in times['row2']['turns_ms']] == [3]
     engine = RecordingEngine({3: [OutOfMemoryError('full'), OutOfMemoryError('full')]})
-    (tmp_path / 'row3.json').unlink()
-    assert measure(engine, CONFIGS, frames(3), tmp_path)['row3'] == {'failed': 'full'}
+    assert measure(engine, CONFIGS, frames(3))['row3'] == {'failed': 'full'}
 
 
 def test_the_summary_is_over_all_turns() -> None:

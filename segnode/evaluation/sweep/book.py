@@ -19,17 +19,6 @@ def digest(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def identity(path: Path) -> list[tuple[str, int, int]]:
-    """Return path, size and time of change (ns) of a file, or of all files in a folder.
-
-    Raises:
-        OSError: it cannot be examined.
-    """
-    whole = path.resolve()
-    files = sorted(p for p in whole.rglob('*') if p.is_file()) if whole.is_dir() else [whole]
-    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-
-
 def read_saved(path: Path) -> dict[str, Any] | None:
     """Return what `write_json` wrote there, None where there is nothing whole."""
     try:

@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segnode import __version__
+from segnode.checkpoint import load_model
 from segnode.config import Config
 from segnode.engine import Engine
-from segnode.errors import ConfigError, OutputError
+from segnode.engine.device import select_device
+from segnode.errors import OutputError
 from segnode.evaluation.bag_truth import BagTruth
 from segnode.evaluation.frames import read_frames
 from segnode.evaluation.latencies import latencies_of
@@ -21,7 +22,7 @@ from segnode.evaluation.replay import Request
 from segnode.evaluation.results_file import ResultsWriter
 from segnode.evaluation.run import FRAMES, RESULTS, SUMMARY, evaluate
 from segnode.evaluation.sweep import latency
-from segnode.evaluation.sweep.book import digest, identity, read_saved
+from segnode.evaluation.sweep.book import digest, read_saved
 from segnode.evaluation.sweep.derive import (
     Limits,
     answers_for_classes,
@@ -30,8 +31,8 @@ from segnode.evaluation.sweep.derive import (
     plan_runs,
 )
 from segnode.evaluation.sweep.grid import Row
+from segnode.evaluation.sweep.origin import run_origin, truth_origin
 from segnode.evaluation.truth import scored
-from segnode.hardware.machine import describe_machine
 from segnode.output_files import write_json
 
 RUNS, TIMINGS, ROWS = 'runs', 'timings', 'rows'
@@ -62,6 +63,8 @@ def unscored(reason: str | None) -> dict[str, Any]:
     return {
         **dict.fromkeys(SCORES),
         'latency_ms': None,
+        'engine': None,
+        'session': None,
         'derived': False,
         'failed': reason,
         'instances': 0,
@@ -79,44 +82,85 @@ class EngineRows:
         report: Callable[[str], None],
         truth: BagTruth | None,
         latency_frames: int,
+        *,
+        needs_runs: bool,
     ) -> None:
+        """Load the model of rows whose settings can be changed at run time into one another.
+
+        Args:
+            rows: in the order of the table.
+            selection: frames and ground truth.
+            folder: of the sweep, with its folders made.
+            report: is told in a line what is done and what is left out.
+            truth: of all rows, None without.
+            latency_frames: how many frames latency is measured on.
+            needs_runs: whether finished rows need their runs, too, for their agreement.
+
+        Raises:
+            SegnodeError: the model cannot be loaded, or a setting does not fit it.
+        """
         self._rows = rows
         self._selection = selection
         self._folder = folder
         self._report = report
         self._truth = truth
         self._latency_frames = latency_frames
+        self._needs_runs = needs_runs
         self._said: set[str] = set()
-        self._engine = engine = Engine(rows[0].config, report=report)
+        config = rows[0].config
+        select_device(config.device)  # One that is not there is told of before a model is fetched.
+        model = load_model(config, report)
+        self._engine = engine = Engine(config, report=report, model=model)
         self._settings = []
         # A class that the model does not know is told of before hours of work.
         for row in rows:
             engine.configure(row.config)
             self._settings.append(engine.settings)
-        self._frames = _identity(engine, selection)
+        self._origin = run_origin(engine, model, selection)
+        truth_from = truth_origin(selection)
         self._names = [
-            digest({**self._frames, 'config': row.config.flat(), 'truth': _truth(selection),
+            digest({**self._origin, 'config': row.config.flat(), 'truth': truth_from,
+                    'settings': effective(settings, engine.class_names),
                     'latency_frames': latency_frames})
-            for row in rows
+            for row, settings in zip(rows, self._settings, strict=True)
         ]  # fmt: skip
+        self._timings = folder / TIMINGS / f'{digest({"rows": sorted(self._names)})}.json'
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return every row, done now where it was not before."""
-        paths = [self._folder / ROWS / f'{name}.json' for name in self._names]
-        failed: dict[int, dict[str, Any]] = {}
-        missing = [k for k, path in enumerate(paths) if read_saved(path) is None]
-        if len(missing) < len(paths):
-            self._report(f'{len(paths) - len(missing)} of {len(paths)} rows were done before')
-        if missing:
-            runs = self._runs()
-            times = self._times(missing, runs)
-            for k in missing:
-                row = self._row(k, runs[k], times[self._names[k]])
-                # What failed is tried again at the next start.
-                failed[k] = row
-                if row['failed'] is None:
-                    write_json(paths[k], row)
-        return [read_saved(path) or failed[k] for k, path in enumerate(paths)]
+        """Return every row, done now where it was not before.
+
+        Raises:
+            SegnodeError: nothing could be done at all.
+            KeyboardInterrupt: what is done stays.
+        """
+        timed = read_saved(self._timings) or {}
+        rows = self._done(timed)
+        runs = self._runs() if len(rows) < len(self._rows) else []
+        if runs:
+            timed = self._timed(timed, runs)
+            # Those of another session are scored again: streaming AP hangs on the latency.
+            rows = {k: row for k, row in rows.items() if row['session'] == timed['session']}
+        if rows:
+            self._report(f'{len(rows)} of {len(self._rows)} rows were done before')
+        for k, name in enumerate(self._names):
+            if k in rows:
+                continue
+            rows[k] = self._row(k, runs[k], timed)
+            # What failed is tried again at the next start.
+            if rows[k]['failed'] is None:
+                write_json(self._folder / ROWS / f'{name}.json', rows[k])
+        return [rows[k] for k in range(len(self._rows))]
+
+    def _done(self, timed: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+        """Return the finished rows whose latencies are those of the table's session."""
+        found = {}
+        for k, name in enumerate(self._names):
+            row = read_saved(self._folder / ROWS / f'{name}.json')
+            if row is None or row.get('session') != timed.get('session'):
+                continue
+            if not self._needs_runs or _is_whole(self._folder / RUNS / row['run']):
+                found[k] = row
+        return found
 
     def _runs(self) -> list[_Run]:
         """Return the run that answers for each row."""
@@ -168,9 +212,11 @@ class EngineRows:
         """Return the run with some settings, done now where it is not there yet."""
         engine = self._engine
         engine.configure(config)
-        folder = self._folder / RUNS / digest({**self._frames, 'config': config.flat()})
-        limits = Limits.of(effective(engine.settings, engine.class_names))
-        run = _Run(folder, limits, read_saved(folder / SUMMARY) or _NEVER)
+        settings = effective(engine.settings, engine.class_names)
+        parts = {**self._origin, 'config': config.flat(), 'settings': settings}
+        folder = self._folder / RUNS / digest(parts)
+        summary = read_saved(folder / SUMMARY) if _is_whole(folder) else None
+        run = _Run(folder, Limits.of(settings), summary or _NEVER)
         if run.failed:
             self._report(f'{what}: short side {engine.settings.short_side}, {engine.precision}')
             only_frames = replace(
@@ -183,26 +229,39 @@ class EngineRows:
             self._say_once(f'left out {count} frames: {reason}')
         return run
 
-    def _times(self, missing: Sequence[int], runs: Sequence[_Run]) -> dict[str, dict[str, Any]]:
-        """Return the latencies of the rows that are missing, by name."""
+    def _timed(self, before: dict[str, Any], runs: Sequence[_Run]) -> dict[str, Any]:
+        """Return the latencies of the table's rows, all of one session in which they took turns.
+
+        Args:
+            before: an earlier session of this table, which stands if it lacks no row.
+            runs: of each row.
+
+        Returns:
+            As `latency.session`.
+        """
         usable = [k for k, run in enumerate(runs) if not run.failed]
-        # Of the first run, whatever is missing, so that all rows have the same sample.
+        timed = {name for name, row in before.get('rows', {}).items() if row.get('turns_ms')}
+        if before and timed >= {self._names[k] for k in usable}:
+            return before
+        if any((self._folder / ROWS / f'{name}.json').is_file() for name in self._names):
+            self._report('all rows are timed anew, in turns, as some had no latency yet')
+        # Of the first run, so that all rows have the same sample.
         frames = list(read_frames(runs[usable[0]].folder / FRAMES)) if usable else []
         chosen = latency.choose_sample(frames, self._latency_frames)
         sample = latency.decode_sample(self._selection, chosen)
-        times: dict[str, dict[str, Any]] = {self._names[k]: {'turns_ms': []} for k in missing}
-        if sample:
-            configs = {self._names[k]: self._rows[k].config for k in missing if k in usable}
-            times |= latency.measure(self._engine, configs, sample, self._folder / TIMINGS)
-        return times
+        configs = {self._names[k]: self._rows[k].config for k in usable}
+        timed_now = latency.session(self._engine, configs, sample)
+        write_json(self._timings, timed_now)
+        return timed_now
 
-    def _row(self, k: int, run: _Run, times: dict[str, Any]) -> dict[str, Any]:
+    def _row(self, k: int, run: _Run, timed: Mapping[str, Any]) -> dict[str, Any]:
         """Score a row."""
         engine = self._engine
         told = effective(self._settings[k], engine.class_names)
         limits = Limits.of(told)
+        times = timed['rows'].get(self._names[k], {})
         reason = run.failed or times.get('failed')
-        if not reason and not times['turns_ms']:
+        if not reason and not times.get('turns_ms'):
             reason = 'no frame could be read again for its latency'
         result = unscored(reason or None) | {
             'derived': limits != run.limits,
@@ -217,6 +276,8 @@ class EngineRows:
         if reason:
             return result
         result['latency_ms'] = latency.summary(times['turns_ms'])
+        result['engine'] = f'{engine.model_name}, {engine.precision} on {engine.device}'
+        result['session'] = timed['session']
         results = self._folder / ROWS / f'.{self._names[k]}.part'
         try:
             with results.open('w', encoding='utf-8', newline='') as stream:
@@ -249,35 +310,6 @@ class EngineRows:
             self._report(line)
 
 
-def _identity(engine: Engine, selection: Request) -> dict[str, Any]:
-    """Return what a run hangs on beside its settings.
-
-    Raises:
-        ConfigError: a bag is not there any more.
-    """
-    machine = describe_machine(engine.device)
-    names = ('python', 'torch', 'torchvision', 'numpy', 'device', 'processor', 'cpus', 'threads')
-    try:
-        bags = [identity(path) for path in selection.bags]
-    except OSError as error:
-        raise ConfigError(f'{error.filename}: cannot be read ({error.strerror})') from None
-    return {
-        'segnode': __version__,
-        'machine': {name: machine.get(name) for name in (*names, 'gpu', 'cuda', 'cudnn')},
-        'weights_sha256': engine.weights_sha256,
-        'precision': engine.precision,
-        'bags': bags,
-        'topics': selection.topics,
-        'range': (selection.start_s, selection.end_s, selection.every),
-        'mono16_bits': selection.mono16_bits,
-    }
-
-
-def _truth(selection: Request) -> dict[str, Any]:
-    """Return what scores hang on beside the results."""
-    annotations = selection.annotations
-    return {
-        'annotations': None if annotations is None else identity(annotations),
-        'label_topic': selection.label_topic,
-        'window_ms': selection.window_ms,
-    }
+def _is_whole(run: Path) -> bool:
+    """Return whether a run's folder has all that rows are made of."""
+    return all((run / name).is_file() for name in (SUMMARY, RESULTS, FRAMES))

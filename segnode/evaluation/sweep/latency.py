@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
@@ -19,9 +19,7 @@ from segnode.config import Config
 from segnode.errors import OutOfMemoryError, SegnodeError, first_line
 from segnode.evaluation.frames import FrameRow
 from segnode.evaluation.replay import Replay, Request
-from segnode.evaluation.sweep.book import read_saved
 from segnode.live.pipeline import Decoded, segment
-from segnode.output_files import write_json
 from segnode.percentiles import percentiles
 
 if TYPE_CHECKING:
@@ -59,38 +57,43 @@ def decode_sample(selection: Request, sample: Sequence[FrameRow]) -> list[Decode
     return decoded
 
 
+def session(
+    engine: Engine, configs: Mapping[str, Config], sample: Sequence[Decoded[Header]]
+) -> dict[str, Any]:
+    """Time the rows of one engine, as `measure`.
+
+    Returns:
+        ``session``, the time at which it began, and ``rows``, what `measure` returns.
+    """
+    began = datetime.now(timezone.utc).isoformat(timespec='milliseconds')
+    return {'session': began, 'rows': measure(engine, configs, sample)}
+
+
 def measure(
     engine: Engine,
     configs: Mapping[str, Config],
     sample: Sequence[Decoded[Header]],
-    folder: Path,
 ) -> dict[str, dict[str, Any]]:
-    """Time the rows of one engine in turns; what was timed before is not timed again.
+    """Time the rows of one engine in turns.
 
     In a turn a row has a frame of each size that warms up and ``FRAMES_A_TURN`` that count, so
-    that a machine that grows slower or faster hits all rows alike. Every turn is written to
-    ``<name>.json`` when it ends. A row that fails has no further turns.
+    that a machine that grows slower or faster hits all rows alike. Nothing of a session that
+    ends before its last turn is kept: rows of two sessions cannot be compared. A row that fails
+    has no further turns.
 
     Args:
         engine: of all rows; it ends with the settings of the last one.
         configs: the rows' settings by name.
-        sample: decoded frames, at least one.
-        folder: for the files, there already.
+        sample: decoded frames, none for no turns.
 
     Returns:
         By name ``turns_ms`` (a list of milliseconds a turn) or ``failed`` (why).
     """
-    times: dict[str, dict[str, Any]] = {
-        name: read_saved(folder / f'{name}.json') or {'turns_ms': []} for name in configs
-    }
+    times: dict[str, dict[str, Any]] = {name: {'turns_ms': []} for name in configs}
     turns = -(-len(sample) // FRAMES_A_TURN)
-    engine.reserve(len(configs) * len({_kind(frame) for frame in sample}))
-    to_do = [
-        (turn, name)
-        for turn in range(turns)
-        for name in configs
-        if len(times[name]['turns_ms']) <= turn
-    ]
+    if sample:
+        engine.reserve(len(configs) * len({_kind(frame) for frame in sample}))
+    to_do = [(turn, name) for turn in range(turns) for name in configs]
     for turn, name in tqdm(to_do, desc='latency', unit='turn', disable=None, leave=False):
         if 'failed' in times[name]:
             continue
@@ -100,7 +103,6 @@ def measure(
             times[name] = {'failed': first_line(error)}
             continue
         times[name]['turns_ms'].append(turn_ms)
-        write_json(folder / f'{name}.json', times[name])
     return times
 
 

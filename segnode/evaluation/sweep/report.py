@@ -87,7 +87,7 @@ def write_report(
         'metric_is': explained(metric, results, compared),
         'reference': None if compared is None else results[compared]['settings'],
         'budget_ms': budget_ms,
-        'latency_is': latency_explained(question.latency_frames),
+        'latency_is': latency_explained(question.latency_frames, results),
         'left_out': list(question.left_out),
         'bags': list(question.bags),
         'command': question.command,
@@ -118,6 +118,9 @@ def sweep_table(report: Mapping[str, Any]) -> str:
     scores = [name for name in _SCORES if any(row[name] is not None for row in rows)]
     header = [short_name(name) for name in rows[0]['settings']]
     header += [*(_COLUMNS[name] for name in scores), 'min ms', 'p50 ms', 'p95 ms', 'front']
+    sessions = _sessions(rows)
+    if len(sessions) > 1:
+        header.append('session')
     lines = []
     for row in rows:
         ms = row['latency_ms']
@@ -129,6 +132,7 @@ def sweep_table(report: Mapping[str, Any]) -> str:
                 *(_figure(row[name]) for name in scores),
                 *times,
                 mark,
+                *([str(sessions.get(row['session'], ('-',))[0])] if len(sessions) > 1 else []),
             ]
         )
     return table(header, lines)
@@ -145,12 +149,24 @@ def explained(metric: str, rows: Sequence[Mapping[str, Any]], compared: int | No
     )
 
 
-def latency_explained(frames: int) -> str:
-    """Return in a sentence what the latencies are."""
+def latency_explained(frames: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return in a sentence what the latencies are, and which rows took turns."""
+    sessions = _sessions(rows)
+    turns = 'the rows in turns'
+    if len(sessions) > 1:
+        turns = 'the rows of one engine in turns, but the engines one after the other'
+    listed = '; '.join(f'{number}: {engine}, {at}' for at, (number, engine) in sessions.items())
+    told = f' (session {listed})' if sessions else ''
     return (
-        f'from the decoded image to the answer on the host, on at most {frames} frames, the rows '
-        'in turns; decoding, transport and publishing are left out'
+        f'from the decoded image to the answer on the host, on at most {frames} frames, '
+        f'{turns}{told}; decoding, transport and publishing are left out'
     )
+
+
+def _sessions(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, str]]:
+    """Return number and engine of every session in which rows were timed, by its time."""
+    found = {row['session']: row['engine'] for row in rows if row['session'] is not None}
+    return {at: (number, engine) for number, (at, engine) in enumerate(found.items(), start=1)}
 
 
 def _recommended(row: Mapping[str, Any], metric: str, budget_ms: float | None) -> dict[str, Any]:
@@ -186,7 +202,8 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.writer(text, lineterminator='\n')
     varied = list(rows[0]['settings'])
     times = [f'latency_ms_{key}' for key in _LATENCIES]
-    writer.writerow([*varied, *_SCORES, *times, 'instances', 'derived', 'pareto', 'failed'])
+    last = ('engine', 'session', 'instances', 'derived', 'pareto', 'failed')
+    writer.writerow([*varied, *_SCORES, *times, *last])
     for row in rows:
         ms = row['latency_ms'] or {}
         writer.writerow(
@@ -194,6 +211,8 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
                 *(shown(value) for value in row['settings'].values()),
                 *('' if row[name] is None else row[name] for name in _SCORES),
                 *(f'{ms[key]:.3f}' if ms else '' for key in _LATENCIES),
+                row['engine'] or '',
+                row['session'] or '',
                 row['instances'],
                 shown(row['derived']),
                 shown(row['pareto']),

@@ -7,7 +7,7 @@ where it was stopped, other values take up what is there, and changed bags, mode
 start anew:
 
     runs/<name>/          a run as `evaluate` writes it, without bag and page
-    timings/<name>.json   a row's latencies, turn by turn
+    timings/<name>.json   latencies of one engine's rows, all of the session they took turns in
     rows/<name>.json      a finished row
     agreements/           of a row with the reference
 """
@@ -17,12 +17,13 @@ from __future__ import annotations
 import gc
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from segnode.config import Config, parameters
 from segnode.errors import SegnodeError
-from segnode.evaluation.replay import Request
+from segnode.evaluation.replay import Replay, Request
 from segnode.evaluation.run import RESULTS
 from segnode.evaluation.sweep.agreement import agreement
 from segnode.evaluation.sweep.book import digest, saved
@@ -66,6 +67,9 @@ def sweep(
     for name in (RUNS, TIMINGS, ROWS, AGREEMENTS):
         make_folder(folder / name)
     truth = read_truth(selection, report)
+    with Replay(selection, lambda _: None) as source:
+        # By name, as a run that is not scored knows no label images to leave out.
+        selection = replace(selection, topics=source.topics)
     # One engine at a time in memory.
     engines: dict[str, list[int]] = defaultdict(list)
     for position, row in enumerate(rows):
@@ -76,7 +80,9 @@ def sweep(
     for positions in engines.values():
         own = [rows[position] for position in positions]
         try:
-            work = EngineRows(own, selection, folder, report, truth, latency_frames)
+            work = EngineRows(
+                own, selection, folder, report, truth, latency_frames, needs_runs=agreements
+            )
         except SegnodeError as error:
             # One of several, as a precision that this device lacks, must not stop the others.
             if len(engines) == 1:
