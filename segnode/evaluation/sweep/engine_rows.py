@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from segnode.evaluation.latencies import latencies_of
 from segnode.evaluation.metrics import common_categories
 from segnode.evaluation.replay import Request
 from segnode.evaluation.results_file import ResultsWriter
-from segnode.evaluation.run import FRAMES, RESULTS, SUMMARY, evaluate
+from segnode.evaluation.run import FRAMES, RESULTS, evaluate
 from segnode.evaluation.sweep import latency
 from segnode.evaluation.sweep.book import digest, read_saved
 from segnode.evaluation.sweep.derive import (
@@ -30,6 +30,7 @@ from segnode.evaluation.sweep.derive import (
     effective,
     plan_runs,
 )
+from segnode.evaluation.sweep.finished_run import FinishedRun, is_whole
 from segnode.evaluation.sweep.grid import Row
 from segnode.evaluation.sweep.origin import run_origin, truth_origin
 from segnode.evaluation.truth import scored
@@ -37,25 +38,6 @@ from segnode.output_files import write_json
 
 RUNS, TIMINGS, ROWS = 'runs', 'timings', 'rows'
 SCORES = ('box_ap', 'mask_ap', 'streaming_box_ap', 'streaming_mask_ap')
-# What the summary of a run that never was would say.
-_NEVER = {'stopped': 'not begun', 'processed': 0, 'reasons': {}}
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A run that is over: its folder, its limits, and what its ``summary.json`` says."""
-
-    folder: Path
-    limits: Limits
-    summary: dict[str, Any]
-
-    @property
-    def failed(self) -> str:
-        """Why it answers for no row, '' where it does."""
-        stopped = str(self.summary['stopped'])
-        if stopped or self.summary['processed']:
-            return stopped
-        return next(iter(self.summary['reasons']), 'the bag has no frames')
 
 
 def unscored(reason: str | None) -> dict[str, Any]:
@@ -158,14 +140,14 @@ class EngineRows:
             row = read_saved(self._folder / ROWS / f'{name}.json')
             if row is None or row.get('session') != timed.get('session'):
                 continue
-            if not self._needs_runs or _is_whole(self._folder / RUNS / row['run']):
+            if not self._needs_runs or is_whole(self._folder / RUNS / row['run']):
                 found[k] = row
         return found
 
-    def _runs(self) -> list[_Run]:
+    def _runs(self) -> list[FinishedRun]:
         """Return the run that answers for each row."""
         configs = [row.config for row in self._rows]
-        runs: dict[int, _Run] = {}
+        runs: dict[int, FinishedRun] = {}
         planned = plan_runs(configs, self._settings)
         for number, loose in enumerate(planned, start=1):
             run = self._run(loose.config, f'run {number} of {len(planned)}')
@@ -192,7 +174,7 @@ class EngineRows:
                 runs |= dict.fromkeys(loose.rows, run)
         return [runs[k] for k in range(len(configs))]
 
-    def _check_truth(self, run: _Run) -> None:
+    def _check_truth(self, run: FinishedRun) -> None:
         """Refuse, before further runs, a ground truth of other frames or classes.
 
         Raises:
@@ -208,15 +190,14 @@ class EngineRows:
                 self._say_once,
             )
 
-    def _run(self, config: Config, what: str) -> _Run:
+    def _run(self, config: Config, what: str) -> FinishedRun:
         """Return the run with some settings, done now where it is not there yet."""
         engine = self._engine
         engine.configure(config)
         settings = effective(engine.settings, engine.class_names)
         parts = {**self._origin, 'config': config.flat(), 'settings': settings}
         folder = self._folder / RUNS / digest(parts)
-        summary = read_saved(folder / SUMMARY) if _is_whole(folder) else None
-        run = _Run(folder, Limits.of(settings), summary or _NEVER)
+        run = FinishedRun.read(folder, Limits.of(settings))
         if run.failed:
             self._report(f'{what}: short side {engine.settings.short_side}, {engine.precision}')
             only_frames = replace(
@@ -229,7 +210,7 @@ class EngineRows:
             self._say_once(f'left out {count} frames: {reason}')
         return run
 
-    def _timed(self, before: dict[str, Any], runs: Sequence[_Run]) -> dict[str, Any]:
+    def _timed(self, before: dict[str, Any], runs: Sequence[FinishedRun]) -> dict[str, Any]:
         """Return the latencies of the table's rows, all of one session in which they took turns.
 
         Args:
@@ -254,7 +235,7 @@ class EngineRows:
         write_json(self._timings, timed_now)
         return timed_now
 
-    def _row(self, k: int, run: _Run, timed: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, k: int, run: FinishedRun, timed: Mapping[str, Any]) -> dict[str, Any]:
         """Score a row."""
         engine = self._engine
         told = effective(self._settings[k], engine.class_names)
@@ -308,8 +289,3 @@ class EngineRows:
         if line not in self._said and not line.startswith('latencies: '):
             self._said.add(line)
             self._report(line)
-
-
-def _is_whole(run: Path) -> bool:
-    """Return whether a run's folder has all that rows are made of."""
-    return all((run / name).is_file() for name in (SUMMARY, RESULTS, FRAMES))
