@@ -28,11 +28,12 @@ def test_zeros_over_the_head_of_a_chunk(tmp_path: Path, compression: str, is_clo
     path = write_mcap(tmp_path / 'a.mcap', messages, compression, chunk_size=900)
     chunks = placed_chunks(path)
     data = bytearray(path.read_bytes())
-    start = chunks[1].start + 9
+    # The last but one: an earlier one may be the only one that names a topic.
+    start = chunks[-2].start + 9
     data[start : start + 64] = bytes(64)
     path.write_bytes(data if is_closed else data[: chunks[-1].end])
     found, bag = read(path)
-    lost = len(chunks[1].ends)
+    lost = len(chunks[-2].ends)
     assert len(found) == 44 - lost
     assert bag.damage.skipped == {NOT_THERE: lost}
     assert bag.damage.last_ns == messages[-1].log_ns
@@ -52,7 +53,7 @@ def test_an_undamaged_part_beside_it_hides_nothing(tmp_path: Path) -> None:
     for part in range(2):
         write_mcap(tmp_path / f'bag_{part}.mcap', messages[part::2], chunk_size=900)
     path = tmp_path / 'bag_0.mcap'
-    chunk = placed_chunks(path)[1]
+    chunk = placed_chunks(path)[-2]
     data = bytearray(path.read_bytes())
     data[chunk.start + 9 : chunk.start + 73] = bytes(64)
     path.write_bytes(data)
@@ -66,7 +67,7 @@ def test_a_chunk_of_a_ros1_bag_that_is_not_there(tmp_path: Path, compression: st
     messages = random_messages(np.random.default_rng(SEED), 44, store=ROS1)
     path = write_ros1(tmp_path / 'a.bag', messages, compression, chunk_size=900)
     with rosbag1.Reader(path) as reader:
-        info = sorted(reader.chunk_infos, key=lambda info: info.pos)[1]
+        info = sorted(reader.chunk_infos, key=lambda info: info.pos)[-2]
     data = bytearray(path.read_bytes())
     data[info.pos : info.pos + 4] = bytes(4)
     path.write_bytes(data)

@@ -24,6 +24,7 @@ def interrupted(folder: Path, messages: list[Message]) -> Path:
     """A database as after a loss of power, its last 30 messages in the log, one a change."""
     folder.mkdir(exist_ok=True)
     database = write_db3(folder / 'recorded', messages[:-30])
+    database.execute('PRAGMA synchronous = OFF')
     database.execute('PRAGMA journal_mode = WAL')
     for message in messages[-30:]:
         add_to_db3(database, [message])
