@@ -12,13 +12,15 @@ from typing import Protocol
 
 from segnode.bags.damage import Damage
 from segnode.bags.decompress import DamagedDataError, decompressed_message
-from segnode.bags.files import bag_files, file_kind, unpacked
+from segnode.bags.failures import MachineError, unreadable
+from segnode.bags.files import bag_files, file_kind
 from segnode.bags.log_order import merged
 from segnode.bags.mcap_file import McapFile
 from segnode.bags.record import Record, Topic
 from segnode.bags.ros1_file import Ros1File
 from segnode.bags.sqlite_file import SqliteFile
 from segnode.bags.topics import by_name, shown
+from segnode.bags.unpacking import check_room, unpacked
 from segnode.errors import BagError
 
 
@@ -86,10 +88,19 @@ class Bag:
         """Yield the messages of some topics in the order of their log times.
 
         It may be called again, and begins at the start; names that the bag does not have are
-        passed over. What turns out to be damaged is noted in ``damage``.
+        passed over. What turns out to be damaged is noted in ``damage``; a message that an index
+        counts and that nothing else is known of is noted at the end.
+
+        Raises:
+            BagError: the system does not let a file be read.
         """
+        try:
+            yield from self._records(frozenset(names))
+        except (OSError, MemoryError) as error:
+            raise unreadable(self.path, error) from None
+
+    def _records(self, names: Collection[str]) -> Iterator[Record]:
         self.damage.become(self._damage_of_files)
-        names = frozenset(names)
         last_ns: int | None = None
         for record in merged(
             [storage for storage, _ in self._storages],
@@ -118,10 +129,14 @@ class Bag:
     def _open(self, report: Callable[[str], None]) -> None:
         self.files = tuple(bag_files(self.path, self.damage.remark, report))
         errors = []
+        check_room(self.files)
         for file in self.files:
             size = file.stat().st_size
             try:
                 self._storages.append((self._open_file(file, report), size))
+            except MachineError:
+                # What is not read for this reason is not lost.
+                raise
             except BagError as error:
                 errors.append(error)
                 self.damage.remark(str(error))
@@ -158,7 +173,7 @@ class Bag:
         try:
             storage = _STORAGES[kind](file, self.damage, report)
         except OSError as error:
-            raise BagError(f'{file}: cannot be read ({error.strerror})') from None
+            raise unreadable(file, error) from None
         self._stack.callback(storage.close)
         return storage
 
@@ -171,14 +186,15 @@ def open_bag(path: Path, report: Callable[[str], None]) -> Bag:
         report: takes a remark about how it is read, one line.
 
     Raises:
-        BagError: there is none, or more than one, or nothing of it can be read.
+        BagError: there is none, or more than one, or nothing of it can be read, or the machine
+            lacks room or open files for it.
     """
     bag = Bag(path)
     try:
         bag._open(report)
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         bag.close()
-        raise BagError(f'{path}: cannot be read ({error.strerror})') from None
+        raise unreadable(path, error) from None
     except BaseException:
         bag.close()
         raise

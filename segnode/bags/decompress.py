@@ -13,8 +13,12 @@ from typing import Any, BinaryIO
 import lz4.frame  # type: ignore[import-untyped]
 import zstandard
 
-LARGEST = 1 << 30
-"""Most bytes that a message or a chunk may have: 1 GiB, 5 raw images of the largest size."""
+LARGEST = 1 << 29
+"""Most bytes that a message or a chunk may have, 512 MiB.
+
+The largest image has `segnode.image.MAX_PIXELS`, 256 MiB at 4 bytes a pixel, and a chunk may hold
+more messages than one. A few kilobytes can become as much, so that it bounds the memory, too.
+"""
 
 MAGICS = {b'\x28\xb5\x2f\xfd': 'zstd', b'\x04\x22\x4d\x18': 'lz4'}
 """How a compressed file or message begins."""
@@ -41,7 +45,11 @@ def decompressed(data: bytes, compression: str, size: int | None = None) -> byte
         whole = data
     else:
         limit = LARGEST if size is None else min(size, LARGEST)
-        whole = b''.join(_limited(pieces(io.BytesIO(data), compression), limit))
+        # It gives its bytes away without a copy, other than a list of pieces that is joined.
+        stream = io.BytesIO()
+        for piece in _limited(pieces(io.BytesIO(data), compression), limit):
+            stream.write(piece)
+        whole = stream.getvalue()
     if size is not None and len(whole) != size:
         raise DamagedDataError(f'it has {len(whole)} bytes and not {size}')
     return whole
@@ -51,11 +59,11 @@ def decompressed_beginning(data: bytes, compression: str) -> bytes:
     """Return as much as can be had of data whose end is missing."""
     if compression in ('', 'none'):
         return data
-    found: list[bytes] = []
+    stream = io.BytesIO()
     with suppress(DamagedDataError):
         for piece in _limited(pieces(io.BytesIO(data), compression), LARGEST):
-            found.append(piece)
-    return b''.join(found)
+            stream.write(piece)
+    return stream.getvalue()
 
 
 def decompressed_message(data: bytes) -> bytes:
@@ -84,6 +92,7 @@ def pieces(source: BinaryIO, compression: str) -> Iterator[bytes]:
     Raises:
         DamagedDataError: it does not decompress, or nothing here knows the compression, or its
             end is missing, which zstd alone does not tell.
+        OSError: the source cannot be read.
     """
     readers = {'zstd': _zstd, 'lz4': _lz4, 'bz2': _bz2}
     if compression not in readers:
@@ -91,6 +100,9 @@ def pieces(source: BinaryIO, compression: str) -> Iterator[bytes]:
     try:
         yield from readers[compression](source)
     except (zstandard.ZstdError, RuntimeError, ValueError, EOFError, OSError) as error:
+        # Those of bz2 have no number, those of the system do.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise DamagedDataError(f'it does not decompress ({error})') from None
 
 

@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from segnode.bags import mcap_records, ros1_records, sqlite_file
-from segnode.bags.decompress import MAGICS, DamagedDataError, pieces
+from segnode.bags.decompress import MAGICS
+from segnode.bags.failures import unreadable
 from segnode.bags.metadata import METADATA, listed_files
 from segnode.bags.topics import shown
 from segnode.errors import BagError
@@ -25,7 +23,6 @@ _KINDS = {
 }
 _SUFFIXES = ('.mcap', '.db3', '.bag', '.mcap.zstd', '.db3.zstd', '.mcap.lz4', '.db3.lz4')
 _PART = re.compile(r'(?P<bag>.*?)(?:_(?P<number>\d+))?(?P<suffix>\.[^\d].*)?')
-_SPARE_BYTES = 1 << 28
 _SHOWN_BAGS = 8
 
 
@@ -39,7 +36,7 @@ def file_kind(path: Path) -> str:
         with path.open('rb') as file:
             head = file.read(max(map(len, _KINDS)))
     except OSError as error:
-        raise BagError(f'{path}: cannot be read ({error.strerror})') from None
+        raise unreadable(path, error) from None
     return next((kind for magic, kind in _KINDS.items() if head.startswith(magic)), '')
 
 
@@ -87,53 +84,12 @@ def bag_files(
     return _parts(path, list(there.values()))
 
 
-def unpacked(path: Path, compression: str, folder: Path, remark: Callable[[str], None]) -> Path:
-    """Write a compressed file to a folder, decompressed, and return where; cut where it is.
-
-    Args:
-        path: the file.
-        compression: ``zstd`` or ``lz4``.
-        folder: for what it holds.
-        remark: takes a sentence about what is lost.
-
-    Raises:
-        BagError: it does not decompress, or there is no room.
-    """
-    target = folder / path.stem
-    written = 0
-    try:
-        with (
-            path.open('rb') as source,
-            target.open('wb') as file,
-            tqdm(
-                total=path.stat().st_size, unit='B', unit_scale=True, disable=None, leave=False
-            ) as bar,
-        ):
-            for piece in pieces(source, compression):
-                bar.update(source.tell() - bar.n)
-                written += len(piece)
-                if shutil.disk_usage(folder).free < len(piece) + _SPARE_BYTES:
-                    raise BagError(
-                        f'{path}: expected room for it to be unpacked in {folder}, found none '
-                        f'after {written >> 20} MiB; name another place in TMPDIR'
-                    )
-                file.write(piece)
-    except DamagedDataError as error:
-        # What came before may be worth reading.
-        if not written:
-            raise BagError(f'{path}: expected {compression} data, but {error}') from None
-        remark(f'{path.name}: its end is lost: {error}')
-    except OSError as error:
-        raise BagError(f'{path}: cannot be unpacked in {folder} ({error.strerror})') from None
-    return target
-
-
 def _bag_files_in(folder: Path) -> dict[str, Path]:
     """Return by name the files of a folder that are bags or should be."""
     try:
         files = sorted(folder.iterdir(), key=_part_order)
     except OSError as error:
-        raise BagError(f'{folder}: cannot be read ({error.strerror})') from None
+        raise unreadable(folder, error) from None
     return {
         file.name: file
         for file in files

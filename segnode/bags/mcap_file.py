@@ -23,6 +23,7 @@ from segnode.bags.mcap_records import (
     records_of_chunk,
 )
 from segnode.bags.record import Record, Topic
+from segnode.bags.tally import Tally
 from segnode.errors import BagError
 
 
@@ -44,15 +45,19 @@ class McapFile:
         Raises:
             BagError: it is another file.
         """
-        self._damage = damage
+        self._damage, self._tally = damage, Tally(damage)
         self._file = McapRecords(path)
-        if self._file.read(0, len(MAGIC)) != MAGIC:
-            self.close()
-            raise BagError(f'{path}: expected an mcap file, found another')
-        index = read_index(self._file)
-        if index is None:
-            report(f'{path}: has no complete index of chunks, so that it is read once to make one')
-            index = make_index(self._file, damage)
+        try:
+            if self._file.read(0, len(MAGIC)) != MAGIC:
+                raise BagError(f'{path}: expected an mcap file, found another')
+            index = read_index(self._file)
+            if index is None:
+                report(
+                    f'{path}: has no complete index of chunks, so that it is read once to make one'
+                )
+                index = make_index(self._file, damage)
+        finally:
+            self._file.close()
         self._topics = index.topics()
         self._spans = Spans(index.spans, damage, path.name)
         self.span_ns = index.span_ns
@@ -73,7 +78,11 @@ class McapFile:
     def records(self, names: Collection[str]) -> Iterator[Record]:
         """Yield the messages of some topics in log order."""
         wanted = {channel for channel, topic in self._topics.items() if topic.name in names}
-        return self._spans.records(lambda span: self._load(span, wanted))
+        records = self._spans.records(lambda span: self._load(span, wanted))
+        try:
+            yield from self._tally.counted(records, self.topics, names)
+        finally:
+            self._file.close()
 
     def _load(self, span: Span, wanted: Collection[int]) -> Iterator[Record]:
         """Yield the messages of a chunk, or of a run of messages outside of chunks."""
@@ -117,13 +126,13 @@ class McapFile:
     ) -> TypeGuard[MessageHead]:
         """Return whether a message is wanted and can be had; one that cannot is counted."""
         if head is None:
-            self._damage.skipped['shorter than a message can be'] += 1
+            self._tally.skip('shorter than a message can be')
         elif head.channel not in self._topics:
-            self._damage.skipped['its topic is not known'] += 1
+            self._tally.skip('its topic is not known')
         elif head.channel in wanted:
             if part.end - part.start <= LARGEST:
                 return True
-            self._damage.skipped[f'larger than {LARGEST} bytes'] += 1
+            self._tally.skip(f'larger than {LARGEST} bytes')
         return False
 
     def _note_damaged(self, chunk: Part, reason: str, wanted: Collection[int]) -> None:
@@ -133,7 +142,7 @@ class McapFile:
             self._remark(f'the chunk at byte {chunk.offset} cannot be read: {reason}')
             for channel, count in self._file.messages_behind(chunk):
                 if channel in wanted and count:
-                    self._damage.skipped['in a damaged chunk'] += count
+                    self._tally.skip('in a damaged chunk', count)
 
     def _remark(self, sentence: str) -> None:
         self._damage.remark(f'{self._file.path.name}: {sentence}')

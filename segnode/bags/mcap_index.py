@@ -187,12 +187,18 @@ def _index_chunk(file: McapRecords, part: Part, index: McapIndex, damage: Damage
     except DamagedDataError:
         content = b''
     times = []
+    # The index behind a chunk counts what is lost of it, too.
+    counts: Counter[int] = Counter()
     for record in records_of_chunk(content):
         if record.opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
-            _register(file, index, record.opcode, content[record.start : record.end], damage)
+            stop = min(record.end, record.start + _LARGEST_RECORD + 1)
+            _register(file, index, record.opcode, content[record.start : stop], damage)
         elif record.opcode == Opcode.MESSAGE and (head := message_head(content, record)):
             _count(index, head.channel, head.log_ns)
+            counts[head.channel] += 1
             times.append(head.log_ns)
+    if part.is_whole and index.counts is not None:
+        index.counts += Counter(dict(file.messages_behind(part))) - counts
     start_ns = min(times) if times else int.from_bytes(file.read(part.start, 8), 'little')
     index.spans.append(Span(start_ns, part.offset, part.end - part.offset))
 

@@ -31,6 +31,7 @@ from segnode.bags.ros1_records import (
     read_fields,
     records_of_chunk,
 )
+from segnode.bags.tally import Tally
 from segnode.bags.topics import normal_type
 from segnode.errors import BagError
 
@@ -58,7 +59,7 @@ class Ros1File:
         Raises:
             BagError: it is of another version, or encrypted.
         """
-        self._damage = damage
+        self._damage, self._tally = damage, Tally(damage)
         self._file = Ros1Records(path)
         self.span_ns: tuple[int, int] | None = None
         self._forget_index()
@@ -68,9 +69,8 @@ class Ros1File:
                 report(f'{path}: has no complete index, so that it is read once to make one')
                 self._forget_index()
                 self._make_index()
-        except BaseException:
-            self.close()
-            raise
+        finally:
+            self._file.close()
         self._chunks = Spans(self._spans, damage, path.name)
 
     @property
@@ -92,7 +92,11 @@ class Ros1File:
     def records(self, names: Collection[str]) -> Iterator[Record]:
         """Yield the messages of some topics in log order."""
         wanted = {number for number, topic in self._topics.items() if topic.name in names}
-        return self._chunks.records(lambda span: self._load(span, wanted))
+        records = self._chunks.records(lambda span: self._load(span, wanted))
+        try:
+            yield from self._tally.counted(records, self.topics, names)
+        finally:
+            self._file.close()
 
     # The index.
 
@@ -177,10 +181,17 @@ class Ros1File:
             content = self._file.chunk(chunk)
         except ValueError:
             content = b''
+        before = self._counts.copy()
         times = [
-            self._index_record(part, content[part.start : part.end])
+            self._index_record(
+                part, content[part.start : min(part.end, part.start + _LARGEST_TYPE)]
+            )
             for part in records_of_chunk(content)
         ]
+        if chunk.is_whole:
+            # The index behind a chunk counts what is lost of it, too.
+            behind = Counter(dict(self._file.messages_behind(chunk)))
+            self._counts += behind - (self._counts - before)
         start_ns = min((time for time in times if time is not None), default=0)
         self._spans.append(Span(start_ns, chunk.offset, chunk.end - chunk.offset))
 
@@ -216,7 +227,7 @@ class Ros1File:
         elif part.op == CHUNK:
             yield from self._messages_of_chunk(part, wanted)
         elif part.end - part.start > LARGEST:
-            self._damage.skipped[f'larger than {LARGEST} bytes'] += 1
+            self._tally.skip(f'larger than {LARGEST} bytes')
         elif part.number('conn') in wanted:
             topic = self._topics[part.number('conn')]
             yield Record(topic, part.time_ns('time'), self._file.data(part))
@@ -229,7 +240,7 @@ class Ros1File:
             self._remark(f'the chunk at byte {chunk.offset} cannot be read: {error}')
             for number, count in self._file.messages_behind(chunk):
                 if number in wanted and count:
-                    self._damage.skipped['in a damaged chunk'] += count
+                    self._tally.skip('in a damaged chunk', count)
             return
         end = 0
         for part in records_of_chunk(content):
@@ -239,12 +250,12 @@ class Ros1File:
             try:
                 number, log_ns = part.number('conn'), part.time_ns('time')
             except ValueError:
-                self._damage.skipped['its record is damaged'] += 1
+                self._tally.skip('its record is damaged')
                 continue
             if number in wanted:
                 yield Record(self._topics[number], log_ns, content[part.start : part.end])
             elif number not in self._topics:
-                self._damage.skipped['its topic is not known'] += 1
+                self._tally.skip('its topic is not known')
         if end < len(content):
             self._damage.unreadable_bytes += len(content) - end
             if chunk.is_whole:

@@ -8,9 +8,8 @@ A record is a header of named fields, then data. No size that a file claims is b
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from io import BytesIO
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from segnode.bags.decompress import (
     LARGEST,
@@ -76,7 +75,7 @@ class Ros1Records(FileBytes):
 
     def parts(self, offset: int) -> Iterator[Part]:
         """Walk over records to the end of the file, or until one is none."""
-        return _parts(self._file, offset, self.size)
+        return _parts(self.read, offset, self.size)
 
     def data(self, part: Part) -> bytes:
         """Return the data of a record.
@@ -112,7 +111,7 @@ class Ros1Records(FileBytes):
 
 def records_of_chunk(content: bytes) -> Iterator[Part]:
     """Walk over the whole records of a chunk: positions in the chunk."""
-    for part in _parts(BytesIO(content), 0, len(content)):
+    for part in _parts(lambda offset, length: content[offset : offset + length], 0, len(content)):
         if not part.is_whole:
             return
         yield part
@@ -136,18 +135,17 @@ def read_fields(data: bytes) -> dict[str, bytes]:
     return fields
 
 
-def _parts(stream: BinaryIO, offset: int, end: int) -> Iterator[Part]:
+def _parts(read: Callable[[int, int], bytes], offset: int, end: int) -> Iterator[Part]:
     while offset + 4 <= end:
-        stream.seek(offset)
-        length = int.from_bytes(stream.read(4), 'little')
+        length = int.from_bytes(read(offset, 4), 'little')
         start = offset + 4 + length + 4
         if length > _LARGEST_HEADER or start > end:
             return
         try:
-            fields = read_fields(stream.read(length))
+            fields = read_fields(read(offset + 4, length))
             op = fields['op'][0]
         except (ValueError, LookupError):
             return
-        stop = start + int.from_bytes(stream.read(4), 'little')
+        stop = start + int.from_bytes(read(start - 4, 4), 'little')
         yield Part(op, fields, offset, start, min(stop, end), stop <= end)
         offset = stop

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -40,7 +41,7 @@ def main(args: Sequence[str]) -> int:
     """Run the command.
 
     Returns:
-        0, or 1 when an image could not be used.
+        0, or 1 when an image or a frame could not be used.
 
     Raises:
         SegnodeError: nothing could be done at all.
@@ -84,9 +85,11 @@ def _video(options: argparse.Namespace) -> dict[str, Any]:
     place = _place(options)
     with Video(path) as video:
         clock = _clock(options, options.rate or video.rate_hz())
-        frames = video.frames(note, quality=options.quality or QUALITY, raw=place.raw)
+        left_out: Counter[str] = Counter()
+        quality = options.quality or QUALITY
+        frames = video.frames(note, left_out, quality=quality, raw=place.raw)
         written = _write_bag(options, frames, video.announced or None, clock, place)
-    return _summary(options, written, clock, place) | {'left_out': {}}
+    return _summary(options, written, clock, place) | {'left_out': dict(left_out)}
 
 
 def _write_bag(
@@ -112,8 +115,8 @@ def _write_bag(
                 f'{", ".join(map(str, options.sources))}: expected at least one frame that can '
                 'be read, found none; no bag is written'
             )
-        # They would be those of an earlier bag.
-        annotations.unlink(missing_ok=True)
+    # They would be those of an earlier bag.
+    annotations.unlink(missing_ok=True)
     if truth is not None:
         from segnode.convert.truth import annotations_of_frames, marked
 
@@ -185,7 +188,7 @@ def _check_outputs(options: argparse.Namespace, inputs: Inputs) -> None:
     """Make sure that a bag and a summary can be written over nothing that is read.
 
     Raises:
-        ConfigError: they cannot.
+        ConfigError: they cannot, or there are annotations that are not segnode's.
     """
     for name in ('bag.mcap', 'metadata.yaml', _ANNOTATIONS):
         if options.output / name in inputs:
@@ -193,7 +196,13 @@ def _check_outputs(options: argparse.Namespace, inputs: Inputs) -> None:
                 f'{options.output}: expected another folder than that of the inputs, as this run '
                 f'reads {name} there; choose another'
             )
-    inputs.add(options.output / _ANNOTATIONS)
+    annotations = options.output / _ANNOTATIONS
+    if os.path.lexists(annotations):
+        from segnode.convert.truth import OWN_BEGINNING
+
+        # Those of an earlier bag go, with or without new ones.
+        check_writable(annotations, inputs, is_own_json(OWN_BEGINNING))
+    inputs.add(annotations)
     check_writable(options.json, inputs, is_own_json(_OWN_SUMMARY))
 
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -28,6 +30,9 @@ VIDEO_SUFFIXES = (
 # Rates come as floating point: 30000/1001 is the one that 29.97002997 means.
 _LARGEST_DENOMINATOR = 1001
 _FASTEST_HZ = 100_000
+# By so much the sound may go on where the pictures have ended.
+_SOUND_S = 1
+_MISSING = 'frames that the video says and that cannot be read'
 
 
 class Video:
@@ -75,29 +80,69 @@ class Video:
             )
         return Fraction(rate_hz).limit_denominator(_LARGEST_DENOMINATOR) or Fraction(rate_hz)
 
-    def frames(self, report: Callable[[str], None], *, quality: int, raw: bool) -> Iterator[Frame]:
+    def frames(
+        self, report: Callable[[str], None], left_out: Counter[str], *, quality: int, raw: bool
+    ) -> Iterator[Frame]:
         """Yield the frames.
 
         Args:
             report: is told where there are fewer than the header says.
+            left_out: counts those that are missing.
             quality: of the JPEGs, 1 to 100.
             raw: whether they stay raw instead.
 
         Raises:
             ImageError: they are larger than images may be.
         """
-        count = 0
+        times_ms: list[float] = []
         while True:
             read, pixels = self._capture.read()
             if not read:
                 break
+            times_ms.append(self._capture.get(cv2.CAP_PROP_POS_MSEC))
             yield self._frame(cast('npt.NDArray[np.uint8]', pixels), quality, raw)
-            count += 1
-        if 0 < count < self.announced:
-            report(
-                f'{self.path}: the video ends after {count} of the {self.announced} frames that '
-                'its header says'
+        if 0 < len(times_ms) < self.announced:
+            self._note_missing(times_ms, report, left_out)
+
+    def _note_missing(
+        self, times_ms: Sequence[float], report: Callable[[str], None], left_out: Counter[str]
+    ) -> None:
+        """Count frames that the file says and that OpenCV did not give, which passes them over.
+
+        Args:
+            times_ms: in the video, of the frames that there were.
+            report: is told.
+            left_out: counts them.
+        """
+        missing = self.announced - len(times_ms)
+        text = (
+            f'{self.path}: {len(times_ms)} of the {self.announced} frames that its header says '
+            'can be read'
+        )
+        rate_hz = self._capture.get(cv2.CAP_PROP_FPS)
+        gaps = gaps_between(times_ms, rate_hz)
+        inside = min(missing, sum(gaps.values()))
+        if inside:
+            text += (
+                f'; {inside} are missing behind frame {min(gaps)}, so that later stamps are too '
+                'early'
             )
+        elif self._counts_frames():
+            text += '; if others than the last are missing, later stamps are too early'
+        elif missing <= _SOUND_S * rate_hz:
+            report(f'{text}; this kind of file says it by its length alone')
+            return
+        report(text)
+        left_out[_MISSING] += missing
+
+    def _counts_frames(self) -> bool:
+        """Return whether the kind of the file, AVI or MP4, has a number of frames.
+
+        Of others OpenCV reckons it out of their length, which is that of the sound, too.
+        """
+        with self.path.open('rb') as file:
+            head = file.read(8)
+        return head.startswith(b'RIFF') or head[4:] == b'ftyp'
 
     def _frame(self, pixels: npt.NDArray[np.uint8], quality: int, raw: bool) -> Frame:
         height, width = pixels.shape[:2]
@@ -119,3 +164,19 @@ class Video:
         traceback: TracebackType | None,
     ) -> None:
         self._capture.release()
+
+
+def gaps_between(times_ms: Sequence[float], rate_hz: float) -> dict[int, int]:
+    """Return how many frames are missing behind which, by the times of those that are there.
+
+    Args:
+        times_ms: of the frames in the video, milliseconds.
+        rate_hz: of the video.
+
+    Returns:
+        Counts by the number of the frame in front; none where the times are none of frames.
+    """
+    steps = [(after - before) * rate_hz / 1000 for before, after in pairwise(times_ms)]
+    if not all(math.isfinite(step) and step > 0 for step in steps):
+        return {}
+    return {number: round(step) - 1 for number, step in enumerate(steps) if round(step) > 1}

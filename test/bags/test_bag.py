@@ -359,7 +359,7 @@ def test_a_compressed_file_that_is_cut_or_finds_no_room(
     assert bag.damage.last_ns == len(found) - 1
     usage = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)
-    with pytest.raises(BagError, match='expected room for it to be unpacked'):
+    with pytest.raises(BagError, match=r'expected room for .*TMPDIR'):
         open_bag(packed, print)
 
 

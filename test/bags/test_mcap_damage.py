@@ -173,12 +173,13 @@ def test_a_damaged_chunk_is_skipped_and_counted(
     path = write_mcap(tmp_path / 'a.mcap', messages, compression, chunk_size=900)
     chunks = placed_chunks(path)
     data = bytearray(path.read_bytes())
-    chunk = chunks[1]
+    # The last but one: an earlier one may be the only one that names a topic.
+    chunk = chunks[-2]
     position = chunk.data_start + int(rng.integers(0, len(chunk.data)))
     data[position] ^= 0xFF
     path.write_bytes(data if is_closed else data[: chunks[-1].end])
     found, bag = read(path)
-    first = len(chunks[0].ends)
+    first = sum(len(each.ends) for each in chunks[:-2])
     after = first + len(chunk.ends)
     assert found == expected(messages[:first] + messages[after:])
     assert bag.damage.skipped == {'in a damaged chunk': after - first}

@@ -17,9 +17,10 @@ from rosbags.highlevel import AnyReader
 from seeds import fresh_seeds
 
 from segnode.__main__ import main
+from segnode.bags.writer import BagWriter
 from segnode.convert.frames import Clock
 from segnode.demo.scene import DEMO_SEEDS, Scene, coco_annotations
-from segnode.errors import ConfigError
+from segnode.errors import ConfigError, OutputError
 from segnode.evaluation.annotations import Annotations
 from segnode.output_files import FOLDER_MARK
 
@@ -274,3 +275,38 @@ def test_a_bag_is_not_written_into_the_folder_that_its_annotations_are_read_from
     assert run(photos, '--annotations', bag / 'instances.json', bag) == 2
     assert 'reads instances.json there' in capsys.readouterr().err
     assert contents(bag) == before
+
+
+@pytest.mark.parametrize('with_annotations', [False, True])
+def test_annotations_that_are_not_its_own_stay(
+    photos: Path, tmp_path: Path, with_annotations: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = tmp_path / 'bag'
+    options = ['--annotations', tmp_path / 'instances.json'] if with_annotations else []
+    assert run(photos, *options, bag) == 0
+    (bag / 'instances.json').write_text('{"images": [], "by": "hand"}')
+    before = contents(bag)
+    assert run(photos / '0.png', *options, bag) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert f'{bag / "instances.json"}: expected a new file' in line
+    assert contents(bag) == before
+
+
+def test_annotations_stay_until_a_new_bag_is_in_its_place(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = tmp_path / 'bag'
+    assert run(photos, '--annotations', tmp_path / 'instances.json', bag) == 0
+    before = contents(bag)
+
+    def fail(_: BagWriter) -> None:
+        raise OutputError('no room')
+
+    monkeypatch.setattr(BagWriter, 'close', fail)
+    assert run(photos / '0.png', bag) == 1
+    after = contents_but_parts(bag)
+    assert after == before
+
+
+def contents_but_parts(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from test_convert import START_NS, messages, run, stamp_ns
 
-from segnode.convert.video import Video
+from segnode.convert.video import Video, gaps_between
 from segnode.errors import ConfigError
 from segnode.live.image_message import decode_compressed
 
@@ -73,12 +74,77 @@ def test_a_video_that_ends_early_is_said(
     video.write_bytes(data[: len(data) * 3 // 4])
     code = run(video, tmp_path / 'bag')
     err = capsys.readouterr().err
-    if code:  # Another FFmpeg refuses it.
+    assert code == 1
+    if not (tmp_path / 'bag').exists():  # Another FFmpeg refuses it.
         assert 'expected' in err
         return
     count = len(messages(tmp_path / 'bag'))
     assert 0 < count < 9
-    assert f'the video ends after {count} of the 9 frames that its header says' in err
+    assert f'{count} of the 9 frames that its header says can be read' in err
+
+
+@pytest.mark.parametrize(('name', 'code'), [('v.mkv', 'MJPG'), ('v.avi', 'MJPG')])
+def test_frames_that_are_missing_inside_a_video_are_counted(
+    name: str, code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = tmp_path / name
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*code), 12.5, (64, 48))
+    if not writer.isOpened():
+        pytest.skip(f'this OpenCV writes no {code}')
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        writer.write(random.integers(0, 255, (48, 64, 3), np.uint8))
+    writer.release()
+    data = bytearray(video.read_bytes())
+    start, end = len(data) * 4 // 10, len(data) * 6 // 10
+    data[start:end] = bytes(end - start)
+    video.write_bytes(data)
+    assert run(video, tmp_path / 'bag', '--json', tmp_path / 's.json') == 1
+    captured = capsys.readouterr()
+    found = len(messages(tmp_path / 'bag'))
+    assert 0 < found < 40
+    left_out = json.loads((tmp_path / 's.json').read_text())['left_out']
+    assert left_out == {'frames that the video says and that cannot be read': 40 - found}
+    assert f'left_out={40 - found}' in captured.out
+    assert f'{found} of the 40 frames that its header says can be read' in captured.err
+    assert 'stamps are too early' in captured.err
+    if name == 'v.mkv':  # Its frames have times of their own.
+        assert f'{40 - found} are missing behind frame ' in captured.err
+
+
+@pytest.mark.parametrize(
+    ('name', 'announced', 'missing'), [('v.mkv', 11, 0), ('v.mkv', 40, 31), ('v.avi', 11, 2)]
+)
+def test_a_length_that_may_be_that_of_the_sound_is_not_counted(
+    name: str, announced: int, missing: int, tmp_path: Path
+) -> None:
+    reports: list[str] = []
+    left_out: Counter[str] = Counter()
+    with Video(write_video(tmp_path / name, 'MJPG')) as video:
+        video.announced = announced
+        frames = video.frames(reports.append, left_out, quality=90, raw=True)
+        assert sum(1 for _ in frames) == 9
+    assert left_out.total() == missing
+    (line,) = reports
+    assert f'9 of the {announced} frames' in line
+
+
+@pytest.mark.parametrize(
+    ('periods', 'gaps'),
+    [
+        ([], {}),
+        ([3], {}),
+        ([0, 1, 2.01, 2.99], {}),
+        ([0, 1, 4, 5, 7], {1: 2, 3: 1}),
+        ([0, 0, 0, 5], {}),
+        ([0, 5, 4], {}),
+        ([0, math.nan, 9], {}),
+    ],
+)
+def test_gaps_are_those_between_times_of_frames(
+    periods: list[float], gaps: dict[int, int]
+) -> None:
+    assert gaps_between([80 * each for each in periods], 12.5) == gaps
 
 
 @pytest.mark.parametrize('content', [b'', b'no video at all', None])
