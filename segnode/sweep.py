@@ -108,6 +108,7 @@ def main(args: Sequence[str]) -> int:
         bags=tuple(map(str, options.bags)),
         latency_frames=options.latency_frames,
         left_out=tuple(left_out),
+        node_parameters={'mono16_bits': options.mono16_bits},
     )
     report = write_report(options.output, rows, results, compared, question)
     if options.json is not None:

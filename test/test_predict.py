@@ -204,7 +204,11 @@ def test_overlays(scene: Path, tmp_path: Path) -> None:
         (['{scene}', '--annotations', '{scene}/000000.png'], 1, 'expected JSON'),
         (['{scene}', '--annotations', '{empty}'], 1, 'cannot be read'),
         (['{scene}', '--annotations', '{strange}'], 1, 'none of the classes'),
-        (['{scene}', '--overlay', '{scene}/000000.png'], 2, 'expected a folder to write, found a file'),
+        (
+            ['{scene}', '--overlay', '{scene}/000000.png'],
+            2,
+            'expected a folder to write, found a file',
+        ),
     ],
 )
 def test_hopeless_input_is_one_line(

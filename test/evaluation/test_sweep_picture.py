@@ -40,7 +40,12 @@ def draw(rows: list[dict[str, Any]], **more: Any) -> ElementTree.Element:
 def test_every_point_lies_in_the_picture_in_order(seed: int, scale: float) -> None:
     rng = random.Random(seed)
     points = [(rng.uniform(1, 50) * scale, rng.random()) for _ in range(rng.randint(1, 60))]
-    svg = draw(rows_of(points), recommended=0, budget_ms=60 * scale, title='<a> & "b"')
+    svg = draw(
+        rows_of(points),
+        recommended=0,
+        budget_ms=1.5 * max(x for x, _ in points),
+        title='<a> & "b"',
+    )
     circles = svg.findall(f'.//{SVG}circle')
     assert len(circles) == len(points)
     at = []
@@ -67,3 +72,11 @@ def test_every_point_lies_in_the_picture_in_order(seed: int, scale: float) -> No
 def test_few_points_draw(points: list[tuple[float, float]]) -> None:
     rows = rows_of(points) or [{'settings': {'a': 1}, 'latency_ms': None, 'mask_ap': None}]
     assert len(draw(rows).findall(f'.//{SVG}circle')) == len(points)
+
+
+def test_a_budget_far_away_leaves_the_points_apart() -> None:
+    svg = draw(rows_of([(30.0, 0.2), (40.0, 0.5)]), recommended=1, budget_ms=2000.0, title='')
+    assert not [each for each in svg.findall(f'.//{SVG}line') if each.get('class') == 'budget']
+    assert any('2000 ms lies far' in (each.text or '') for each in svg.iter(f'{SVG}text'))
+    x = sorted(float(each.get('cx', 0)) for each in svg.findall(f'.//{SVG}circle'))
+    assert x[1] - x[0] > WIDTH / 4

@@ -14,6 +14,8 @@ from segnode.evaluation.sweep.grid import short_name, shown
 WIDTH: Final = 760
 HEIGHT: Final = 480
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 56, 52
+# A budget of so many times the slowest row is told and not drawn.
+_FAR = 2.0
 # More labels than these hide each other: then the front alone has some.
 _MOST_LABELS = 30
 _LINE = 13  # px, of a label
@@ -88,12 +90,16 @@ def _drawing(
         yield f'<text x="{_LEFT}" y="{HEIGHT // 2}">no row has both a latency and a value</text>'
         return
     xs, ys = ([point[axis] for point in points.values()] for axis in (0, 1))
-    budget = [] if budget_ms is None else [budget_ms]
-    x_ticks, y_ticks = _ticks([*xs, *budget]), _ticks(ys)
+    # One that is far away would push the points together.
+    near = budget_ms is not None and budget_ms <= _FAR * max(xs)
+    x_ticks, y_ticks = _ticks([*xs, budget_ms] if near and budget_ms else xs), _ticks(ys)
     x_axis = _scale(x_ticks, _LEFT, WIDTH - _RIGHT)
     y_axis = _scale(y_ticks, HEIGHT - _BOTTOM, _TOP)
     yield from _axes(x_ticks, y_ticks, x_axis, y_axis, name)
-    if budget_ms is not None:
+    if budget_ms is not None and not near:
+        yield f'<text class="faint" x="{WIDTH - _RIGHT}" y="{_TOP - 4}" text-anchor="end">'
+        yield f'the budget of {budget_ms:g} ms lies far to the right</text>'
+    elif budget_ms is not None:
         at = _px(x_axis(budget_ms))
         yield f'<line class="budget" x1="{at}" x2="{at}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
         # The axis has medians, and the budget is kept by the tail.

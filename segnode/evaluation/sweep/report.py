@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ class Question:
         bags: paths, for people.
         latency_frames: how many latency was measured on, at most.
         left_out: why combinations are no rows.
+        node_parameters: of the node, by name, that all rows have.
     """
 
     metric: str
@@ -50,6 +51,7 @@ class Question:
     bags: tuple[str, ...]
     latency_frames: int
     left_out: tuple[str, ...]
+    node_parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_report(
@@ -106,7 +108,8 @@ def write_report(
     if best is None:
         (folder / PARAMETERS).unlink(missing_ok=True)
     else:
-        text = parameter_file(rows[best].config, _came_from(report, results[best], question))
+        came_from = _came_from(report, results[best], question)
+        text = parameter_file(rows[best].config, came_from, question.node_parameters)
         write_whole(folder / PARAMETERS, text.encode())
     write_json(folder / JSON, report)
     return report
