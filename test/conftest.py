@@ -56,6 +56,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _threads() -> Iterator[None]:
+    """Fail where a module leaves another number of threads: all after it would be timed so."""
+    before = torch.get_num_threads()
+    yield
+    left = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert left == before
+
+
 @pytest.fixture(scope='session')
 def shared() -> Path:
     """The folder with photographs, annotations and a trained model; never part of a checkout."""

@@ -370,7 +370,11 @@ def train(run: Run) -> Path:
     FramePool.render(run.out / 'pool', TRAIN_SEEDS[: run.scenes], run.processes)
     (run.out / 'rendezvous').unlink(missing_ok=True)
     if run.processes == 1:
-        _train_process(0, run)
+        threads = torch.get_num_threads()
+        try:
+            _train_process(0, run)
+        finally:
+            torch.set_num_threads(threads)
     else:
         spawn(_train_process, (run,), nprocs=run.processes)
     return run.out / 'model'
