@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from segnode.model.architecture import Architecture
+from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.mask_rcnn import expected_state_dict
 
 CLASSES = 3
@@ -34,9 +35,7 @@ MODEL:
 VERSION: 2
 """
 ARCHITECTURE = Architecture(
-    width_per_group=4,
-    stem_out_channels=8,
-    res2_out_channels=16,
+    backbone=ResNetSpec(width_per_group=4, stem_out_channels=8, res2_out_channels=16),
     fpn_channels=8,
     box_fc_dims=(16, 16),
     mask_conv_dims=(8, 8, 8, 8),

@@ -28,6 +28,7 @@ from segnode.engine.settings import InferenceSettings
 from segnode.errors import ConfigError
 from segnode.image import Image
 from segnode.model.architecture import Architecture
+from segnode.model.backbone_specs import ResNetSpec
 
 # Layers per stage of the ResNets that torchvision builds.
 _BOTTLENECK_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -140,21 +141,21 @@ def torchvision_model(architecture: Architecture, settings: InferenceSettings) -
     from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
     a = architecture
-    _require_torchvision(a)
-    block = BasicBlock if a.depth in _BASIC_DEPTHS else Bottleneck
-    layers = {**_BASIC_DEPTHS, **_BOTTLENECK_DEPTHS}[a.depth]
+    spec = _require_torchvision(a)
+    block = BasicBlock if spec.depth in _BASIC_DEPTHS else Bottleneck
+    layers = {**_BASIC_DEPTHS, **_BOTTLENECK_DEPTHS}[spec.depth]
     resnet = ResNet(
         block,
         list(layers),
-        groups=a.num_groups,
-        width_per_group=a.width_per_group,
+        groups=spec.num_groups,
+        width_per_group=spec.width_per_group,
         norm_layer=FrozenBatchNorm2d,
     )
     for name in ('layer2', 'layer3', 'layer4'):
         first = resnet.get_submodule(name)[0]
-        if a.stride_in_1x1 and isinstance(first, Bottleneck):
+        if spec.stride_in_1x1 and isinstance(first, Bottleneck):
             first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
-    widths = [a.res2_out_channels * 2**level for level in range(4)]
+    widths = [spec.res2_out_channels * 2**level for level in range(4)]
     backbone = BackboneWithFPN(
         resnet, {f'layer{i + 1}': str(i) for i in range(4)}, widths, a.fpn_channels
     )
@@ -185,12 +186,17 @@ def torchvision_model(architecture: Architecture, settings: InferenceSettings) -
     )
 
 
-def _require_torchvision(a: Architecture) -> None:
-    expansion = 1 if a.depth in _BASIC_DEPTHS else 4
+def _require_torchvision(a: Architecture) -> ResNetSpec:
+    spec = a.backbone
+    if not isinstance(spec, ResNetSpec):
+        raise ConfigError('torchvision cannot build this network: it needs a ResNet')
+    expansion = 1 if spec.depth in _BASIC_DEPTHS else 4
     wanted = {
-        'a ResNet-18, -34, -50, -101 or -152': a.depth in {**_BASIC_DEPTHS, **_BOTTLENECK_DEPTHS},
-        'ResNet widths of 64': a.stem_out_channels == 64 and a.res2_out_channels == 64 * expansion,
-        'batch norms, in the ResNet alone': (a.backbone_norm, a.fpn_norm, a.box_norm, a.mask_norm)
+        'a ResNet-18, -34, -50, -101 or -152': spec.depth
+        in {**_BASIC_DEPTHS, **_BOTTLENECK_DEPTHS},
+        'ResNet widths of 64': spec.stem_out_channels == 64
+        and spec.res2_out_channels == 64 * expansion,
+        'batch norms, in the ResNet alone': (spec.norm, a.fpn_norm, a.box_norm, a.mask_norm)
         == ('BN', '', '', ''),
         'maps that are summed': a.fpn_fuse == 'sum',
         'an RPN with one convolution': a.rpn_conv_dims in ((-1,), (a.fpn_channels,)),
@@ -205,3 +211,4 @@ def _require_torchvision(a: Architecture) -> None:
     lacking = [what for what, holds in wanted.items() if not holds]
     if lacking:
         raise ConfigError(f'torchvision cannot build this network: it needs {", ".join(lacking)}')
+    return spec

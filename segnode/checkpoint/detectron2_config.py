@@ -29,7 +29,8 @@ from segnode.checkpoint.yaml_file import read_yaml
 from segnode.config import MOST_INSTANCES, user_path
 from segnode.errors import CheckpointError, ConfigError
 from segnode.model.architecture import DETECTRON2, Architecture, Pooler
-from segnode.model.backbone import BLOCKS_PER_STAGE
+from segnode.model.backbone.resnet import BLOCKS_PER_STAGE
+from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.conv import GROUPS
 
 # Every key that changes the answer, with Detectron2's default.
@@ -509,13 +510,15 @@ def _architecture(keys: _Keys) -> Architecture:
     std = keys.numbers('MODEL.PIXEL_STD', 3, positive=True)
     return Architecture(
         semantics=DETECTRON2,
-        depth=depth,
-        num_groups=keys.integer('MODEL.RESNETS.NUM_GROUPS', 1, 4096),
-        width_per_group=keys.integer('MODEL.RESNETS.WIDTH_PER_GROUP', 1, 4096),
-        stem_out_channels=keys.integer('MODEL.RESNETS.STEM_OUT_CHANNELS', 1, 4096),
-        res2_out_channels=keys.integer('MODEL.RESNETS.RES2_OUT_CHANNELS', 1, 4096),
-        stride_in_1x1=keys.flag('MODEL.RESNETS.STRIDE_IN_1X1'),
-        backbone_norm=_backbone_norm(keys),
+        backbone=ResNetSpec(
+            depth=depth,
+            num_groups=keys.integer('MODEL.RESNETS.NUM_GROUPS', 1, 4096),
+            width_per_group=keys.integer('MODEL.RESNETS.WIDTH_PER_GROUP', 1, 4096),
+            stem_out_channels=keys.integer('MODEL.RESNETS.STEM_OUT_CHANNELS', 1, 4096),
+            res2_out_channels=keys.integer('MODEL.RESNETS.RES2_OUT_CHANNELS', 1, 4096),
+            stride_in_1x1=keys.flag('MODEL.RESNETS.STRIDE_IN_1X1'),
+            norm=_backbone_norm(keys),
+        ),
         norm_eps=NORM_EPS,
         fpn_channels=fpn_channels,
         fpn_norm=_group_norm(keys, 'MODEL.FPN', fpn_channels),
@@ -553,20 +556,21 @@ def _architecture(keys: _Keys) -> Architecture:
 
 def _values_of(architecture: Architecture) -> dict[str, Any]:
     """Return the keys that ``_architecture`` translates, with the values it takes."""
-    a = architecture
+    a, resnet = architecture, architecture.backbone
+    assert isinstance(resnet, ResNetSpec)
     box, mask = 'MODEL.ROI_BOX_HEAD', 'MODEL.ROI_MASK_HEAD'
     # Its default is an int, and Detectron2 merges nothing else over it from a file.
     min_size = int(a.rpn_min_size) if a.rpn_min_size % 1 == 0 else a.rpn_min_size
     keys: dict[str, Any] = {
         'MODEL.PIXEL_MEAN': list(a.pixel_mean),
         'MODEL.PIXEL_STD': list(a.pixel_std),
-        'MODEL.RESNETS.DEPTH': a.depth,
-        'MODEL.RESNETS.NUM_GROUPS': a.num_groups,
-        'MODEL.RESNETS.NORM': 'GN' if a.backbone_norm == 'GN' else 'FrozenBN',
-        'MODEL.RESNETS.WIDTH_PER_GROUP': a.width_per_group,
-        'MODEL.RESNETS.STRIDE_IN_1X1': a.stride_in_1x1,
-        'MODEL.RESNETS.RES2_OUT_CHANNELS': a.res2_out_channels,
-        'MODEL.RESNETS.STEM_OUT_CHANNELS': a.stem_out_channels,
+        'MODEL.RESNETS.DEPTH': resnet.depth,
+        'MODEL.RESNETS.NUM_GROUPS': resnet.num_groups,
+        'MODEL.RESNETS.NORM': 'GN' if resnet.norm == 'GN' else 'FrozenBN',
+        'MODEL.RESNETS.WIDTH_PER_GROUP': resnet.width_per_group,
+        'MODEL.RESNETS.STRIDE_IN_1X1': resnet.stride_in_1x1,
+        'MODEL.RESNETS.RES2_OUT_CHANNELS': resnet.res2_out_channels,
+        'MODEL.RESNETS.STEM_OUT_CHANNELS': resnet.stem_out_channels,
         'MODEL.FPN.OUT_CHANNELS': a.fpn_channels,
         'MODEL.FPN.NORM': a.fpn_norm,
         'MODEL.FPN.FUSE_TYPE': a.fpn_fuse,

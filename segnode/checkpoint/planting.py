@@ -24,7 +24,7 @@ from segnode.kernels.plain.nms import nms
 from segnode.kernels.plain.roi_align import roi_align
 from segnode.model.anchors import make_anchors
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import BasicBlock, BottleneckBlock
+from segnode.model.backbone.resnet import BasicBlock, BottleneckBlock
 from segnode.model.conv import Conv
 from segnode.model.mask_rcnn import MaskRCNN
 from segnode.model.rpn import select_proposals

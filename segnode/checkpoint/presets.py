@@ -17,6 +17,7 @@ from segnode.checkpoint import torchvision
 from segnode.checkpoint.download import Checksum
 from segnode.errors import ConfigError
 from segnode.model.architecture import Architecture
+from segnode.model.backbone_specs import ResNetSpec
 
 _ZOO: Final = 'https://dl.fbaipublicfiles.com/detectron2/'
 _ZOO_LICENCE: Final = 'CC BY-SA 3.0 (Detectron2 model zoo)'
@@ -50,12 +51,10 @@ def _zoo(name: str, file: str, architecture: Architecture) -> Preset:
 
 
 _R50: Final = Architecture()
-_R101: Final = dataclasses.replace(_R50, depth=101)
+_R101: Final = dataclasses.replace(_R50, backbone=ResNetSpec(depth=101))
 _X101: Final = dataclasses.replace(
     _R101,
-    num_groups=32,
-    width_per_group=8,
-    stride_in_1x1=False,
+    backbone=ResNetSpec(depth=101, num_groups=32, width_per_group=8, stride_in_1x1=False),
     pixel_std=(57.375, 57.12, 58.395),
 )
 

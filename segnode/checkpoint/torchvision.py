@@ -15,12 +15,13 @@ from torch import Tensor
 
 from segnode.checkpoint.state_dict import fit_state_dict
 from segnode.model.architecture import TORCHVISION, Architecture, Pooler
+from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.mask_rcnn import expected_state_dict
 
 # torchvision/models/detection/mask_rcnn.py and faster_rcnn.py; pixels in 0..255 here, 0..1 there.
 ARCHITECTURE: Final = Architecture(
     semantics=TORCHVISION,
-    stride_in_1x1=False,
+    backbone=ResNetSpec(stride_in_1x1=False),
     rpn_min_size=1e-3,
     box_pooler=Pooler(resolution=7, sampling_ratio=2, aligned=False, levels='torchvision'),
     mask_pooler=Pooler(resolution=14, sampling_ratio=2, aligned=False, levels='torchvision'),

@@ -47,6 +47,7 @@ from segnode.evaluation.annotations import Annotations
 from segnode.evaluation.metrics import average_precision, coco_results, label_image_rles
 from segnode.image import Image
 from segnode.model.architecture import Architecture
+from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.conv import Conv
 from segnode.model.mask_rcnn import MaskRCNN
 from segnode.output_files import make_own_folder
@@ -54,10 +55,7 @@ from segnode.output_files import make_own_folder
 MODEL_NAME = 'mask_rcnn_demo'
 
 ARCHITECTURE = Architecture(
-    depth=50,
-    width_per_group=16,
-    res2_out_channels=64,
-    stride_in_1x1=False,
+    backbone=ResNetSpec(depth=50, width_per_group=16, res2_out_channels=64, stride_in_1x1=False),
     fpn_channels=64,
     box_fc_dims=(256, 256),
     mask_conv_dims=(64, 64, 64, 64),

@@ -22,7 +22,7 @@ from segnode.engine.torchscript_program import load_torchscript
 from segnode.errors import ConfigError
 from segnode.image import Image
 from segnode.kernels.cpu import load_cpu_kernels
-from segnode.model.architecture import Rule
+from segnode.model.architecture import Paste
 from segnode.model.box_head import BoxDetections
 from segnode.model.precision import choose_precision
 
@@ -39,7 +39,7 @@ class Backend(Protocol):
 
     device: torch.device
     precision: str
-    paste: Rule
+    paste: Paste
     gives_raw_masks: bool
 
     def defaults(self) -> InferenceSettings:

@@ -98,6 +98,7 @@ class NativeNetwork:
             nms_threshold=architecture.nms_threshold,
             max_instances=architecture.max_instances,
             proposals=architecture.rpn_post_nms_topk,
+            mask_threshold=architecture.mask_threshold,
         )
 
     def resized_hw(

@@ -17,11 +17,11 @@ from segnode.engine.answers import Counts, Detections, Instances, Labelled, as_r
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
 from segnode.kernels.mask_crops import MaskCrop, crop_mask, label_image, paste_masks
-from segnode.model.architecture import Rule
+from segnode.model.architecture import Paste
 
 
 def paste_instances(
-    found: Instances, image_hw: tuple[int, int], settings: InferenceSettings, paste: Rule
+    found: Instances, image_hw: tuple[int, int], settings: InferenceSettings, paste: Paste
 ) -> tuple[Detections, list[MaskCrop], Counts, npt.NDArray[np.intp]]:
     """Paste the masks of one image and drop those that are too small or too large.
 
@@ -52,7 +52,7 @@ def label_images(
     found: Sequence[Instances],
     image_hw: tuple[int, int],
     settings: InferenceSettings,
-    paste: Rule,
+    paste: Paste,
     clock: StageClock,
     *,
     raw_masks: bool,
@@ -68,7 +68,7 @@ def _label_image(
     found: Instances,
     image_hw: tuple[int, int],
     settings: InferenceSettings,
-    paste: Rule,
+    paste: Paste,
     *,
     raw_masks: bool,
 ) -> Labelled:

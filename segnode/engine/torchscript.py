@@ -24,7 +24,7 @@ from segnode.engine.torchscript_program import TorchScriptRunner
 from segnode.errors import ConfigError
 from segnode.image import Image
 from segnode.kernels.preprocess import resize_pixels, resized_hw
-from segnode.model.architecture import SEMANTICS, Rule
+from segnode.model.architecture import SEMANTICS, Paste
 from segnode.model.box_head import BoxDetections
 from segnode.model.mask_filter import filter_detections
 
@@ -185,7 +185,9 @@ class TorchScriptBackend:
             )
 
 
-def whole_masks(masks: Tensor, image_hw: tuple[int, int], threshold: float, paste: Rule) -> Tensor:
+def whole_masks(
+    masks: Tensor, image_hw: tuple[int, int], threshold: float, paste: Paste
+) -> Tensor:
     """Return masks that the program pasted into its input as (N, H, W) bool of the image.
 
     Args:

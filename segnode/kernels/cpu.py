@@ -26,7 +26,7 @@ from torch import Tensor
 
 from segnode.errors import OutOfMemoryError
 from segnode.kernels.resampling import PreprocessPlan, ResampleTable
-from segnode.model.architecture import Pooler, Rule
+from segnode.model.architecture import Paste, Pooler
 from segnode.model.pooler import assign_levels
 
 # Of cpu.c.
@@ -261,7 +261,7 @@ class CpuKernels:
         boxes_xyxy: npt.NDArray[np.float32],
         image_hw: tuple[int, int],
         threshold: float,
-        paste: Rule,
+        paste: Paste,
     ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.bool_]], npt.NDArray[np.int64]]:
         """Paste masks, each into a crop of its own.
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segnode.kernels.cpu import cpu_kernels
-from segnode.model.architecture import Rule
+from segnode.model.architecture import Paste
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class MaskCrop:
 
 
 def axis_weights(
-    low: float, high: float, size: int, cells: int, paste: Rule, threshold: float
+    low: float, high: float, size: int, cells: int, paste: Paste, threshold: float
 ) -> tuple[int, npt.NDArray[np.float32]]:
     """Return how the pixels of one axis sample the mask of one box.
 
@@ -89,7 +89,7 @@ def paste_mask(
     box_xyxy: npt.NDArray[np.float32],
     image_hw: tuple[int, int],
     threshold: float,
-    paste: Rule,
+    paste: Paste,
 ) -> MaskCrop:
     """Paste one instance.
 
@@ -114,7 +114,7 @@ def paste_masks(
     boxes_xyxy: npt.NDArray[np.float32],
     image_hw: tuple[int, int],
     threshold: float,
-    paste: Rule,
+    paste: Paste,
 ) -> list[MaskCrop]:
     """Paste (D, M, M) probabilities into (D, 4) boxes, each as ``paste_mask`` does.
 

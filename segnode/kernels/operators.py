@@ -24,7 +24,7 @@ from segnode.kernels.plain.paste import paste_labels_static
 from segnode.kernels.plain.preprocess import preprocess_static
 from segnode.kernels.plain.roi_align import roi_align, roi_align_static
 from segnode.kernels.resampling import PreprocessPlan
-from segnode.model.architecture import Rule
+from segnode.model.architecture import Paste
 from segnode.model.nms import NMS
 from segnode.model.steps import RoIAlign
 
@@ -45,7 +45,7 @@ class PasteLabels(Protocol):
         threshold: Tensor,
         min_area: Tensor,
         max_area: Tensor,
-        paste: Rule,
+        paste: Paste,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Map (N, D, M, M) to labels (N, H, W), areas (N, D) and which stay (N, D)."""
         ...

@@ -2,13 +2,14 @@
 # Copyright 2026 The segnode authors
 """Anchor boxes of every level.
 
-Sources: Detectron2's ``DefaultAnchorGenerator`` and torchvision's ``AnchorGenerator``, which
-rounds the base anchors to whole pixels.
+Sources: Detectron2's ``DefaultAnchorGenerator``, torchvision's ``AnchorGenerator``, which rounds
+the base anchors to whole pixels, and MMDetection's, which has the ratio in the outer loop.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -18,16 +19,19 @@ from segnode.model.architecture import Architecture
 
 def base_anchors(architecture: Architecture, level: int) -> Tensor:
     """Return the anchors around (0, 0) of one level: (A, 4) float32 xyxy, network pixels."""
+    sizes, ratios = architecture.anchor_sizes[level], architecture.anchor_ratios[level]
+    order = list(product(sizes, ratios))
+    if architecture.semantics.anchors == 'mmdetection':
+        order = [(size, ratio) for ratio, size in product(ratios, sizes)]
     anchors = []
-    for size in architecture.anchor_sizes[level]:
-        for ratio in architecture.anchor_ratios[level]:
-            if architecture.semantics.anchors == 'torchvision':
-                height = size * math.sqrt(ratio)
-                width = size / math.sqrt(ratio)
-            else:
-                width = math.sqrt(size**2 / ratio)
-                height = ratio * width
-            anchors.append((-width / 2, -height / 2, width / 2, height / 2))
+    for size, ratio in order:
+        if architecture.semantics.anchors == 'torchvision':
+            height = size * math.sqrt(ratio)
+            width = size / math.sqrt(ratio)
+        else:
+            width = math.sqrt(size**2 / ratio)
+            height = ratio * width
+        anchors.append((-width / 2, -height / 2, width / 2, height / 2))
     table = torch.tensor(anchors, dtype=torch.float32)
     return table.round() if architecture.semantics.anchors == 'torchvision' else table
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from segnode.model.backbone_specs import RESNET_50, BackboneSpec
+
 # A rule is named after the library that made it.
-Rule: TypeAlias = Literal['detectron2', 'torchvision']
+Rule: TypeAlias = Literal['detectron2', 'torchvision', 'mmdetection']
+# Whose paste of a mask: MMDetection's is Detectron2's.
+Paste: TypeAlias = Literal['detectron2', 'torchvision']
 # What follows a convolution: nothing, a batch norm, a group norm.
 Norm: TypeAlias = Literal['', 'BN', 'GN']
 
@@ -20,9 +24,13 @@ class Semantics:
     Attributes:
         family: whose checkpoints these are.
         resize: an image's size in the network, and how its pixels get there: uint8 by Pillow's
-            antialiased filter, then normalised; or normalised floats without antialiasing.
+            antialiased filter, then normalised; normalised floats without antialiasing; or uint8
+            by OpenCV's filter without antialiasing, then normalised.
         anchors: Detectron2 sets them a stride apart; torchvision rounds them to whole pixels and
-            spreads them over the padded image.
+            spreads them over the padded image; MMDetection orders them by ratio before size.
+        clamp_shrinking: a delta can shrink a side by no more than it can enlarge one.
+        rank_probabilities: the RPN ranks and suppresses by float32 probabilities, of which large
+            ones are equal where their logits still differ.
         inclusive_sides: a proposal may be exactly as short as the least side, not just longer.
         least_detection_side: shortest side of a detection before NMS, network pixels; 0 is off.
         clip_detections: boxes in the input image are clipped to it, and dropped where empty.
@@ -34,10 +42,12 @@ class Semantics:
     family: Rule
     resize: Rule
     anchors: Rule
+    clamp_shrinking: bool
+    rank_probabilities: bool
     inclusive_sides: bool
     least_detection_side: float
     clip_detections: bool
-    paste: Rule
+    paste: Paste
     background_first: bool
 
 
@@ -45,6 +55,8 @@ DETECTRON2: Final = Semantics(
     family='detectron2',
     resize='detectron2',
     anchors='detectron2',
+    clamp_shrinking=False,
+    rank_probabilities=False,
     inclusive_sides=False,
     least_detection_side=0.0,
     clip_detections=True,
@@ -55,13 +67,27 @@ TORCHVISION: Final = Semantics(
     family='torchvision',
     resize='torchvision',
     anchors='torchvision',
+    clamp_shrinking=False,
+    rank_probabilities=False,
     inclusive_sides=True,
     least_detection_side=1e-2,
     clip_detections=False,
     paste='torchvision',
     background_first=True,
 )
-SEMANTICS: Final = {each.family: each for each in (DETECTRON2, TORCHVISION)}
+MMDETECTION: Final = Semantics(
+    family='mmdetection',
+    resize='mmdetection',
+    anchors='mmdetection',
+    clamp_shrinking=True,
+    rank_probabilities=True,
+    inclusive_sides=False,
+    least_detection_side=0.0,
+    clip_detections=False,
+    paste='detectron2',
+    background_first=False,
+)
+SEMANTICS: Final = {each.family: each for each in (DETECTRON2, TORCHVISION, MMDETECTION)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,18 +116,13 @@ class Architecture:
 
     The defaults are those of Detectron2's ``Base-RCNN-FPN.yaml`` with a ResNet-50; names in
     brackets are the config keys they come from. Weights are always named and ordered as
-    Detectron2 does (background is the last class).
+    Detectron2 does (background is the last class); a backbone that Detectron2 has not is named as
+    in MMDetection, below ``backbone.bottom_up``.
 
     Attributes:
         semantics: what its family computes in its own way.
-        depth: layers of the ResNet: 18, 34, 50, 101 or 152 [RESNETS.DEPTH].
-        num_groups: groups of the 3x3 convolutions; 32 makes a ResNeXt [RESNETS.NUM_GROUPS].
-        width_per_group: bottleneck channels a group in res2 [RESNETS.WIDTH_PER_GROUP].
-        stem_out_channels: channels after the stem [RESNETS.STEM_OUT_CHANNELS].
-        res2_out_channels: channels after res2, doubled every stage [RESNETS.RES2_OUT_CHANNELS].
-        stride_in_1x1: the stride sits in the 1x1, not the 3x3 [RESNETS.STRIDE_IN_1X1].
-        backbone_norm: behind every convolution of the ResNet [RESNETS.NORM].
-        norm_eps: epsilon of the norms; 0 for torchvision's published COCO weights,
+        backbone: the bottom-up path.
+        norm_eps: epsilon of batch and group norms; 0 for torchvision's published COCO weights,
             1e-5 otherwise.
         fpn_channels: channels of p2 to p6 [FPN.OUT_CHANNELS].
         fpn_norm: behind its convolutions; batch norms there and in the heads are folded on loading
@@ -132,6 +153,7 @@ class Architecture:
         score_threshold: default [ROI_HEADS.SCORE_THRESH_TEST].
         nms_threshold: default [ROI_HEADS.NMS_THRESH_TEST].
         max_instances: default [TEST.DETECTIONS_PER_IMAGE].
+        mask_threshold: default; a constant in Detectron2.
         color: channel order of the network's input [INPUT.FORMAT].
         pixel_mean, pixel_std: in 0..255 and in the order of ``color`` [MODEL.PIXEL_*].
         short_side, long_side: default network input [INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST].
@@ -140,13 +162,7 @@ class Architecture:
     """
 
     semantics: Semantics = DETECTRON2
-    depth: int = 50
-    num_groups: int = 1
-    width_per_group: int = 64
-    stem_out_channels: int = 64
-    res2_out_channels: int = 256
-    stride_in_1x1: bool = True
-    backbone_norm: Literal['BN', 'GN'] = 'BN'
+    backbone: BackboneSpec = RESNET_50
     norm_eps: float = 1e-5
     fpn_channels: int = 256
     fpn_norm: Literal['', 'GN'] = ''
@@ -175,6 +191,7 @@ class Architecture:
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     max_instances: int = 100
+    mask_threshold: float = 0.5
     color: Literal['BGR', 'RGB'] = 'BGR'
     pixel_mean: tuple[float, float, float] = (103.53, 116.28, 123.675)
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -173,7 +173,12 @@ def select_detections(
     flat = proposal * deltas.shape[2] + column
     chosen = deltas.flatten(1, 2).gather(1, flat[..., None].expand(-1, -1, 4))
     origin = proposals.boxes.gather(1, proposal[..., None].expand(-1, -1, 4))
-    boxes = decode_boxes(chosen, origin, architecture.box_bbox_weights)
+    boxes = decode_boxes(
+        chosen,
+        origin,
+        architecture.box_bbox_weights,
+        clamp_shrinking=architecture.semantics.clamp_shrinking,
+    )
     valid = (scores > -torch.inf) & torch.isfinite(boxes).all(-1)
     boxes = clip_boxes(boxes.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), image_hw)
     if least := architecture.semantics.least_detection_side:

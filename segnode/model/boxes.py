@@ -14,14 +14,21 @@ SCALE_CLAMP = math.log(1000.0 / 16)
 
 
 def decode_boxes(
-    deltas: Tensor, boxes: Tensor, weights: tuple[float, float, float, float]
+    deltas: Tensor,
+    boxes: Tensor,
+    weights: tuple[float, float, float, float],
+    *,
+    clamp_shrinking: bool = False,
 ) -> Tensor:
     """Apply regression deltas to boxes (``Box2BoxTransform.apply_deltas``).
+
+    MMDetection's ``delta2bbox`` is the same with ``clamp_shrinking``.
 
     Args:
         deltas: (..., 4) dx, dy, dw, dh of any float dtype; computed in float32.
         boxes: (..., 4) float32 xyxy, broadcast against ``deltas``.
         weights: scale of each delta.
+        clamp_shrinking: dw and dh have a lower bound as well, the negative of the upper one.
 
     Returns:
         (..., 4) float32 xyxy.
@@ -32,8 +39,9 @@ def decode_boxes(
     wx, wy, ww, wh = weights
     center_x = dx / wx * widths + (x0 + 0.5 * widths)
     center_y = dy / wy * heights + (y0 + 0.5 * heights)
-    half_w = 0.5 * torch.exp((dw / ww).clamp(max=SCALE_CLAMP)) * widths
-    half_h = 0.5 * torch.exp((dh / wh).clamp(max=SCALE_CLAMP)) * heights
+    least = -SCALE_CLAMP if clamp_shrinking else None
+    half_w = 0.5 * torch.exp((dw / ww).clamp(least, SCALE_CLAMP)) * widths
+    half_h = 0.5 * torch.exp((dh / wh).clamp(least, SCALE_CLAMP)) * heights
     return torch.stack(
         (center_x - half_w, center_y - half_h, center_x + half_w, center_y + half_h),
         dim=-1,

@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import ResNet
+from segnode.model.backbone import build_backbone
 from segnode.model.conv import Conv
 
 
 class FPN(nn.Module):
-    """ResNet with top-down path and a max-pooled p6; H and W are multiples of 32."""
+    """Backbone with top-down path and a max-pooled p6; H and W are multiples of 32."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.bottom_up = ResNet(architecture)
+        self.bottom_up = build_backbone(architecture.backbone)
         self.average = architecture.fpn_fuse == 'avg'
         out_channels, norm = architecture.fpn_channels, architecture.fpn_norm
         for level, channels in enumerate(self.bottom_up.out_channels, start=2):

@@ -16,12 +16,18 @@ from segnode.model.boxes import box_sides
 # 2017).
 CANONICAL_SIDE = 224
 CANONICAL_STRIDE = 16
+# In MMDetection (``SingleRoIExtractor``) one of twice this side is the first on the second map.
+FINEST_SIDE = 56
 
 
 def assign_levels(boxes: Tensor, pooler: Pooler) -> Tensor:
     """Return the level, 0 for the finest of ``pooler``, of (..., 4) boxes as (...) int64."""
     width, height = box_sides(boxes)
-    scale = torch.sqrt(width * height) / CANONICAL_SIDE
+    side = torch.sqrt(width * height)
+    if pooler.levels == 'mmdetection':
+        level = torch.floor(torch.log2(side / FINEST_SIDE + 1e-6))
+        return level.clamp(0, len(pooler.strides) - 1).long()
+    scale = side / CANONICAL_SIDE
     inside = pooler.levels == 'detectron2'
     level = torch.log2(scale + 1e-8) if inside else torch.log2(scale) + 1e-6
     # An empty RoI has no logarithm; it takes the finest level, as clamping -inf does.

@@ -25,7 +25,7 @@ class Proposals:
 
     Attributes:
         boxes: (N, P, 4) float32 xyxy, network pixels.
-        scores: (N, P) float32 objectness logits, -inf where not valid.
+        scores: (N, P) float32 objectness, logits or probabilities, -inf where not valid.
         valid: (N, P) bool.
     """
 
@@ -74,6 +74,8 @@ def select_proposals(
 ) -> Proposals:
     """Decode, clip, clean up and thin out the anchors (``find_top_rpn_proposals``).
 
+    MMDetection's ``RPNHead`` ranks probabilities, see ``Semantics``.
+
     Args:
         logits: a level (N, A, h, w), any float dtype.
         deltas: a level (N, 4A, h, w), any float dtype.
@@ -86,23 +88,31 @@ def select_proposals(
     Returns:
         Proposals of one fixed shape; it does not synchronise where ``nms`` does not.
     """
+    semantics = architecture.semantics
     boxes_by_level, scores_by_level = [], []
     for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
         n, a, h, w = level_logits.shape
         scores = level_logits.permute(0, 2, 3, 1).reshape(n, -1).float()
         k = min(architecture.rpn_pre_nms_topk, h * w * a)
+        if semantics.rank_probabilities:
+            scores = torch.sigmoid(scores)
         # A NaN would poison the sort; the finite test below drops what was one.
         scores, index = top_k(scores.masked_fill(scores.isnan(), -torch.inf), k)
         level_deltas = level_deltas.view(n, a, 4, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, 4)
         chosen = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
-        boxes = decode_boxes(chosen, level_anchors[index], architecture.rpn_bbox_weights)
+        boxes = decode_boxes(
+            chosen,
+            level_anchors[index],
+            architecture.rpn_bbox_weights,
+            clamp_shrinking=semantics.clamp_shrinking,
+        )
         finite = torch.isfinite(boxes).all(-1) & torch.isfinite(scores)
         boxes = clip_boxes(boxes.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), image_hw)
         width, height = box_sides(boxes)
         minimum = architecture.rpn_min_size
         valid = finite & (
             (width >= minimum) & (height >= minimum)
-            if architecture.semantics.inclusive_sides
+            if semantics.inclusive_sides
             else (width > minimum) & (height > minimum)
         )
         boxes_by_level.append(F.pad(boxes, (0, 0, 0, architecture.rpn_pre_nms_topk - k)))

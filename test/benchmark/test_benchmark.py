@@ -32,16 +32,16 @@ from segnode.engine.null import blob_masks
 from segnode.errors import ConfigError, MeasurementError
 from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import TORCHVISION, Architecture, Pooler
+from segnode.model.backbone_specs import ResNetSpec, SwinSpec
 from segnode.model.box_head import BoxDetections
 
 HW = (96, 128)
 NARROW = dataclasses.replace(ARCHITECTURE, rpn_pre_nms_topk=200, rpn_post_nms_topk=40)
 # Stride in the 3x3, as the figures below count it.
-R50 = Architecture(stride_in_1x1=False)
+R50 = Architecture(backbone=ResNetSpec(stride_in_1x1=False))
 R18_TORCHVISION = Architecture(
     semantics=TORCHVISION,
-    depth=18,
-    res2_out_channels=64,
+    backbone=ResNetSpec(depth=18, res2_out_channels=64),
     fpn_channels=16,
     rpn_min_size=1e-3,
     rpn_pre_nms_topk=200,
@@ -115,8 +115,8 @@ def test_operations_of_the_parts(image_hw: tuple[int, int], gflop: dict[str, flo
 def test_floor(name: str, processors: int, ms: tuple[float, ...]) -> None:
     peak = known_peak(name, processors)
     assert peak is not None
-    r18 = Architecture(depth=18, res2_out_channels=64)
-    r101 = dataclasses.replace(R50, depth=101)
+    r18 = Architecture(backbone=ResNetSpec(depth=18, res2_out_channels=64))
+    r101 = dataclasses.replace(R50, backbone=dataclasses.replace(R50.backbone, depth=101))
     cases = ((r18, (480, 640)), (R50, (480, 640)), (R50, (800, 1344)), (r101, (800, 1344)))
     for (architecture, image_hw), expected in zip(cases, ms, strict=True):
         layers = count_layers(architecture, image_hw, images=1, proposals=300, masks=20)
@@ -239,7 +239,10 @@ def test_merging_masks_gives_a_pixel_to_the_first() -> None:
 
 
 def test_weights_go_to_torchvision_and_back() -> None:
-    architecture = dataclasses.replace(R18_TORCHVISION, depth=50, res2_out_channels=256)
+    architecture = dataclasses.replace(
+        R18_TORCHVISION,
+        backbone=dataclasses.replace(R18_TORCHVISION.backbone, depth=50, res2_out_channels=256),
+    )
     from segnode.checkpoint.torchvision import ARCHITECTURE as PUBLISHED
     from segnode.model.mask_rcnn import expected_state_dict
 
@@ -273,8 +276,9 @@ def test_torchvision_agrees() -> None:
 @pytest.mark.parametrize(
     'change',
     [
-        {'depth': 50},
-        {'stem_out_channels': 32},
+        {'backbone': ResNetSpec(depth=50, res2_out_channels=64)},
+        {'backbone': ResNetSpec(depth=18, stem_out_channels=32, res2_out_channels=64)},
+        {'backbone': SwinSpec()},
         {'fpn_fuse': 'avg'},
         {'box_conv_dims': (16,)},
         {'mask_cls_agnostic': True},

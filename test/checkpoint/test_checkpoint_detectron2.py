@@ -24,6 +24,7 @@ from segnode.checkpoint.presets import PRESETS
 from segnode.config import Config
 from segnode.errors import SegnodeError
 from segnode.model.architecture import TORCHVISION, Architecture, Pooler
+from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.mask_rcnn import expected_state_dict
 
 # Keys of releases after 0.6, which is the oracle.
@@ -168,7 +169,7 @@ def test_zoo_config_with_norms(detectron2: ModuleType, name: str) -> None:
     cfg.merge_from_file(str(path))
     groups = name == '3x_gn'
     assert len(found.normed) == (0 if groups else 3)
-    assert found.architecture.backbone_norm == ('GN' if groups else 'BN')
+    assert found.architecture.backbone.norm == ('GN' if groups else 'BN')
     if groups:
         assert values_of(cfg) == merged(config_keys(found.architecture))
         cfg = detectron2_config(found.architecture, torch.device('meta'))
@@ -231,13 +232,15 @@ def random_architecture(seed: int) -> Architecture:
     norms = ('GN',) * 3 if rng.random() < 0.5 else ('', '', '')
     fpn_channels = 32 if norms[0] else rng.choice((8, 24))
     return Architecture(
-        depth=rng.choice((101, 152) if deep else (18, 34)),
-        num_groups=2 if deep else 1,
-        width_per_group=16 if norms[0] else rng.choice((4, 8)),
-        stem_out_channels=32 if norms[0] else rng.choice((8, 16)),
-        res2_out_channels=32 if deep else 64,
-        stride_in_1x1=False,
-        backbone_norm='GN' if norms[0] else 'BN',
+        backbone=ResNetSpec(
+            depth=rng.choice((101, 152) if deep else (18, 34)),
+            num_groups=2 if deep else 1,
+            width_per_group=16 if norms[0] else rng.choice((4, 8)),
+            stem_out_channels=32 if norms[0] else rng.choice((8, 16)),
+            res2_out_channels=32 if deep else 64,
+            stride_in_1x1=False,
+            norm='GN' if norms[0] else 'BN',
+        ),
         fpn_norm=norms[0],
         fpn_channels=fpn_channels,
         fpn_fuse='avg',
@@ -351,9 +354,10 @@ def test_whole_model_from_dump_and_weights(
         assert torch.equal(tensor, expected[name]), name
     assert model.architecture == dataclasses.replace(
         ARCHITECTURE,
-        depth=depth,
+        backbone=dataclasses.replace(
+            ARCHITECTURE.backbone, depth=depth, res2_out_channels=64 if depth < 50 else 16
+        ),
         rpn_conv_dims=(-1, 6),
-        res2_out_channels=64 if depth < 50 else 16,
     )
 
 
@@ -398,6 +402,9 @@ def test_python_tags_of_plain_data_are_read(tmp_path: Path) -> None:
     assert read_config(path).architecture.anchor_sizes == ((16.0, 32.0),) * 5
 
 
+STRIDE_IN_3X3 = dataclasses.replace(ARCHITECTURE.backbone, stride_in_1x1=False)
+
+
 @pytest.mark.parametrize(
     ('key', 'value', 'field', 'expected'),
     [
@@ -426,15 +433,15 @@ def test_python_tags_of_plain_data_are_read(tmp_path: Path) -> None:
         ('MODEL.ANCHOR_GENERATOR.SIZES', [32, 64], 'anchor_sizes', ((32.0, 64.0),) * 5),
         ('MODEL.ANCHOR_GENERATOR.OFFSET', 0.5, 'anchor_offset', 0.5),
         ('MODEL.FPN.FUSE_TYPE', 'avg', 'fpn_fuse', 'avg'),
-        ('MODEL.RESNETS.STRIDE_IN_1X1', False, 'stride_in_1x1', False),
+        ('MODEL.RESNETS.STRIDE_IN_1X1', False, 'backbone', STRIDE_IN_3X3),
         ('INPUT.FORMAT', 'RGB', 'color', 'RGB'),
         ('INPUT.MIN_SIZE_TEST', 0, 'short_side', 0),
         ('TEST.DETECTIONS_PER_IMAGE', 5, 'max_instances', 5),
         # These do not change the answer.
-        ('MODEL.RPN.POSITIVE_FRACTION', 0.1, 'depth', 50),
-        ('SOLVER.MADE_UP', 1, 'depth', 50),
-        ('DATASETS.TRAIN', '("mine",)', 'depth', 50),
-        ('OUTPUT_DIR', '/nowhere', 'depth', 50),
+        ('MODEL.RPN.POSITIVE_FRACTION', 0.1, 'fpn_channels', 8),
+        ('SOLVER.MADE_UP', 1, 'fpn_channels', 8),
+        ('DATASETS.TRAIN', '("mine",)', 'fpn_channels', 8),
+        ('OUTPUT_DIR', '/nowhere', 'fpn_channels', 8),
     ],
 )
 def test_key_is_honoured(tmp_path: Path, key: str, value: Any, field: str, expected: Any) -> None:
@@ -654,7 +661,11 @@ def test_config_has_nothing_fetched(tmp_path: Path, weights: str, part: str) -> 
 
 
 def test_weights_of_another_depth_are_refused(tmp_path: Path) -> None:
-    deep = random_state(dataclasses.replace(ARCHITECTURE, depth=101))
+    deep = random_state(
+        dataclasses.replace(
+            ARCHITECTURE, backbone=dataclasses.replace(ARCHITECTURE.backbone, depth=101)
+        )
+    )
     (tmp_path / 'deep.pkl').write_bytes(
         pickle.dumps({'model': {k: v.numpy() for k, v in deep.items()}})
     )

@@ -19,6 +19,7 @@ from segnode.checkpoint.download import Checksum, cache_folder, cached_path, fet
 from segnode.checkpoint.presets import published_checksum, published_url
 from segnode.config import Config
 from segnode.errors import CheckpointError, ConfigError
+from segnode.model.backbone_specs import ResNetSpec
 
 MD5 = Checksum('md5', hashlib.md5(CONTENT).hexdigest()[:6])
 
@@ -185,8 +186,10 @@ def test_published_names() -> None:
     }
     for name, (depth, groups, stride_in_1x1, folder, prefix) in expected.items():
         architecture, preset = preset_architecture(name), PRESETS[name]
-        assert (architecture.depth, architecture.num_groups) == (depth, groups)
-        assert architecture.stride_in_1x1 == stride_in_1x1
+        backbone = architecture.backbone
+        assert isinstance(backbone, ResNetSpec)
+        assert (backbone.depth, backbone.num_groups) == (depth, groups)
+        assert backbone.stride_in_1x1 == stride_in_1x1
         assert preset.url == f'{folder}model_final_{prefix}.pkl'
         assert preset.checksum == Checksum('md5', prefix)
         alias = preset.url.replace('https://dl.fbaipublicfiles.com/detectron2/', 'detectron2://')

@@ -20,11 +20,11 @@ from segnode.engine.network import NativeNetwork
 from segnode.engine.timing import StageClock
 from segnode.kernels.preprocess import preprocess, resized_hw
 from segnode.model.architecture import Architecture
+from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.mask_rcnn import build_mask_rcnn, expected_state_dict
 
 NARROW = Architecture(
-    width_per_group=16,
-    res2_out_channels=64,
+    backbone=ResNetSpec(width_per_group=16, res2_out_channels=64),
     fpn_channels=64,
     box_fc_dims=(256, 256),
     mask_conv_dims=(64, 64),
@@ -40,16 +40,16 @@ ARCHITECTURES = {
     'box convolutions': dataclasses.replace(NARROW, box_conv_dims=(64,), box_fc_dims=(64,)),
     'X101-like': dataclasses.replace(
         NARROW,
-        depth=101,
-        num_groups=8,
-        width_per_group=4,
-        stride_in_1x1=False,
+        backbone=dataclasses.replace(
+            NARROW.backbone, depth=101, num_groups=8, width_per_group=4, stride_in_1x1=False
+        ),
         pixel_std=(57.375, 57.12, 58.395),
     ),
     'torchvision': dataclasses.replace(
         TORCHVISION,
-        width_per_group=16,
-        res2_out_channels=64,
+        backbone=dataclasses.replace(
+            TORCHVISION.backbone, width_per_group=16, res2_out_channels=64
+        ),
         fpn_channels=64,
         box_fc_dims=(256, 256),
         short_side=256,

@@ -32,13 +32,13 @@ from segnode.checkpoint.torchvision import to_torchvision
 from segnode.image import Image
 from segnode.kernels.preprocess import preprocess, resized_hw
 from segnode.model.architecture import Architecture
+from segnode.model.backbone_specs import ResNetSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 # Programs of full size spend most of their time on 1000 proposals.
 CANDIDATES = PROPOSALS = 500
 NARROW = Architecture(
-    width_per_group=16,
-    res2_out_channels=64,
+    backbone=ResNetSpec(width_per_group=16, res2_out_channels=64),
     fpn_channels=64,
     box_fc_dims=(256, 256),
     mask_conv_dims=(64, 64, 64, 64),

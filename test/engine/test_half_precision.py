@@ -21,13 +21,13 @@ from segnode.evaluation.annotations import Annotations
 from segnode.evaluation.metrics import average_precision, categories_by_name, coco_results
 from segnode.image import Image
 from segnode.model.architecture import Architecture
+from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.precision import DTYPES, choose_precision, convert_layers
 
 HALF = ('bf16', 'fp16')
 SEEDS = VALIDATION_SEEDS[200:224]
 NARROW = Architecture(
-    width_per_group=16,
-    res2_out_channels=64,
+    backbone=ResNetSpec(width_per_group=16, res2_out_channels=64),
     fpn_channels=64,
     box_fc_dims=(128,),
     mask_conv_dims=(64, 64, 64, 64),

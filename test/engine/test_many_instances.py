@@ -25,11 +25,11 @@ from segnode.errors import SegnodeError
 from segnode.image import Image
 from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import Architecture, Pooler
+from segnode.model.backbone_specs import ResNetSpec
 
 SIZE = (96, 128)
 NARROW = Architecture(
-    width_per_group=16,
-    res2_out_channels=64,
+    backbone=ResNetSpec(width_per_group=16, res2_out_channels=64),
     fpn_channels=32,
     box_fc_dims=(64,),
     mask_pooler=Pooler(resolution=7),

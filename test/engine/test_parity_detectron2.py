@@ -30,10 +30,10 @@ from segnode.image import Image
 from segnode.kernels.mask_crops import paste_mask, whole_mask
 from segnode.kernels.preprocess import preprocess, resized_hw
 from segnode.model.architecture import Architecture
+from segnode.model.backbone_specs import ResNetSpec
 
 NARROW = Architecture(
-    width_per_group=16,
-    res2_out_channels=64,
+    backbone=ResNetSpec(width_per_group=16, res2_out_channels=64),
     fpn_channels=64,
     box_fc_dims=(256, 256),
     mask_conv_dims=(64, 64, 64, 64),
@@ -43,14 +43,14 @@ NARROW = Architecture(
     long_side=640,
 )
 R18 = Architecture(
-    depth=18, res2_out_channels=64, score_threshold=0.5, short_side=256, long_side=640
+    backbone=ResNetSpec(depth=18, res2_out_channels=64),
+    score_threshold=0.5,
+    short_side=256,
+    long_side=640,
 )
 R50 = Architecture(score_threshold=0.5, short_side=256, long_side=640)
 X101 = Architecture(
-    depth=101,
-    num_groups=32,
-    width_per_group=8,
-    stride_in_1x1=False,
+    backbone=ResNetSpec(depth=101, num_groups=32, width_per_group=8, stride_in_1x1=False),
     pixel_std=(57.375, 57.12, 58.395),
     score_threshold=0.5,
     short_side=160,

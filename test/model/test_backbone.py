@@ -14,21 +14,29 @@ from torch import Tensor, nn
 from torchvision.models import resnet34, resnet50
 
 from segnode.model.architecture import Architecture
-from segnode.model.backbone import ResNet
+from segnode.model.backbone.resnet import ResNet
+from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.conv import Conv
 from segnode.model.fpn import FPN
 from segnode.model.mask_head import MaskHead, mask_probabilities
 from segnode.model.mask_rcnn import MaskRCNN, build_mask_rcnn, expected_state_dict
 
-NARROW = Architecture(width_per_group=8, stem_out_channels=16, res2_out_channels=16)
+NARROW = Architecture(
+    backbone=ResNetSpec(width_per_group=8, stem_out_channels=16, res2_out_channels=16)
+)
 ARCHITECTURES = {
     # Detectron2 builds ResNet-18 and -34 in full width alone.
-    'r18': Architecture(depth=18, res2_out_channels=64),
-    'r34': Architecture(depth=34, res2_out_channels=64),
+    'r18': Architecture(backbone=ResNetSpec(depth=18, res2_out_channels=64)),
+    'r34': Architecture(backbone=ResNetSpec(depth=34, res2_out_channels=64)),
     'r50': NARROW,
-    'r101': dataclasses.replace(NARROW, depth=101, stride_in_1x1=False),
+    'r101': dataclasses.replace(
+        NARROW, backbone=dataclasses.replace(NARROW.backbone, depth=101, stride_in_1x1=False)
+    ),
     'x152': dataclasses.replace(
-        NARROW, depth=152, num_groups=4, width_per_group=4, stride_in_1x1=False
+        NARROW,
+        backbone=dataclasses.replace(
+            NARROW.backbone, depth=152, num_groups=4, width_per_group=4, stride_in_1x1=False
+        ),
     ),
     'avg': dataclasses.replace(NARROW, fpn_fuse='avg'),
 }
@@ -60,12 +68,12 @@ def test_pyramid_is_detectron2s(detectron2: ModuleType, seed: int, name: str) ->
     cfg.MODEL.BACKBONE.NAME = 'build_resnet_fpn_backbone'
     resnets, fpn = cfg.MODEL.RESNETS, cfg.MODEL.FPN
     resnets.OUT_FEATURES = fpn.IN_FEATURES = ['res2', 'res3', 'res4', 'res5']
-    resnets.DEPTH = architecture.depth
-    resnets.NUM_GROUPS = architecture.num_groups
-    resnets.WIDTH_PER_GROUP = architecture.width_per_group
-    resnets.STEM_OUT_CHANNELS = architecture.stem_out_channels
-    resnets.RES2_OUT_CHANNELS = architecture.res2_out_channels
-    resnets.STRIDE_IN_1X1 = architecture.stride_in_1x1
+    resnets.DEPTH = architecture.backbone.depth
+    resnets.NUM_GROUPS = architecture.backbone.num_groups
+    resnets.WIDTH_PER_GROUP = architecture.backbone.width_per_group
+    resnets.STEM_OUT_CHANNELS = architecture.backbone.stem_out_channels
+    resnets.RES2_OUT_CHANNELS = architecture.backbone.res2_out_channels
+    resnets.STRIDE_IN_1X1 = architecture.backbone.stride_in_1x1
     fpn.OUT_CHANNELS = architecture.fpn_channels
     fpn.FUSE_TYPE = architecture.fpn_fuse
     theirs = build_backbone(cfg).eval()
@@ -100,9 +108,11 @@ def test_pyramid_is_detectron2s(detectron2: ModuleType, seed: int, name: str) ->
 def test_stages_are_torchvisions(seed: int, depth: int) -> None:
     """There the stride is in the 3x3 convolution, and the names differ."""
     architecture = Architecture(
-        depth=depth, stride_in_1x1=False, res2_out_channels=64 if depth < 50 else 256
+        backbone=ResNetSpec(
+            depth=depth, stride_in_1x1=False, res2_out_channels=64 if depth < 50 else 256
+        )
     )
-    ours = ResNet(architecture).eval()
+    ours = ResNet(architecture.backbone).eval()
     theirs = {34: resnet34, 50: resnet50}[depth](weights=None).eval()
     state = random_state(theirs, seed)
     theirs.load_state_dict(state, strict=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segnode.model.architecture import Rule
+from segnode.model.architecture import Paste
 
 # Pixels of whole masks held at a time, over all images: 64 MB in float32.
 CHUNK_PIXELS = 2**24
@@ -25,7 +25,7 @@ def paste_labels_static(
     threshold: Tensor,
     min_area: Tensor,
     max_area: Tensor,
-    paste: Rule,
+    paste: Paste,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Paste masks, count their pixels, drop by area and paint what stays into one image.
 
@@ -76,7 +76,7 @@ def paste_labels_static(
     return labels.to(torch.int16).view(torch.uint16), torch.cat(areas, 1), torch.cat(stay, 1)
 
 
-def sampling_weights(low: Tensor, high: Tensor, size: int, cells: int, paste: Rule) -> Tensor:
+def sampling_weights(low: Tensor, high: Tensor, size: int, cells: int, paste: Paste) -> Tensor:
     """Return (N, C, size, M) weights of the cells in each pixel of an axis."""
     pixel = torch.arange(size, dtype=torch.float32, device=low.device)
     if paste == 'detectron2':

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from segnode.model.architecture import Rule
+from segnode.model.architecture import Paste
 
 # Pixels of a program: four a thread with four warps.
 TILE_HW = (16, 32)
@@ -33,7 +33,7 @@ def paste_labels(
     threshold: Tensor,
     min_area: Tensor,
     max_area: Tensor,
-    paste: Rule,
+    paste: Paste,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As ``segnode.kernels.plain.paste.paste_labels_static``, its twin."""
     n, d, cells, _ = probabilities.shape

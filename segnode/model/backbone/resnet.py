@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnode.model.architecture import Architecture, Norm
+from segnode.model.architecture import Norm
+from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.conv import Conv
 
 BLOCKS_PER_STAGE = {
@@ -51,11 +52,11 @@ class BottleneckBlock(nn.Module):
         bottleneck_channels: int,
         out_channels: int,
         stride: int,
-        architecture: Architecture,
+        spec: ResNetSpec,
     ) -> None:
         super().__init__()
-        norm = architecture.backbone_norm
-        stride_1x1, stride_3x3 = (stride, 1) if architecture.stride_in_1x1 else (1, stride)
+        norm = spec.norm
+        stride_1x1, stride_3x3 = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         self.shortcut = (
             Conv(in_channels, out_channels, 1, stride=stride, norm=norm)
             if in_channels != out_channels
@@ -69,7 +70,7 @@ class BottleneckBlock(nn.Module):
             bottleneck_channels,
             3,
             stride=stride_3x3,
-            groups=architecture.num_groups,
+            groups=spec.num_groups,
             norm=norm,
             relu=True,
         )
@@ -97,23 +98,21 @@ class Stem(nn.Module):
 class ResNet(nn.Module):
     """The bottom-up path: stem and four stages, strides 4, 8, 16, 32."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
-        self.stem = Stem(architecture.stem_out_channels, architecture.backbone_norm)
-        in_channels = architecture.stem_out_channels
-        out_channels = architecture.res2_out_channels
-        bottleneck = architecture.num_groups * architecture.width_per_group
+        self.stem = Stem(spec.stem_out_channels, spec.norm)
+        in_channels = spec.stem_out_channels
+        out_channels = spec.res2_out_channels
+        bottleneck = spec.num_groups * spec.width_per_group
         self.out_channels: list[int] = []
-        for index, blocks in enumerate(BLOCKS_PER_STAGE[architecture.depth]):
+        for index, blocks in enumerate(BLOCKS_PER_STAGE[spec.depth]):
             stage = nn.Sequential()
             for block in range(blocks):
                 stride = 2 if index > 0 and block == 0 else 1
                 stage.append(
-                    BasicBlock(in_channels, out_channels, stride, architecture.backbone_norm)
-                    if architecture.depth < 50
-                    else BottleneckBlock(
-                        in_channels, bottleneck, out_channels, stride, architecture
-                    )
+                    BasicBlock(in_channels, out_channels, stride, spec.norm)
+                    if spec.depth < 50
+                    else BottleneckBlock(in_channels, bottleneck, out_channels, stride, spec)
                 )
                 in_channels = out_channels
             self.add_module(f'res{index + 2}', stage)

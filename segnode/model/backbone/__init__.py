@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The bottom-up paths: one module a family."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from segnode.model.backbone.resnet import ResNet
+from segnode.model.backbone_specs import BackboneSpec, ResNetSpec
+
+
+class Backbone(Protocol):
+    """A bottom-up path, a module.
+
+    Attributes:
+        out_channels: of each of its maps.
+    """
+
+    out_channels: list[int]
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """Map (N, 3, H, W), multiples of 32, to the maps of strides 4, 8, 16 and 32."""
+        ...
+
+
+def build_backbone(spec: BackboneSpec) -> ResNet:
+    """Return the module of a backbone, its weights not set."""
+    if isinstance(spec, ResNetSpec):
+        return ResNet(spec)
+    raise NotImplementedError(spec)
