@@ -2,12 +2,15 @@
 # Copyright 2026 The segnode authors
 """Loading models from files that nobody vouches for."""
 
-from segnode.checkpoint.load import load_model
+from segnode.checkpoint.exported import ExportedModel
+from segnode.checkpoint.load import Model, load_model
 from segnode.checkpoint.model import ModelDescription, NativeModel, NullModel, TorchScriptModel
 from segnode.checkpoint.presets import PRESETS, preset_architecture
 
 __all__ = [
     'PRESETS',
+    'ExportedModel',
+    'Model',
     'ModelDescription',
     'NativeModel',
     'NullModel',

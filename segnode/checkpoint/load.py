@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from segnode.checkpoint import detectron2, torchvision
 from segnode.checkpoint.class_names import category_ids, class_names, is_published_coco
 from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS, COCO_CLASS_NAMES
 from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
 from segnode.checkpoint.download import fetch
+from segnode.checkpoint.exported import ExportedModel, is_exported, load_exported
 from segnode.checkpoint.model import (
     ModelDescription,
     NativeModel,
@@ -41,6 +42,9 @@ from segnode.config import Config, user_path
 from segnode.errors import CheckpointError, ConfigError
 from segnode.model.architecture import TORCHVISION
 
+# What a model's name can stand for.
+Model: TypeAlias = NativeModel | TorchScriptModel | ExportedModel | NullModel
+
 DEMO_MODEL: Final = Path(__file__).resolve().parents[1] / 'demo' / 'mask_rcnn_demo.yaml'
 
 
@@ -62,7 +66,7 @@ def named_model(name: str) -> Preset | Path:
 
 def load_model(
     config: Config, report: Callable[[str], None] = lambda _: None
-) -> NativeModel | TorchScriptModel | NullModel:
+) -> Model:
     """Load the model that ``model`` and ``weights`` name; nothing in its files is executed.
 
     A preset without ``weights``, and ``weights`` that are a URL, are fetched into the cache.
@@ -82,6 +86,8 @@ def load_model(
     if isinstance(path, Preset):
         _check_backend(config, 'native')
         return _load_preset(config, path, report)
+    if is_exported(path):
+        return load_exported(config, path, report)
     check_file(path, 'a model config')
     kind = weights_kind(path)
     if kind == 'torchscript':

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from segnode.checkpoint import NativeModel, NullModel, TorchScriptModel
+from segnode.checkpoint import ExportedModel, Model, NullModel, TorchScriptModel
 from segnode.config import Config
 from segnode.engine.answers import Instances, Labelled
 from segnode.engine.dynamic import DynamicBackend
@@ -102,7 +102,7 @@ class Backend(Protocol):
 
 
 def open_backend(
-    model: NativeModel | TorchScriptModel | NullModel,
+    model: Model,
     config: Config,
     device: torch.device,
     report: Callable[[str], None],
@@ -120,7 +120,7 @@ def open_backend(
 
     Raises:
         CheckpointError: an exported program cannot be loaded.
-        ConfigError: the precision does not fit the model.
+        ConfigError: the precision does not fit the model, or its engine is not installed.
     """
     if isinstance(model, NullModel):
         _load_cpu_kernels(report)
@@ -140,6 +140,17 @@ def open_backend(
                 'each image; export it after model.eval()'
             )
         return TorchScriptBackend(model, runner, device)
+    if isinstance(model, ExportedModel):
+        # Here, as it imports the library of another engine.
+        from segnode.engine.exported import open_exported
+
+        _load_cpu_kernels(report)
+        return DynamicBackend(open_exported(model, report))
+    if config.precision == 'int8':
+        raise ConfigError(
+            f'precision: expected auto, fp16, bf16 or fp32 for model {model.name!r}, found int8; '
+            'make a folder for it by `segnode export --precision int8`'
+        )
     precision = choose_precision(config.precision, device)
     network = NativeNetwork(model.architecture, model.state_dict, device, precision)
     if network.float32_layers:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segnode.checkpoint import NativeModel, NullModel, TorchScriptModel, load_model
+from segnode.checkpoint import Model, NullModel, load_model
 from segnode.config import Config, parameters
 from segnode.engine.answers import Detections, Prediction, Segmentation
 from segnode.engine.backend import open_backend
@@ -53,7 +53,7 @@ class Engine:
         report: Callable[[str], None] | None = None,
         *,
         static: bool = False,
-        model: NativeModel | TorchScriptModel | NullModel | None = None,
+        model: Model | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
         """Load the model and move it to its device.

@@ -22,10 +22,10 @@ from segnode.model.anchors import make_anchors
 from segnode.model.architecture import Architecture
 from segnode.model.box_head import BoxDetections, Limits
 from segnode.model.fusion import fuse_convolutions
-from segnode.model.mask_rcnn import Found, FrameSizes, build_mask_rcnn
+from segnode.model.mask_rcnn import Found, FrameSizes, MaskRCNN, build_mask_rcnn
 from segnode.model.precision import DTYPES, convert_layers
 from segnode.model.rpn import Proposals
-from segnode.model.steps import Mark, Steps
+from segnode.model.steps import Mark, Parts, Steps
 
 # Input with which a layer's range is checked: pixels of every brightness and both extremes.
 PROBE_HW = (128, 160)
@@ -53,7 +53,7 @@ class NativeNetwork:
     Attributes:
         architecture: what was built.
         device: where it runs.
-        precision: fp32, fp16 or bf16.
+        precision: fp32, fp16 or bf16; int8 too of another engine's programs.
         float32_layers: names of the layers whose numbers do not fit in ``precision``.
         fusion: which library fuses the convolutions, or ``none``.
         replace: answers in place of the box head, all of whose work is still done; None answers
@@ -66,6 +66,8 @@ class NativeNetwork:
         state_dict: Mapping[str, Tensor],
         device: torch.device,
         precision: str = 'fp32',
+        *,
+        programs: Callable[[Mark], Parts] | None = None,
     ) -> None:
         """Build the network.
 
@@ -74,15 +76,23 @@ class NativeNetwork:
             state_dict: its weights, float32.
             device: where it runs.
             precision: fp32, fp16 or bf16.
+            programs: dense parts of another engine, in place of modules with weights; they take
+                and give float32, whatever their precision.
         """
         self.architecture = architecture
         self.device = device
         self.precision = precision
-        self.dtype = DTYPES[precision]
+        self.dtype = DTYPES['fp32' if programs else precision]
         self.replace: Callable[[BoxDetections], BoxDetections] | None = None
         self._anchors: dict[tuple[int, int], list[Tensor]] = {}
-        self.model = build_mask_rcnn(architecture, state_dict).to(device)
         self._exact = exact_operators(device)
+        if programs is not None:
+            with torch.device('meta'):
+                self.model = MaskRCNN(architecture)
+            self._parts, self.float32_layers, self.fusion = programs, (), 'none'
+            return
+        self.model = build_mask_rcnn(architecture, state_dict).to(device)
+        self._parts = self.model.parts
         self.model.roi_heads.box_head.expect_channels_last()
         self.float32_layers = convert_layers(self.model, self.dtype, self._probe)
         self.model.to(memory_format=torch.channels_last)
@@ -139,7 +149,7 @@ class NativeNetwork:
             mark: records the stages.
         """
         steps = Steps(
-            parts=self.model.parts(mark),
+            parts=self._parts(mark),
             nms=self._exact.nms,
             roi_align=self._exact.roi_align,
             mark=mark,

@@ -11,7 +11,7 @@ from typing import Any
 
 import segnode
 from segnode import __version__
-from segnode.checkpoint import NativeModel, NullModel, TorchScriptModel
+from segnode.checkpoint import Model
 from segnode.engine import Engine
 from segnode.errors import ConfigError
 from segnode.evaluation.replay import Request
@@ -19,7 +19,7 @@ from segnode.hardware.machine import describe_machine
 
 
 def run_origin(
-    engine: Engine, model: NativeModel | TorchScriptModel | NullModel, selection: Request
+    engine: Engine, model: Model, selection: Request
 ) -> dict[str, Any]:
     """Return what a run hangs on beside its settings.
 

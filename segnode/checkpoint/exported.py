@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""An exported folder: a model's dense parts as programs of another engine, and their manifest.
+
+The manifest says everything about the model but its numbers, so that no other file is needed to
+run it. The programs are data for their engine: nothing in a folder is executed as code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from segnode.checkpoint.class_names import category_ids, class_names
+from segnode.checkpoint.message import one_line
+from segnode.checkpoint.plain_data import from_plain
+from segnode.checkpoint.weights_file import check_file, digest
+from segnode.config import Config
+from segnode.errors import CheckpointError, ConfigError
+from segnode.model.architecture import Architecture
+
+MANIFEST: Final = 'manifest.json'
+# Of the manifest and of what the programs take and give.
+SCHEMA: Final = 1
+_LARGEST_MANIFEST: Final = 16 << 20
+
+Format: TypeAlias = Literal['onnx', 'openvino']
+# Who runs a format.
+BACKENDS: Final[dict[Format, str]] = {'onnx': 'onnxruntime', 'openvino': 'openvino'}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedPart:
+    """One dense part as a program.
+
+    Attributes:
+        name: of the part, as ``trunk``, ``box_head.0`` or ``mask_head``.
+        path: of the program.
+        network_hw: H and W of the padded input that it was made for, None for any.
+    """
+
+    name: str
+    path: Path
+    network_hw: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedModel:
+    """A Mask R-CNN whose dense parts another engine runs.
+
+    Attributes:
+        architecture: the network, its sides those it was exported with.
+        format: of the programs.
+        precision: fp32, bf16 or int8.
+        parts: in the order of their names' first appearance.
+        shapes: H and W of the padded inputs that it was exported for; empty for any.
+        class_names: one for each foreground class.
+        category_ids: COCO's category ids where the classes are COCO's, else None.
+        name: of the model that was exported, for people.
+        weights_path: the folder.
+        weights_sha256: of the weights that were exported.
+        manifest_sha256: of the manifest, which holds those of the programs.
+        licence: of the weights, empty where it is not known.
+    """
+
+    architecture: Architecture
+    format: Format
+    precision: str
+    parts: tuple[ExportedPart, ...]
+    shapes: tuple[tuple[int, int], ...]
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...] | None
+    name: str
+    weights_path: Path
+    weights_sha256: str
+    manifest_sha256: str
+    licence: str
+
+    @property
+    def backend(self) -> str:
+        """Who runs it."""
+        return BACKENDS[self.format]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What ``manifest.json`` says that a run needs; it may say more, for people.
+
+    Attributes:
+        schema: SCHEMA.
+        format: onnx or openvino.
+        precision: of the programs.
+        model: its name.
+        weights_sha256: of the file that was exported.
+        licence: of the weights.
+        class_names: one for each foreground class.
+        architecture: the network.
+        shapes: H and W of the padded inputs, empty for any.
+        parts: see ``PartEntry``.
+    """
+
+    schema: int
+    format: Format
+    precision: Literal['fp32', 'bf16', 'int8']
+    model: str
+    weights_sha256: str
+    licence: str
+    class_names: tuple[str, ...]
+    architecture: Architecture
+    shapes: tuple[tuple[int, int], ...]
+    parts: tuple[PartEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartEntry:
+    """A part in the manifest.
+
+    Attributes:
+        name: of the part.
+        files: names in the folder, the one to open first.
+        sha256: of each.
+        network_hw: H and W that it was made for, None for any.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    sha256: tuple[str, ...]
+    network_hw: tuple[int, int] | None
+
+
+def is_exported(path: Path) -> bool:
+    """Return whether a model's path is to be read as an exported folder."""
+    return path.is_dir()
+
+
+def load_exported(
+    config: Config, path: Path, report: Callable[[str], None] = lambda _: None
+) -> ExportedModel:
+    """Read the manifest of an exported folder, and make sure that its files are those listed.
+
+    Args:
+        config: may name classes; what has no meaning for a folder must be unset.
+        path: of the folder.
+        report: is told in a line what was assumed.
+
+    Raises:
+        CheckpointError: no such folder, or one that is damaged, incomplete or of another version.
+        ConfigError: a setting does not fit it.
+    """
+    manifest = read_manifest(path)
+    backend = BACKENDS[manifest.format]
+    expected = {
+        'backend': (config.backend, ('auto', backend)),
+        'weights': (config.weights, ('',)),
+        'norm_eps': (config.norm_eps, (-1.0,)),
+        'precision': (config.precision, ('auto', manifest.precision)),
+        'device': (config.device, ('auto', 'cpu')),
+    }
+    for key, (found, allowed) in expected.items():
+        if found not in allowed:
+            wanted = ' or '.join(str(each) or 'it unset' for each in allowed)
+            raise ConfigError(
+                f'{key}: expected {wanted} for the export {path}, which was made so, found '
+                f'{found}; export the model again for another'
+            )
+    names = class_names(
+        config.class_names or manifest.class_names,
+        {},
+        manifest.architecture.num_classes,
+        report,
+        is_coco=lambda: False,
+    )
+    return ExportedModel(
+        architecture=manifest.architecture,
+        format=manifest.format,
+        precision=manifest.precision,
+        parts=tuple(
+            ExportedPart(name=e.name, path=path / e.files[0], network_hw=e.network_hw)
+            for e in manifest.parts
+        ),
+        shapes=manifest.shapes,
+        class_names=names,
+        category_ids=category_ids(names),
+        name=manifest.model,
+        weights_path=path,
+        weights_sha256=manifest.weights_sha256,
+        manifest_sha256=digest(path / MANIFEST, 'sha256'),
+        licence=manifest.licence,
+    )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a folder's manifest and check its files.
+
+    Raises:
+        CheckpointError: it is no exported folder, or a damaged, incomplete or foreign one.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        raise CheckpointError(
+            f'{path}: expected a folder of `segnode export`, found no {MANIFEST} in it'
+        )
+    check_file(file, 'the manifest of an export')
+    content = _read_json(file)
+    schema = content.get('schema')
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f'{file}: expected an export of schema {SCHEMA}, found {str(schema)[:40]!r}; export '
+            'the model again with this version'
+        )
+    known = {name: content.get(name) for name in Manifest.__slots__}
+    try:
+        manifest = from_plain(Manifest, {'kind': Manifest.__name__, **known}, 'manifest')
+    except ValueError as error:
+        raise CheckpointError(
+            f'{file}: not of this version ({one_line(error)}); export the model again'
+        ) from None
+    for part in manifest.parts:
+        _check_files(path, part)
+    return manifest
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > _LARGEST_MANIFEST:
+            raise ValueError('it is far too large')
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f'{file}: expected the manifest of an export, found a damaged file '
+            f'({one_line(error)}); copy the folder again, whole'
+        ) from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f'{file}: expected the manifest of an export, found another JSON')
+    return dict(content)
+
+
+def _check_files(folder: Path, part: PartEntry) -> None:
+    if not part.files or len(part.files) != len(part.sha256):
+        raise CheckpointError(f'{folder / MANIFEST}: part {part.name} lists no files')
+    for name, expected in zip(part.files, part.sha256, strict=True):
+        if Path(name).name != name:
+            raise CheckpointError(
+                f'{folder / MANIFEST}: expected files of its own folder, found {name!r}'
+            )
+        check_file(folder / name, f'a file of part {part.name}')
+        found = digest(folder / name, 'sha256')
+        if found != expected:
+            raise CheckpointError(
+                f'{folder / name}: expected the file that was exported (sha256 '
+                f'{expected[:12]}...), found another or a damaged one ({found[:12]}...); copy the '
+                'folder again, whole'
+            )
+
+
+def formats() -> tuple[Format, ...]:
+    """Return the formats of programs."""
+    found: tuple[Format, ...] = get_args(Format)
+    return found

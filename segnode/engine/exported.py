@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""The dense parts of an exported folder, as the network's own path runs them.
+
+What decides the answer (selection, NMS, RoIAlign, paste, filters) is the same code as for a native
+model; an engine gets convolutions and products alone. Programs take and give maps as (N, H, W, C),
+which is how RoIAlign reads them and what it writes, so that nothing is reordered between.
+
+Shapes: N images, R RoIs, C channels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segnode.checkpoint.exported import ExportedModel, ExportedPart
+from segnode.engine.network import NativeNetwork
+from segnode.errors import CheckpointError, ConfigError
+from segnode.model.steps import Mark, Parts, Trunk
+
+Array: TypeAlias = npt.NDArray[np.float32]
+
+
+class Program(Protocol):
+    """One part, loaded by its engine."""
+
+    def __call__(self, x: Array) -> Sequence[Array]:
+        """Map an input to the outputs, in the engine's memory: valid until the next call.
+
+        Raises:
+            ProgramError: the engine failed.
+        """
+        ...
+
+
+def open_exported(model: ExportedModel, report: Callable[[str], None]) -> NativeNetwork:
+    """Load the programs of an exported folder into their engine.
+
+    Args:
+        model: what was read of the folder.
+        report: is told in a line what runs it.
+
+    Raises:
+        CheckpointError: a part is missing, unknown or refused by the engine.
+        ConfigError: the engine is not installed.
+    """
+    open_part = _engine(model, report)
+    trunks: dict[tuple[int, int] | None, Program] = {}
+    boxes: dict[int, Program] = {}
+    masks: Program | None = None
+    for part in model.parts:
+        stage = re.fullmatch(r'box_head\.(\d)', part.name)
+        if part.name == 'trunk':
+            trunks[part.network_hw] = open_part(part)
+        elif stage:
+            boxes[int(stage[1])] = open_part(part)
+        elif part.name == 'mask_head':
+            masks = open_part(part)
+        else:
+            raise CheckpointError(
+                f'{model.weights_path}: part {part.name} is not of this version; export the model '
+                'again'
+            )
+    if not trunks or masks is None or sorted(boxes) != list(range(max(len(boxes), 1))):
+        raise CheckpointError(
+            f'{model.weights_path}: expected the parts trunk, box_head.0 and mask_head, found '
+            f'{", ".join(part.name for part in model.parts) or "none"}; export the model again'
+        )
+    parts = _ExportedParts(model, trunks, tuple(boxes[n] for n in sorted(boxes)), masks)
+    cpu = torch.device('cpu')
+    return NativeNetwork(
+        model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame
+    )
+
+
+def _engine(
+    model: ExportedModel, report: Callable[[str], None]
+) -> Callable[[ExportedPart], Program]:
+    try:
+        if model.format == 'openvino':
+            from segnode.engine.openvino_program import OpenVINO
+
+            return OpenVINO(model.precision, report).open
+        from segnode.engine.onnxruntime_program import ONNXRuntime
+
+        return ONNXRuntime(report).open
+    except ImportError as error:
+        raise ConfigError(
+            f'backend {model.backend}: expected the Python package {model.backend}, which cannot '
+            f'be imported here ({error}); `pip install {model.backend}`, or install segnode with '
+            f'its extra [{model.backend}]'
+        ) from None
+
+
+class _ExportedParts:
+    """The programs of one model, with the parts' own signatures."""
+
+    def __init__(
+        self,
+        model: ExportedModel,
+        trunks: dict[tuple[int, int] | None, Program],
+        boxes: tuple[Program, ...],
+        masks: Program,
+    ) -> None:
+        self._model, self._trunks, self._masks = model, trunks, masks
+        self._boxes = tuple(self._box_head(program) for program in boxes)
+
+    def for_a_frame(self, mark: Mark) -> Parts:
+        """Return the parts; the trunk is one program, so that ``backbone`` has all its time."""
+
+        def trunk(x: Tensor) -> Trunk:
+            found = self._trunk(x)
+            mark('backbone')
+            return found
+
+        return Parts(trunk, self._boxes, self._mask_head)
+
+    def _trunk(self, x: Tensor) -> Trunk:
+        """Map (N, 3, H, W) to maps; those of one image are the engine's own memory."""
+        run = self._trunk_for((x.shape[-2], x.shape[-1]))
+        images = _channels_last(x)
+        outputs: list[Tensor] = []
+        for n in range(len(images)):
+            found = run(images[n : n + 1])
+            if len(images) == 1:
+                outputs = [torch.from_numpy(each) for each in found]
+                break
+            if not outputs:
+                outputs = [torch.empty((len(images), *each.shape[1:])) for each in found]
+            for whole, each in zip(outputs, found, strict=True):
+                whole[n] = torch.from_numpy(each[0])
+        maps = [each.permute(0, 3, 1, 2) for each in outputs]
+        levels = len(self._model.architecture.strides)
+        return Trunk(maps[:levels], maps[levels : 2 * levels], maps[2 * levels :])
+
+    def _trunk_for(self, network_hw: tuple[int, int]) -> Program:
+        shapes = self._model.shapes
+        found = self._trunks.get(network_hw, self._trunks.get(None))
+        if found is None or (shapes and network_hw not in shapes):
+            sizes = ', '.join(f'{h}x{w}' for h, w in shapes or [s for s in self._trunks if s])
+            raise ConfigError(
+                f'resolution: expected an image that makes a network input of {sizes}, for which '
+                f'{self._model.weights_path} was exported, found {network_hw[0]}x{network_hw[1]}; '
+                'export the model again with --shapes of this image'
+            )
+        return found
+
+    def _box_head(self, run: Program) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        def box_head(pooled: Tensor) -> tuple[Tensor, Tensor]:
+            # Engines differ in what they make of no rows: one is run, and dropped.
+            some = pooled if len(pooled) else pooled.new_zeros((1, *pooled.shape[1:]))
+            scores, deltas = (torch.from_numpy(each) for each in run(_channels_last(some)))
+            return scores[: len(pooled)], deltas[: len(pooled)]
+
+        return box_head
+
+    def _mask_head(self, pooled: Tensor) -> Tensor:
+        (logits,) = self._masks(_channels_last(pooled))
+        return torch.from_numpy(logits)
+
+
+def _channels_last(x: Tensor) -> Array:
+    """Return (N, C, H, W) float32 as (N, H, W, C), without a copy where it lies so."""
+    array: Array = x.float().permute(0, 2, 3, 1).contiguous().numpy()
+    return array
