@@ -15,6 +15,7 @@ COMMANDS = (
     'benchmark',
     'soak',
     'sweep',
+    'export',
     'describe',
     'doctor',
     'fetch',

@@ -39,6 +39,9 @@ COMMANDS = {
     ),
     'soak': Command('segnode.soak.command', 'drives the node with faults, and checks (needs ROS)'),
     'sweep': Command('segnode.sweep', 'settings against each other on a bag, and the one to take'),
+    'export': Command(
+        'segnode.export.command', 'the model for OpenVINO and ONNX Runtime, in INT8 too'
+    ),
     'describe': Command(
         'segnode.describe', 'writes the description of an exported model by running it'
     ),
@@ -196,6 +199,11 @@ def soak() -> int:
 def sweep() -> int:
     """Console script ``sweep``."""
     return main(['sweep', *sys.argv[1:]])
+
+
+def export() -> int:
+    """Console script ``export``."""
+    return main(['export', *sys.argv[1:]])
 
 
 def describe() -> int:

@@ -262,9 +262,9 @@ class Config(Settings):
 
     model: str = setting(
         '',
-        'Preset name, or path of a Detectron2 config, of the description of an exported model or of '
-        'a folder of `segnode export`; '
-        'empty takes the embedded demo model; null or null:MS has no network, for measurements',
+        'Preset name, or path of a Detectron2 config, of the description of an exported model or '
+        'of a folder of `segnode export`; empty takes the embedded demo model; null or null:MS '
+        'has no network, for measurements',
     )
     weights: str = setting('', "Path or URL of the weights; empty takes the model's own")
     refresh: bool = setting(
@@ -274,15 +274,15 @@ class Config(Settings):
     )
     backend: str = setting(
         'auto',
-        'Who runs the network: native is segnode itself, torchscript an exported file, openvino and '
-        'onnxruntime a folder of `segnode export`',
+        'Who runs the network: native is segnode itself, torchscript an exported file, openvino '
+        'and onnxruntime a folder of `segnode export`',
         choices=('auto', 'native', 'torchscript', 'openvino', 'onnxruntime'),
     )
     device: str = setting('auto', 'Compute device: auto, cpu, cuda or cuda:N')
     precision: str = setting(
         'auto',
-        'Number format of the network; coordinates and scores stay in fp32; int8 comes from a folder '
-        'of `segnode export` alone',
+        'Number format of the network; coordinates and scores stay in fp32; int8 comes from a '
+        'folder of `segnode export` alone',
         choices=('auto', 'fp16', 'bf16', 'fp32', 'int8'),
     )
     norm_eps: float = setting(

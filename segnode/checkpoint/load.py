@@ -64,9 +64,7 @@ def named_model(name: str) -> Preset | Path:
     return path
 
 
-def load_model(
-    config: Config, report: Callable[[str], None] = lambda _: None
-) -> Model:
+def load_model(config: Config, report: Callable[[str], None] = lambda _: None) -> Model:
     """Load the model that ``model`` and ``weights`` name; nothing in its files is executed.
 
     A preset without ``weights``, and ``weights`` that are a URL, are fetched into the cache.

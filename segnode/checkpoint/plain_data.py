@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""Dataclasses as plain data, JSON's types alone, and back: how a manifest holds an architecture."""
+"""Dataclasses as plain data, JSON's types alone, and back: an architecture in a manifest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def _build(kind: Any, value: object, where: str) -> Any:
         return _build_dataclass(kind, value, where)
     if origin in (Union, types.UnionType):
         return _build_one_of(arguments, value, where)
-    if origin is Literal and any(value == each and type(value) is type(each) for each in arguments):
+    if origin is Literal and any(
+        value == each and type(value) is type(each) for each in arguments
+    ):
         return value
     if origin is tuple and isinstance(value, list):
         if arguments[-1] is Ellipsis:

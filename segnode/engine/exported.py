@@ -75,9 +75,7 @@ def open_exported(model: ExportedModel, report: Callable[[str], None]) -> Native
         )
     parts = _ExportedParts(model, trunks, tuple(boxes[n] for n in sorted(boxes)), masks)
     cpu = torch.device('cpu')
-    return NativeNetwork(
-        model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame
-    )
+    return NativeNetwork(model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame)
 
 
 def _engine(

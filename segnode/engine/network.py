@@ -89,7 +89,8 @@ class NativeNetwork:
         if programs is not None:
             with torch.device('meta'):
                 self.model = MaskRCNN(architecture)
-            self._parts, self.float32_layers, self.fusion = programs, (), 'none'
+            self._parts, self.fusion = programs, 'none'
+            self.float32_layers: tuple[str, ...] = ()
             return
         self.model = build_mask_rcnn(architecture, state_dict).to(device)
         self._parts = self.model.parts

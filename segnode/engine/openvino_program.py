@@ -56,7 +56,9 @@ class OpenVINO:
 class OpenVINOProgram:
     """See ``segnode.engine.exported.Program``."""
 
-    def __init__(self, compile_model: Callable[[Any], Any], model: Any, part: ExportedPart) -> None:
+    def __init__(
+        self, compile_model: Callable[[Any], Any], model: Any, part: ExportedPart
+    ) -> None:
         """Take a model that is not yet compiled; one with any number of rows is at once."""
         self._compile, self._model, self._path = compile_model, model, part.path
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()

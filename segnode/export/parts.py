@@ -115,8 +115,10 @@ def trace_parts(
     heads.box_head.expect_channels_last()
     levels = range(len(architecture.strides))
     names = tuple(f'{kind}.{n}' for kind in ('features', 'logits', 'deltas') for n in levels)
-    parts = [_trace_trunk(_Trunk(model).eval(), architecture.size_divisibility, hw, names, report)
-             for hw in _sizes(shapes)]
+    parts = [
+        _trace_trunk(_Trunk(model).eval(), architecture.size_divisibility, hw, names, report)
+        for hw in _sizes(shapes)
+    ]
     channels = architecture.fpn_channels
 
     def head(name: str, module: nn.Module, pooler: Pooler, outputs: tuple[str, ...]) -> None:
@@ -183,7 +185,7 @@ def _part(
 
 
 def _layers(program: torch.export.ExportedProgram) -> dict[str, str]:
-    """Return what has weights and multiplies: by the name that OpenVINO gives its call, the layer's.
+    """Return what has weights and multiplies, by the names that OpenVINO gives the calls.
 
     A layer that is called once a level is named ``layer``, ``layer#1`` and so on.
     """

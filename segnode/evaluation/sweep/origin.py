@@ -18,9 +18,7 @@ from segnode.evaluation.replay import Request
 from segnode.hardware.machine import describe_machine
 
 
-def run_origin(
-    engine: Engine, model: Model, selection: Request
-) -> dict[str, Any]:
+def run_origin(engine: Engine, model: Model, selection: Request) -> dict[str, Any]:
     """Return what a run hangs on beside its settings.
 
     Args:

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""An export from a request to a folder and its figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from segnode.checkpoint import NativeModel
+from segnode.checkpoint.exported import Format
+from segnode.checkpoint.weights_file import digest
+from segnode.config import Config
+from segnode.engine import Engine
+from segnode.errors import ConfigError
+from segnode.evaluation.annotations import Annotations
+from segnode.export.folder import ExportFolder
+from segnode.export.parity import Agreement, Reference
+from segnode.export.parts import PartProgram, trace_parts
+from segnode.export.programs import Writer, select_writer
+from segnode.export.quantisation import (
+    MASK_ROIS,
+    Samples,
+    gather_samples,
+    noise_by_layer,
+    quantise,
+    ranking_layers,
+    trunk_input,
+)
+from segnode.image import Image
+from segnode.kernels.preprocess import resized_hw
+from segnode.model.mask_rcnn import build_mask_rcnn
+
+Report = Callable[[str], None]
+Progress = Callable[[Iterable[Image], str], Iterable[Image]]
+
+# Mask AP that INT8 may lose before layers stay in float32: of what was annotated, and of the
+# float32 network's own answers, which no other network reaches at the highest IoUs.
+MOST_LOST: Final = 0.01
+MOST_LOST_OF_OWN: Final = 0.08
+# Layers that stay in float32, tried in turn.
+_KEPT: Final = (2, 4, 8, 16, 32)
+# Pictures that tell how noisy a layer is.
+_NOISE_PICTURES: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What ranges are taken from.
+
+    Attributes:
+        pictures: decoded.
+        sha256: of the files, in order.
+    """
+
+    pictures: Sequence[Image]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be exported.
+
+    Attributes:
+        form: of the programs.
+        precision: fp32, bf16 or int8.
+        shapes: H and W of images, empty for any.
+        output: the folder.
+        calibration: for int8.
+        check: pictures on which the export is compared with float32, empty for none.
+        truth: annotations of these, image ids their positions; None takes float32's answers.
+        search: keep layers in float32 where INT8 loses too much; off for planted weights.
+    """
+
+    form: Format
+    precision: str
+    shapes: tuple[tuple[int, int], ...]
+    output: Path
+    calibration: Calibration | None
+    check: Sequence[Image]
+    truth: Annotations | None
+    search: bool
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return one digest of many files' contents, in order."""
+    whole = hashlib.sha256()
+    for path in paths:
+        whole.update(bytes.fromhex(digest(path, 'sha256')))
+    return whole.hexdigest()
+
+
+def export(
+    config: Config, model: NativeModel, request: Request, report: Report, progress: Progress
+) -> dict[str, Any]:
+    """Write the folder, and compare it with the native network in float32.
+
+    Args:
+        config: sides of the network's input, which the folder keeps, and settings to compare with.
+        model: what to export.
+        request: how.
+        report: is told in a line what is done.
+        progress: goes through pictures and shows it.
+
+    Returns:
+        What was written and measured, ready for JSON.
+
+    Raises:
+        SegnodeError: it cannot be exported so.
+    """
+    model = _with_sides(model, config)
+    job = _Job(config, model, request, report, progress)
+    return job.run()
+
+
+def _with_sides(model: NativeModel, config: Config) -> NativeModel:
+    """Return the model with the sides that are asked for as its own."""
+    a, wanted = model.architecture, config.resolution
+    a = dataclasses.replace(
+        a,
+        short_side=wanted.short_side or a.short_side,
+        long_side=wanted.long_side or a.long_side,
+    )
+    return dataclasses.replace(model, architecture=a)
+
+
+class _Job:
+    def __init__(
+        self,
+        config: Config,
+        model: NativeModel,
+        request: Request,
+        report: Report,
+        progress: Progress,
+    ) -> None:
+        self._config = config.replace({'backend': 'auto', 'precision': 'fp32', 'device': 'cpu'})
+        self._model, self._request = model, request
+        self._report, self._progress = report, progress
+        self._shapes = tuple(dict.fromkeys(self._padded(hw) for hw in request.shapes))
+        self._samples = Samples(())
+        self._reference: Reference | None = None
+        self._kept: dict[str, list[str]] = {}
+
+    def run(self) -> dict[str, Any]:
+        request = self._request
+        writer = select_writer(request.form)
+        folder = ExportFolder(request.output, writer)
+        network = build_mask_rcnn(self._model.architecture, self._model.state_dict)
+        parts = trace_parts(network, self._shapes, self._report)
+        converted = {}
+        for part in parts:
+            self._report(f'converting {part.file_stem}')
+            converted[part.file_stem] = writer.convert(part)
+        if request.check:
+            native = Engine(self._config, model=self._model)
+            self._reference = Reference(
+                native, request.check, request.truth, self._shown('native fp32')
+            )
+        if request.precision == 'int8':
+            agreement = self._quantise(folder, parts, converted, writer)
+        else:
+            for part in parts:
+                folder.add(part, converted[part.file_stem])
+            self._finish(folder, None)
+            agreement = self._compare()
+        self._finish(folder, agreement)
+        return {
+            'output': str(request.output),
+            'format': request.form,
+            'precision': request.precision,
+            'model': self._model.name,
+            'weights_sha256': self._model.weights_sha256,
+            'parts': [part.file_stem for part in parts],
+            'shapes': [list(hw) for hw in self._shapes],
+            'bytes': sum(file.stat().st_size for file in request.output.iterdir()),
+            **self._further(agreement),
+        }
+
+    def _finish(self, folder: ExportFolder, agreement: Agreement | None) -> None:
+        folder.finish(
+            self._model,
+            self._request.form,
+            self._request.precision,
+            self._shapes,
+            self._further(agreement),
+        )
+
+    def _further(self, agreement: Agreement | None) -> dict[str, Any]:
+        calibration = self._request.calibration
+        return {
+            'calibration': None
+            if calibration is None
+            else {'pictures': len(self._samples.pictures), 'sha256': calibration.sha256},
+            'float32_layers': [name for names in self._kept.values() for name in names],
+            'agreement': None if agreement is None else agreement.json(),
+        }
+
+    def _compare(self) -> Agreement | None:
+        if self._reference is None:
+            return None
+        config = self._config.replace(
+            {'model': str(self._request.output), 'weights': '', 'norm_eps': -1.0,
+             'precision': 'auto', 'class_names': ()}
+        )  # fmt: skip
+        engine = Engine(config)
+        return self._reference.compare(engine, self._shown(self._request.precision))
+
+    def _quantise(
+        self,
+        folder: ExportFolder,
+        parts: Sequence[PartProgram],
+        converted: Mapping[str, Any],
+        writer: Writer,
+    ) -> Agreement | None:
+        """Write the parts in INT8, and keep layers in float32 while too much is lost."""
+        self._gather(parts)
+        layers = {part.file_stem: writer.layers(converted[part.file_stem]) for part in parts}
+        self._kept = {stem: ranking_layers(names) for stem, names in layers.items()}
+        changed = list(parts)
+        noisiest: list[tuple[str, str]] | None = None
+        best: Agreement | None = None
+        for count in (0, *_KEPT):
+            if count:
+                if noisiest is None:
+                    noisiest = self._noisiest(parts)
+                chosen = noisiest[:count]
+                self._report(
+                    f'keeping in fp32, as INT8 loses {best.lost if best else 0:.3f} of mask AP: '
+                    + ', '.join(name for _, name in chosen)
+                )
+                changed = self._keep(parts, layers, chosen)
+            for part in changed:
+                self._report(f'quantising {part.file_stem}')
+                kept = self._kept[part.file_stem]
+                source = converted[part.file_stem]
+                folder.add(part, self._quantised(part, source, kept))
+            self._finish(folder, None)
+            agreement = best = self._compare()
+            if agreement is None or not self._request.search or not self._loses(agreement):
+                break
+        return best
+
+    def _loses(self, agreement: Agreement) -> bool:
+        return agreement.lost > (MOST_LOST if agreement.annotated else MOST_LOST_OF_OWN)
+
+    def _keep(
+        self,
+        parts: Sequence[PartProgram],
+        layers: Mapping[str, Sequence[str]],
+        chosen: Sequence[tuple[str, str]],
+    ) -> list[PartProgram]:
+        """Set what stays in float32; return the parts for which that is new."""
+        changed = []
+        for part in parts:
+            names = {name for where, name in chosen if where == part.name}
+            every = layers[part.file_stem]
+            kept = [n for n in every if n.partition('#')[0] in names or n in ranking_layers([n])]
+            if kept != self._kept[part.file_stem]:
+                self._kept[part.file_stem] = kept
+                changed.append(part)
+        return changed
+
+    def _gather(self, parts: Sequence[PartProgram]) -> None:
+        calibration = self._request.calibration
+        if calibration is None:
+            raise ConfigError('--precision int8: expected --calibrate with it, found none')
+        pictures = [p for p in calibration.pictures if self._fits(p)]
+        if not pictures:
+            sizes = ', '.join(f'{h}x{w}' for h, w in self._shapes)
+            raise ConfigError(
+                f'--calibrate: expected pictures that make a network input of {sizes}, as '
+                '--shapes asks for, found none'
+            )
+        # Of the best few detections however low their score, so that every picture gives some.
+        settings = dataclasses.replace(
+            Engine(self._config, model=self._model).settings,
+            score_threshold=-1.0,
+            max_instances=MASK_ROIS,
+        )
+        shown = self._shown('calibration')
+        self._samples = gather_samples(self._model, settings, pictures, shown)
+        lacking = {part.name for part in parts} - {'trunk'} - set(self._samples.pooled)
+        if lacking:
+            raise ConfigError(
+                f'--calibrate: expected pictures in which the model finds something, found none '
+                f'for {", ".join(sorted(lacking))}'
+            )
+
+    def _quantised(self, part: PartProgram, converted: Any, kept: Sequence[str]) -> Any:
+        form = self._request.form
+        if part.name != 'trunk':
+            pooled = self._samples.pooled[part.name]
+            return quantise(form, converted, pooled, lambda rows: rows, kept)
+        pictures = [
+            p for p in self._samples.pictures
+            if part.network_hw in (None, self._padded((p.height, p.width)))
+        ]  # fmt: skip
+        if not pictures:
+            raise ConfigError(
+                '--calibrate: expected pictures of every size of --shapes, found none that makes '
+                'a network input of {}x{}'.format(*part.network_hw or (0, 0))
+            )
+        return quantise(form, converted, pictures, self._trunk_input, kept)
+
+    def _noisiest(self, parts: Sequence[PartProgram]) -> list[tuple[str, str]]:
+        """Return part and layer, those that 8 bits disturb most first."""
+        found: dict[tuple[str, str], float] = {}
+        for part in parts:
+            inputs = (
+                map(self._trunk_input, self._samples.pictures[:_NOISE_PICTURES])
+                if part.name == 'trunk'
+                else iter(self._samples.pooled[part.name][:_NOISE_PICTURES])
+            )
+            for name, noise in noise_by_layer(part, inputs).items():
+                if not ranking_layers([name]):
+                    key = (part.name, name)
+                    found[key] = max(noise, found.get(key, 0.0))
+        return sorted(found, key=lambda key: -found[key])
+
+    def _trunk_input(self, picture: Image) -> Any:
+        return trunk_input(picture, self._model, self._resized((picture.height, picture.width)))
+
+    def _fits(self, picture: Image) -> bool:
+        return not self._shapes or self._padded((picture.height, picture.width)) in self._shapes
+
+    def _resized(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        a = self._model.architecture
+        return resized_hw(image_hw, a.short_side, a.long_side, a.semantics.resize)
+
+    def _padded(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        unit = self._model.architecture.size_divisibility
+        height, width = (side + -side % unit for side in self._resized(image_hw))
+        return height, width
+
+    def _shown(self, label: str) -> Callable[[Iterable[Image]], Iterator[Image]]:
+        return lambda pictures: iter(self._progress(pictures, label))
