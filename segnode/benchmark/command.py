@@ -26,7 +26,10 @@ from segnode.config import Config
 from segnode.errors import ConfigError
 from segnode.output_files import Inputs, check_writable, is_own_json, write_json
 
-REFERENCES = ('detectron2', 'detectron2-best', 'torchvision', 'torchvision-best')
+REFERENCES = (
+    *('detectron2', 'detectron2-best', 'torchvision', 'torchvision-best'),
+    *('openvino', 'openvino-int8', 'onnxruntime', 'onnxruntime-int8'),
+)
 _LARGEST_SIDE = 4096
 _OWN_JSON = r'\{"machine": \{"system": "'
 # What the references have no equal of, or what the benchmark sets itself.
@@ -64,6 +67,8 @@ references:
   detectron2, torchvision            as they come, in fp32
   detectron2-best, torchvision-best  half precision, channels_last, layers compiled; on a GPU they
                                      come along with the plain ones
+  openvino, onnxruntime              the same model as `segnode export` makes it, in fp32, or in
+                                     INT8 (openvino-int8, ...), its ranges from the frames here
   Detectron2 is looked for in SEGNODE_DETECTRON2, among the installed packages, and where
   `make setup-test` puts it.
 

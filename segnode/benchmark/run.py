@@ -49,6 +49,9 @@ from segnode.model.precision import exact_float32
 
 Report = Callable[[str], None]
 
+# Engines that ``segnode export`` makes a model for.
+ENGINES = ('openvino', 'onnxruntime')
+
 ROUNDS = {'cpu': 20, 'cuda': 200}
 WARM_UP = {'cpu': 3, 'cuda': 20}
 # What a reference may raise that compilers, allocators and kernels have a hand in.
@@ -242,8 +245,10 @@ class Bench:
         return running, memory, failed
 
     def _build(self, reference: str, model: NativeModel) -> Entry:
-        family = model.architecture.semantics.family
         kind, _, best = reference.partition('-')
+        if kind in ENGINES:
+            return self._build_export(reference, model, exact=not best)
+        family = model.architecture.semantics.family
         if kind == 'detectron2' and family != 'detectron2':
             raise ConfigError(
                 f"--against detectron2: expected a model of Detectron2's family, found "
@@ -280,6 +285,17 @@ class Bench:
         if kind != family:
             entry.notes.append(DIFFERENCES)
         return entry
+
+    def _build_export(self, reference: str, model: NativeModel, *, exact: bool) -> Entry:
+        if self._device.type != 'cpu':
+            raise ConfigError(
+                f'--against {reference}: expected --device cpu with it, found {self._device}'
+            )
+        # Here, as it needs what exports a model.
+        from segnode.benchmark.exports import ExportContender
+
+        config = self._segnode.engine.config
+        return Entry(ExportContender(reference, model, config, self._report), exact, None, 0)
 
     def _check_equal(self, case: Case, frames: Sequence[Image]) -> dict[str, float]:
         """Compare answers in float32; return the share of equal labels by reference."""

@@ -249,8 +249,8 @@ def _print(result: dict[str, Any]) -> None:
             f'{found["instances_fp32"]} instances found again ({found["instances"]} in all)'
         )
         say(
-            f'of these, boxes {found["box_px_p50"]:.2g} px apart and at most {found["box_px"]:.3g}, '
-            f'scores at most {found["score"]:.2g}, mask IoU {found["mask_iou_p50"]:.4f} and at '
+            f'of these, boxes {found["box_px_p50"]:.2g} px apart and at most '
+            f'{found["box_px"]:.3g}, scores at most {found["score"]:.2g}, mask IoU {found["mask_iou_p50"]:.4f} and at '
             f'least {found["mask_iou"]:.4f}'
         )
         if found['mask_ap'] is not None:
