@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -232,29 +232,43 @@ def _progress(items: Iterable[Any], label: str) -> Iterable[Any]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    found = result['agreement']
-    say(f'{result["model"]} in {result["output"]}: {result["format"]}, {result["precision"]}, '
-        f'{result["bytes"] / 1e6:.1f} MB')  # fmt: skip
+    say(
+        f'{result["model"]} in {result["output"]}: {result["format"]}, {result["precision"]}, '
+        f'{result["bytes"] / 1e6:.1f} MB'
+    )
     sizes = ', '.join(f'{h}x{w}' for h, w in result['shapes']) or 'any size'
     say(f'network input {sizes}; parts {", ".join(result["parts"])}')
     if result['calibration']:
         say(f'ranges from {result["calibration"]["pictures"]} pictures')
     if result['float32_layers']:
         say(f'layers in fp32: {", ".join(result["float32_layers"])}')
+    for line in _agreement(result['agreement']):
+        say(line)
+    model = shlex.quote(result['output'])
+    use = '' if result['whole'] else f'; try: segnode predict photo.jpg --model {model}'
+    say(f'export: wrote {result["output"]}{use}')
+
+
+def _agreement(found: dict[str, Any] | None) -> Iterator[str]:
+    """Yield what a comparison with the native network in float32 gave."""
     if found is None:
-        say('not compared with fp32')
-    else:
-        say(
-            f'beside native fp32 on {found["pictures"]} pictures: {found["matched"]} of '
-            f'{found["instances_fp32"]} instances found again ({found["instances"]} in all)'
+        yield 'not compared with native fp32, as no picture makes this network input'
+        return
+    yield (
+        f'beside native fp32 on {found["pictures"]} pictures: {found["matched"]} of '
+        f'{found["instances_fp32"]} instances found again ({found["instances"]} in all)'
+    )
+    if 'mask_iou' not in found:
+        yield (
+            f'of these, boxes at most {found["box_px"]:.2g} px apart, scores at most '
+            f'{found["score"]:.2g}, mask probabilities at most {found["mask_probability"]:.2g}'
         )
-        say(
-            f'of these, boxes {found["box_px_p50"]:.2g} px apart and at most '
-            f'{found["box_px"]:.3g}, scores at most {found["score"]:.2g}, mask IoU {found["mask_iou_p50"]:.4f} and at '
-            f'least {found["mask_iou"]:.4f}'
-        )
-        if found['mask_ap'] is not None:
-            truth = 'annotated' if found['annotated'] else "fp32's confident instances as truth"
-            say(f'mask AP {found["mask_ap"]:.3f}, fp32 {found["mask_ap_fp32"]:.3f} ({truth})')
-    say(f'export: wrote {result["output"]}; try: segnode predict photo.jpg --model '
-        f'{shlex.quote(result["output"])}')  # fmt: skip
+        return
+    yield (
+        f'of these, boxes {found["box_px_p50"]:.2g} px apart and at most {found["box_px"]:.3g}, '
+        f'scores at most {found["score"]:.2g}, mask IoU {found["mask_iou_p50"]:.4f} and at least '
+        f'{found["mask_iou"]:.4f}'
+    )
+    if found['mask_ap'] is not None:
+        truth = 'as annotated' if found['annotated'] else "of fp32's own confident instances"
+        yield f'mask AP {found["mask_ap"]:.3f}, fp32 {found["mask_ap_fp32"]:.3f} ({truth})'

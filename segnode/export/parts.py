@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from segnode.errors import ConfigError, first_line
-from segnode.model.architecture import Pooler
+from segnode.model.architecture import Architecture, Pooler
+from segnode.model.backbone_specs import SwinSpec
 from segnode.model.mask_rcnn import MaskRCNN
 
 # Rows of what heads are traced with; 0 and 1 would be taken for fixed.
@@ -116,7 +117,7 @@ def trace_parts(
     levels = range(len(architecture.strides))
     names = tuple(f'{kind}.{n}' for kind in ('features', 'logits', 'deltas') for n in levels)
     parts = [
-        _trace_trunk(_Trunk(model).eval(), architecture.size_divisibility, hw, names, report)
+        _trace_trunk(_Trunk(model).eval(), architecture, hw, names, report)
         for hw in _sizes(shapes)
     ]
     channels = architecture.fpn_channels
@@ -141,17 +142,22 @@ def _sizes(shapes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int] | None
 
 def _trace_trunk(
     module: nn.Module,
-    divisibility: int,
+    architecture: Architecture,
     network_hw: tuple[int, int] | None,
     outputs: tuple[str, ...],
     report: Callable[[str], None],
 ) -> PartProgram:
+    if network_hw is None and isinstance(architecture.backbone, SwinSpec):
+        raise ConfigError(
+            '--shapes: expected sizes of image for a Swin Transformer, whose windows depend on '
+            'them, found none'
+        )
     if network_hw is not None:
         report('tracing the trunk for {}x{}'.format(*network_hw))
         program = torch.export.export(module, (torch.zeros((1, *network_hw, 3)),))
         return _part('trunk', network_hw, program, module, outputs)
     report('tracing the trunk for any size')
-    unit = max(divisibility, 32)
+    unit = max(architecture.size_divisibility, 32)
     example = torch.zeros((1, *(unit * n for n in _TRACED_HW), 3))
     sides = {
         dim: unit * torch.export.Dim(name, min=1, max=_MOST)

@@ -178,6 +178,7 @@ class _Job:
             'shapes': [list(hw) for hw in self._shapes],
             'bytes': sum(file.stat().st_size for file in request.output.iterdir()),
             **self._further(agreement),
+            'whole': False,
         }
 
     def _finish(self, folder: ExportFolder, agreement: Agreement | None) -> None:

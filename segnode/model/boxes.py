@@ -82,6 +82,10 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         scores (..., k) float32 and indices (..., k) int64, highest first.
     """
+    if torch.compiler.is_exporting():
+        # No exchange format reads the bits of a float; ONNX's TopK has the same rule for ties.
+        values, indices = torch.topk(scores, k, dim=-1)
+        return values, indices
     bits = scores.view(torch.int32).long()
     # Negative floats order backwards as integers; mirroring them at -0.0 restores it.
     ordered = torch.where(bits < 0, -(2**31) - bits, bits)

@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""A whole Mask R-CNN as one ONNX of standard operators, of fixed shapes.
+
+It is the network's own code, traced, with two steps that PyTorch has no exportable form of: they
+stand for NonMaxSuppression and RoiAlign, and become these.
+
+Shapes: H and W of the network's input before padding, D detections, M side of a mask, B sets of K
+boxes, R RoIs, C channels or classes, S side of what is pooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align as torchvision_roi_align
+
+from segnode.checkpoint import NativeModel
+from segnode.config import Config
+from segnode.engine import Engine
+from segnode.errors import ConfigError, MeasurementError
+from segnode.export.folder import FOLDER_KIND
+from segnode.export.programs import quiet
+from segnode.image import Image
+from segnode.kernels.plain.nms import nms
+from segnode.kernels.preprocess import resized_hw
+from segnode.model.anchors import make_anchors
+from segnode.model.architecture import Pooler
+from segnode.model.box_head import Limits
+from segnode.model.mask_rcnn import FrameSizes, build_mask_rcnn
+from segnode.model.pooler import assign_levels
+from segnode.model.steps import Steps
+
+OUTPUTS: Final = ('boxes', 'scores', 'class_ids', 'masks')
+FILE: Final = 'mask_rcnn.onnx'
+# Pairs of proposal and class that NMS takes, the best by score.
+CANDIDATES: Final = 1000
+# What the whole and the native network may differ by.
+BOX_PX: Final = 0.02
+SCORE: Final = 2e-4
+MASK: Final = 2e-3
+
+
+@torch.library.custom_op('segnode::nms_by_class', mutates_args=())
+def _nms_by_class(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """Map (B, K, 4) boxes and (B, C, K) bool, of which class each is, to (B, K) bool."""
+    classes = valid.to(torch.int8).argmax(1)
+    return nms(boxes, valid.any(1), threshold, classes)
+
+
+@_nms_by_class.register_fake
+def _(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    return boxes.new_empty((valid.shape[0], valid.shape[2]), dtype=torch.bool)
+
+
+@torch.library.custom_op('segnode::roi_align', mutates_args=())
+def _roi_align(
+    feature: Tensor,
+    boxes: Tensor,
+    image_index: Tensor,
+    scale: float,
+    resolution: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """Pool (R, 4) boxes of one map (N, C, h, w) to (R, C, S, S)."""
+    rois = torch.cat((image_index[:, None].float(), boxes), dim=1)
+    ratio = sampling_ratio or -1
+    return torchvision_roi_align(feature, rois, resolution, scale, ratio, aligned)
+
+
+@_roi_align.register_fake
+def _(
+    feature: Tensor,
+    boxes: Tensor,
+    image_index: Tensor,
+    scale: float,
+    resolution: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    return feature.new_empty((boxes.shape[0], feature.shape[1], resolution, resolution))
+
+
+def _translations() -> dict[Any, Callable[..., Any]]:
+    """Return how the two steps are said in ONNX."""
+    import onnx
+    from onnxscript import opset18 as op
+
+    def nms_by_class(boxes: Any, valid: Any, threshold: float) -> Any:
+        """Ranks for scores, as the boxes are in order; the mask from the indices that stay."""
+        shape = op.Shape(valid)
+        most = op.Gather(shape, op.Constant(value_ints=[2]))
+        count = op.Squeeze(most)
+        ranks = op.Cast(
+            op.Range(count, op.Constant(value_int=0), op.Constant(value_int=-1)),
+            to=onnx.TensorProto.FLOAT,
+        )
+        scores = op.Where(valid, ranks, op.Constant(value_float=0.0))
+        chosen = op.NonMaxSuppression(
+            boxes,
+            scores,
+            most,
+            op.Constant(value_floats=[threshold]),
+            op.Constant(value_floats=[0.5]),
+        )
+        places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
+        rows = op.Gather(shape, op.Constant(value_ints=[0, 2]))
+        nothing = op.Expand(op.Constant(value_int=0), rows)
+        ones = op.Expand(
+            op.Constant(value_int=1), op.Gather(op.Shape(places), op.Constant(value_ints=[0]))
+        )
+        return op.Cast(op.ScatterND(nothing, places, ones), to=onnx.TensorProto.BOOL)
+
+    def roi_align(
+        feature: Any,
+        boxes: Any,
+        image_index: Any,
+        scale: float,
+        resolution: int,
+        sampling_ratio: int,
+        aligned: bool,
+    ) -> Any:
+        return op.RoiAlign(
+            feature,
+            boxes,
+            image_index,
+            coordinate_transformation_mode='half_pixel' if aligned else 'output_half_pixel',
+            mode='avg',
+            output_height=resolution,
+            output_width=resolution,
+            sampling_ratio=sampling_ratio,
+            spatial_scale=scale,
+        )
+
+    return {
+        torch.ops.segnode.nms_by_class.default: nms_by_class,
+        torch.ops.segnode.roi_align.default: roi_align,
+    }
+
+
+class WholeMaskRCNN(nn.Module):
+    """From pixels to detections and masks, all of fixed shapes."""
+
+    def __init__(self, model: NativeModel, network_hw: tuple[int, int]) -> None:
+        super().__init__()
+        a = model.architecture
+        self.model = build_mask_rcnn(a, model.state_dict)
+        self.network_hw = network_hw
+        unit = a.size_divisibility
+        self.padding = (0, -network_hw[1] % unit, 0, -network_hw[0] % unit)
+        padded = (network_hw[0] + self.padding[3], network_hw[1] + self.padding[1])
+        for n, anchors in enumerate(make_anchors(a, a.feature_hw(padded), torch.device('cpu'))):
+            self.register_buffer(f'anchors_{n}', anchors)
+        for name in ('pixel_mean', 'pixel_std'):
+            self.register_buffer(name, torch.tensor(getattr(a, name)).view(3, 1, 1))
+        self.register_buffer('allowed', torch.ones(a.num_classes, dtype=torch.bool))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Find instances in (H, W, 3) uint8, channels in the order of the network.
+
+        Returns:
+            (D, 4) float32 xyxy in these pixels; (D,) float32, highest first and 0 where there is
+            none; (D,) int64; (D, M, M) float32 probabilities, each in its box.
+        """
+        a = self.model.architecture
+        x = (pixels.permute(2, 0, 1).float() - self.pixel_mean) / self.pixel_std
+        x = F.pad(x, self.padding)[None]
+        limits = Limits(
+            proposals=a.rpn_post_nms_topk,
+            capacity=a.max_instances,
+            candidates=CANDIDATES,
+            score_threshold=a.score_threshold,
+            nms_threshold=a.nms_threshold,
+            allowed=self.get_buffer('allowed'),
+            max_instances=a.max_instances,
+        )
+        steps = Steps(
+            parts=self.model.parts(_nobody),
+            nms=self._nms,
+            roi_align=_pool,
+            mark=_nobody,
+        )
+        anchors = [self.get_buffer(f'anchors_{n}') for n in range(len(a.strides))]
+        sizes = FrameSizes(self.network_hw, self.network_hw)
+        found = self.model.detect(x, anchors, sizes, limits, steps)
+        boxes, class_ids = found.filtered.boxes[0], found.detections.class_ids[0]
+        index = torch.zeros_like(class_ids)
+        masks = self.model.masks(
+            found.features, found.detections.boxes[0], index, class_ids, steps
+        )
+        keep = found.filtered.keep[0]
+        return boxes, found.detections.scores[0] * keep, class_ids, masks
+
+    def _nms(
+        self, boxes: Tensor, valid: Tensor, threshold: float | Tensor, groups: Tensor | None = None
+    ) -> Tensor:
+        shape = valid.shape
+        boxes, valid = boxes.reshape(-1, shape[-1], 4), valid.reshape(-1, shape[-1])
+        of_class = valid[:, None]
+        if groups is not None:
+            classes = torch.arange(self.model.architecture.num_classes)[:, None]
+            of_class = of_class & (groups.reshape(-1, 1, shape[-1]) == classes)
+        kept: Tensor = torch.ops.segnode.nms_by_class(boxes, of_class, float(threshold))
+        return kept.reshape(shape)
+
+
+def _nobody(_: str) -> None:
+    pass
+
+
+def _pool(features: list[Tensor], boxes: Tensor, image_index: Tensor, pooler: Pooler) -> Tensor:
+    """Pool every RoI from its own level; on the others it is empty, and costs one sample."""
+    levels = assign_levels(boxes, pooler)
+    pooled: list[Tensor] = []
+    for level, (feature, stride) in enumerate(zip(features, pooler.strides, strict=False)):
+        own = (levels == level)[:, None]
+        here = torch.ops.segnode.roi_align(
+            feature,
+            torch.where(own, boxes, 0.0),
+            image_index,
+            1.0 / stride,
+            pooler.resolution,
+            pooler.sampling_ratio,
+            pooler.aligned,
+        )
+        pooled.append(torch.where(own[..., None, None], here, 0.0))
+    return torch.stack(pooled).sum(0)
+
+
+def export_whole(
+    config: Config,
+    model: NativeModel,
+    image_hw: tuple[int, int],
+    output: Path,
+    check: Sequence[Image],
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Write one ONNX file, and check it in ONNX Runtime.
+
+    Args:
+        config: sides of the network's input.
+        model: what to export.
+        image_hw: H and W of the images, which give the network's input.
+        output: the folder.
+        check: pictures; those that make this input are compared with the native network.
+        report: is told in a line what is done.
+
+    Returns:
+        What was written and measured, ready for JSON.
+
+    Raises:
+        ConfigError: a library is not installed, or no picture makes this input.
+        MeasurementError: the answers differ; nothing stays written.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 - the exporter asks for it
+    except ImportError as error:
+        raise ConfigError(
+            '--whole: expected the Python packages onnx, onnxscript and onnxruntime, which cannot '
+            f'be imported here ({error}); install segnode with its extras [export,onnxruntime]'
+        ) from None
+    from segnode.output_files import make_own_folder
+
+    a, wanted = model.architecture, config.resolution
+    sides = (wanted.short_side or a.short_side, wanted.long_side or a.long_side)
+    network_hw = resized_hw(image_hw, *sides, a.semantics.resize)
+    module = WholeMaskRCNN(model, network_hw).eval()
+    make_own_folder(output, FOLDER_KIND)
+    report('tracing the network for {}x{}'.format(*network_hw))
+    example = torch.zeros((*network_hw, 3), dtype=torch.uint8)
+    with quiet(), torch.no_grad():
+        program = torch.export.export(module, (example,))
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            custom_translation_table=_translations(),
+            input_names=['pixels'],
+            output_names=list(OUTPUTS),
+        )
+    assert converted is not None
+    path = output / FILE
+    onnx.save_model(converted.model_proto, str(path))
+    foreign = {node.domain for node in converted.model_proto.graph.node} - {'', 'ai.onnx'}
+    if foreign:
+        path.unlink()
+        raise MeasurementError(f'{path}: expected standard operators, found those of {foreign}')
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    frames = [image for image in check if (image.height, image.width) == network_hw]
+    try:
+        agreement = _compare(config, model, session, frames)
+    except MeasurementError:
+        path.unlink()
+        raise
+    return {
+        'output': str(output),
+        'format': 'onnx',
+        'precision': 'fp32',
+        'model': model.name,
+        'weights_sha256': model.weights_sha256,
+        'parts': [FILE],
+        'shapes': [list(network_hw)],
+        'bytes': path.stat().st_size,
+        'calibration': None,
+        'float32_layers': [],
+        'agreement': agreement,
+        'whole': True,
+    }
+
+
+def _compare(
+    config: Config, model: NativeModel, session: Any, frames: Sequence[Image]
+) -> dict[str, Any] | None:
+    """Compare with the native network on frames that need no resizing; None without any."""
+    if not frames:
+        return None
+    flat = {'backend': 'auto', 'precision': 'fp32', 'device': 'cpu'}
+    engine = Engine(config.replace(flat), model=model)
+    order = 'bgr' if model.architecture.color == 'BGR' else 'rgb'
+    boxes_px = score = mask = 0.0
+    count = 0
+    for frame in frames:
+        (native,) = engine.segment([frame], raw_masks=True)
+        pixels = frame.pixels if frame.order == order else frame.pixels[..., ::-1]
+        found = dict(
+            zip(OUTPUTS, session.run(None, {'pixels': np.ascontiguousarray(pixels)}), strict=True)
+        )
+        own = found['scores'] > 0
+        ours = native.detections
+        if own.sum() != len(ours) or not np.array_equal(found['class_ids'][own], ours.class_ids):
+            raise MeasurementError(
+                f'the whole network in ONNX Runtime differs from the native one: expected '
+                f'{len(ours)} instances of the same classes, found {int(own.sum())}'
+            )
+        if not len(ours):
+            continue
+        count += len(ours)
+        boxes_px = max(boxes_px, _apart(found['boxes'][own], ours.boxes_xyxy))
+        score = max(score, _apart(found['scores'][own], ours.scores))
+        assert native.raw_masks is not None
+        # The native ones are rounded to 1/255.
+        mask = max(
+            mask, _apart(found['masks'][own], native.raw_masks / np.float32(255)) - 0.5 / 255
+        )
+    if boxes_px > BOX_PX or score > SCORE or mask > MASK:
+        raise MeasurementError(
+            f'the whole network in ONNX Runtime differs from the native one: boxes {boxes_px:.3g} '
+            f'px, scores {score:.2g}, masks {mask:.2g} apart'
+        )
+    return {
+        'pictures': len(frames),
+        'instances_fp32': count,
+        'instances': count,
+        'matched': count,
+        'box_px': boxes_px,
+        'score': score,
+        'mask_probability': max(mask, 0.0),
+    }
+
+
+def _apart(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    return float(np.abs(a - b).max())

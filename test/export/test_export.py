@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Exports for other engines: the native answers, and what is no export of this version."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matching import Found, assert_same_instances
+from seeds import fresh_seeds
+
+from segnode.__main__ import main
+from segnode.benchmark.planted import PlantedDetections, render_frames
+from segnode.checkpoint import NativeModel, load_model
+from segnode.checkpoint.exported import MANIFEST, Format
+from segnode.checkpoint.planting import plant_weights
+from segnode.config import Config
+from segnode.engine import Engine
+from segnode.errors import CheckpointError, ConfigError
+from segnode.export import run as export_run
+from segnode.export.parity import Reference
+from segnode.export.quantisation import noise_by_layer
+from segnode.export.run import Calibration, Request, export
+from segnode.export.whole import export_whole
+from segnode.kernels.preprocess import preprocess
+from segnode.model.architecture import Architecture
+from segnode.model.backbone_specs import ResNetSpec
+
+HW = (96, 128)
+SMALL = Architecture(
+    backbone=ResNetSpec(depth=18, stem_out_channels=16, res2_out_channels=16),
+    fpn_channels=16,
+    box_fc_dims=(32, 32),
+    mask_conv_dims=(16, 16),
+    rpn_pre_nms_topk=200,
+    rpn_post_nms_topk=100,
+    num_classes=5,
+    short_side=HW[0],
+    long_side=HW[1],
+)
+FORMATS: tuple[Format, ...] = ('openvino', 'onnx')
+
+
+def silently(pictures: Any, _: str) -> Any:
+    return pictures
+
+
+def small_model(seed: int = 0) -> NativeModel:
+    (frame,) = render_frames(HW, 1)
+    return NativeModel(
+        architecture=SMALL,
+        state_dict=plant_weights(SMALL, preprocess(frame, HW, SMALL)[None], seed),
+        class_names=('a', 'b', 'c', 'd', 'e'),
+        category_ids=None,
+        name='small',
+        weights_path=Path('(planted)'),
+        weights_sha256='0' * 64,
+        licence='',
+    )
+
+
+def request(form: Format, output: Path, **changes: Any) -> Request:
+    fields = {
+        'form': form,
+        'precision': 'fp32',
+        'shapes': (),
+        'output': output,
+        'calibration': None,
+        'check': render_frames(HW, 2),
+        'truth': None,
+        'search': False,
+    }
+    return Request(**{**fields, **changes})
+
+
+def made(model: NativeModel, wanted: Request) -> dict[str, Any]:
+    return export(Config(), model, wanted, lambda _: None, silently)
+
+
+@pytest.fixture(scope='module')
+def model() -> NativeModel:
+    return small_model()
+
+
+@pytest.fixture(scope='module')
+def folders(model: NativeModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One export of each format, for any size."""
+    found = {}
+    for form in FORMATS:
+        found[form] = tmp_path_factory.mktemp('export') / form
+        result = made(model, request(form, found[form]))
+        assert result['agreement']['matched'] == result['agreement']['instances_fp32'] > 5
+        assert result['agreement']['mask_ap'] > 0.999
+    return found
+
+
+@pytest.fixture(scope='module')
+def native(model: NativeModel) -> Engine:
+    return Engine(Config(precision='fp32', device='cpu'), model=model)
+
+
+# --- answers
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_answers_are_the_native_ones(form: str, folders: dict[str, Path], native: Engine) -> None:
+    engine = Engine(Config(model=str(folders[form])))
+    assert (engine.precision, engine.device.type) == ('fp32', 'cpu')
+    assert engine.weights_sha256 == '0' * 64
+    assert engine.class_names == ('a', 'b', 'c', 'd', 'e')
+    # A camera's own size, another one, and a batch; the first again, as its memory is used anew.
+    for image_hw, count in ((HW, 1), ((200, 150), 1), (HW, 3), (HW, 1)):
+        frames = render_frames(image_hw, count)
+        ours, theirs = engine.predict(frames), native.predict(frames)
+        assert sum(len(each.detections) for each in theirs) > 3
+        for a, b in zip(ours, theirs, strict=True):
+            assert_same_instances(Found.of_prediction(a), Found.of_prediction(b))
+            assert a.network_hw == b.network_hw
+            assert a.counts == b.counts
+            assert list(a.stage_ms) == list(b.stage_ms)
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_settings_work_as_for_a_native_model(
+    form: str, folders: dict[str, Path], native: Engine
+) -> None:
+    engine = Engine(Config(model=str(folders[form])))
+    frames = render_frames(HW, 1)
+    for changes in (
+        {'filter.score_threshold': 0.3, 'filter.classes': ('a', 'c')},
+        {'filter.score_threshold': 1.0},
+        {'filter.min_mask_area': 200, 'proposals': 20},
+        {'resolution.short_side': 64, 'resolution.long_side': 64},
+    ):
+        for each in (engine, native):
+            each.configure(each.config.replace(changes))
+        (a,), (b,) = engine.segment(frames), native.segment(frames)
+        assert a.counts == b.counts
+        assert np.mean(a.label_image == b.label_image) > 0.999
+        for each in (engine, native):
+            unset = {key: Config().flat()[key] for key in changes}
+            each.configure(each.config.replace(unset))
+    # Nothing passes the RPN where no box is as large as that.
+    planted = PlantedDetections(4, HW, 5)
+    engine.replace_detections(planted.replace)
+    assert len(engine.segment(frames)[0].detections) == 4
+
+
+def test_an_export_for_fixed_sizes_names_them(
+    model: NativeModel, tmp_path: Path, native: Engine
+) -> None:
+    result = made(model, request('openvino', tmp_path / 'e', shapes=(HW,), check=()))
+    assert result['shapes'] == [list(HW)]
+    assert result['agreement'] is None
+    engine = Engine(Config(model=str(tmp_path / 'e')))
+    frames = render_frames(HW, 1)
+    ours, theirs = engine.predict(frames)[0], native.predict(frames)[0]
+    assert_same_instances(Found.of_prediction(ours), Found.of_prediction(theirs))
+    with pytest.raises(ConfigError, match=r'network input of 96x128.*found 128x96.*--shapes'):
+        engine.predict(render_frames((128, 96), 1))
+
+
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+def test_other_weights_do_not_agree(model: NativeModel, native: Engine, seed: int) -> None:
+    frames = render_frames(HW, 3)
+    reference = Reference(native, frames, None, lambda pictures: pictures)
+    other = Engine(Config(precision='fp32', device='cpu'), model=small_model(seed + 1))
+    found = reference.compare(other, lambda pictures: pictures)
+    assert found.mask_ap_fp32 is not None
+    assert found.mask_ap is not None
+    assert found.mask_ap_fp32 > 0.99
+    assert found.mask_ap < 0.5
+    assert found.lost == found.mask_ap_fp32 - found.mask_ap
+
+
+# --- INT8
+
+
+def test_int8_keeps_what_ranks_and_what_loses(
+    model: NativeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No network is as good as that, so that layers are kept until they run out.
+    monkeypatch.setattr(export_run, 'MOST_LOST_OF_OWN', -1.0)
+    monkeypatch.setattr(export_run, '_KEPT', (1,))
+    frames = render_frames(HW, 3)
+    said: list[str] = []
+    wanted = request(
+        'openvino',
+        tmp_path / 'e',
+        precision='int8',
+        calibration=Calibration(pictures=frames, sha256='f' * 64),
+        search=True,
+    )
+    result = export(Config(), model, wanted, said.append, silently)
+    kept = result['float32_layers']
+    ranking = [
+        n for n in kept if n.partition('#')[0].endswith(('logits', 'deltas', 'pred', 'score'))
+    ]
+    assert len(ranking) == 5 + 5 + 2
+    assert len(kept) > len(ranking)
+    (line,) = [line for line in said if 'keeping in fp32' in line]
+    assert all(name.partition('#')[0] in line for name in set(kept) - set(ranking))
+    manifest = json.loads((tmp_path / 'e' / MANIFEST).read_text())
+    assert manifest['precision'] == 'int8'
+    assert manifest['calibration'] == {'pictures': 3, 'sha256': 'f' * 64}
+    assert manifest['float32_layers'] == kept
+    assert manifest['agreement'] == result['agreement']
+    assert result['agreement']['mask_iou_p50'] > 0.8
+    text = (tmp_path / 'e' / 'trunk.xml').read_text()
+    assert text.count('"FakeQuantize"') > 20
+    assert Engine(Config(model=str(tmp_path / 'e'), precision='int8')).precision == 'int8'
+
+
+def test_noise_tells_a_layer_that_8_bits_disturb(model: NativeModel) -> None:
+    from segnode.export.parts import trace_parts
+    from segnode.model.mask_rcnn import build_mask_rcnn
+
+    network = build_mask_rcnn(SMALL, model.state_dict)
+    fc2 = network.roi_heads.box_head.get_submodule('fc2')
+    # One weight of a channel so large that the others vanish beside it, and its input zero.
+    fc2.get_parameter('weight')[:, 0] = 1e4
+    fc1 = network.roi_heads.box_head.get_submodule('fc1')
+    fc1.get_parameter('bias')[0] = -1e6
+    parts = trace_parts(network, [HW], lambda _: None)
+    (box_head,) = [part for part in parts if part.name == 'box_head.0']
+    pooled = np.random.default_rng(0).random((16, 7, 7, 16), dtype=np.float32)
+    noise = noise_by_layer(box_head, [pooled])
+    assert set(noise) == set(box_head.layers.values())
+    assert max(noise, key=lambda name: noise[name]) == 'box_head.fc2'
+    assert noise['box_head.fc2'] > 0.5 > 0.01 > noise['box_head.fc1']
+
+
+# --- the whole network
+
+
+def test_the_whole_network_in_onnx_runtime(model: NativeModel, tmp_path: Path) -> None:
+    # Its own check raises where it differs.
+    result = export_whole(
+        Config(), model, HW, tmp_path / 'whole', render_frames(HW, 3), lambda _: None
+    )
+    assert result['agreement']['instances'] > 5
+    with pytest.raises(CheckpointError, match=r'found no manifest\.json'):
+        load_model(Config(model=str(tmp_path / 'whole')))
+
+
+# --- folders that are refused
+
+
+def set_manifest(folder: Path, **changes: Any) -> None:
+    content = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**content, **changes}))
+
+
+def edit_architecture(folder: Path, **changes: Any) -> None:
+    content = json.loads((folder / MANIFEST).read_text())
+    set_manifest(folder, architecture={**content['architecture'], **changes})
+
+
+def drop_part(folder: Path) -> None:
+    parts = json.loads((folder / MANIFEST).read_text())['parts']
+    set_manifest(folder, parts=parts[:-1])
+
+
+def rename_part(folder: Path) -> None:
+    parts = json.loads((folder / MANIFEST).read_text())['parts']
+    set_manifest(folder, parts=[*parts[:-1], {**parts[-1], 'name': 'semantic_head'}])
+
+
+def leave(folder: Path) -> None:
+    parts = json.loads((folder / MANIFEST).read_text())['parts']
+    set_manifest(folder, parts=[{**parts[0], 'files': ['../trunk.onnx']}, *parts[1:]])
+
+
+def truncate(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+
+    return change
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    'no manifest': (lambda f: (f / MANIFEST).unlink(), r'found no manifest\.json'),
+    'truncated manifest': (truncate(MANIFEST), 'found a damaged file'),
+    'another JSON': (lambda f: (f / MANIFEST).write_text('[1]') and None, 'another JSON'),
+    'no text': (lambda f: (f / MANIFEST).write_bytes(b'\xff\xfe\x00') and None, 'damaged'),
+    'nested': (lambda f: (f / MANIFEST).write_text('[' * 10**5) and None, 'damaged'),
+    'schema': (lambda f: set_manifest(f, schema=2), 'expected an export of schema 1, found'),
+    'foreign': (lambda f: set_manifest(f, schema=None), 'schema'),
+    'format': (lambda f: set_manifest(f, format='tensorrt'), 'manifest.format: expected'),
+    'more fields': (lambda f: edit_architecture(f, cascade=3), 'other fields, cascade differ'),
+    'type': (lambda f: edit_architecture(f, num_classes='5'), 'num_classes: expected int'),
+    'rejected': (lambda f: edit_architecture(f, strides=[8]), 'not of this version'),
+    'truncated program': (truncate('trunk.onnx'), 'copy the folder again'),
+    'no program': (lambda f: (f / 'mask_head.onnx').unlink(), 'found no such file'),
+    'another program': (
+        lambda f: shutil.copy(f / 'mask_head.onnx', f / 'trunk.onnx') and None,
+        'found another or a damaged one',
+    ),
+    'a part less': (drop_part, 'expected the parts trunk, box_head.0 and mask_head'),
+    'an unknown part': (rename_part, 'part semantic_head is not of this version'),
+    'out of the folder': (leave, 'expected files of its own folder'),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_a_damaged_folder_is_refused(
+    damage: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    change, problem = DAMAGE[damage]
+    folder = tmp_path / 'e'
+    shutil.copytree(folders['onnx'], folder)
+    change(folder)
+    with pytest.raises(CheckpointError, match=problem) as error:
+        Engine(Config(model=str(folder)))
+    assert str(folder) in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_a_program_that_its_engine_refuses(
+    form: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    from segnode.checkpoint.weights_file import digest
+
+    folder = tmp_path / 'e'
+    shutil.copytree(folders[form], folder)
+    content = json.loads((folder / MANIFEST).read_text())
+    first = folder / content['parts'][0]['files'][0]
+    first.write_bytes(first.read_bytes()[:2000])
+    content['parts'][0]['sha256'][0] = digest(first, 'sha256')
+    (folder / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(
+        CheckpointError, match=r'does not take it.*export the model again'
+    ) as error:
+        Engine(Config(model=str(folder)))
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'problem'),
+    [
+        ({'precision': 'bf16'}, 'precision: expected auto or fp32'),
+        ({'backend': 'openvino'}, 'backend: expected auto or onnxruntime'),
+        ({'weights': 'other.pth'}, 'weights: expected it unset'),
+        ({'norm_eps': 1e-3}, 'norm_eps: expected -1'),
+        ({'class_names': ('a', 'b')}, 'class_names'),
+    ],
+)
+def test_settings_that_do_not_fit_a_folder(
+    changes: dict[str, Any], problem: str, folders: dict[str, Path]
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Engine(Config(model=str(folders['onnx']), **changes))
+
+
+def test_int8_needs_a_folder(model: NativeModel) -> None:
+    with pytest.raises(ConfigError, match='found int8; make a folder'):
+        Engine(Config(precision='int8', device='cpu'), model=model)
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_a_library_that_is_missing_is_named(
+    form: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = {'onnx': 'onnxruntime', 'openvino': 'openvino'}[form]
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f'segnode.engine.{package}_program', raising=False)
+    with pytest.raises(ConfigError, match=f'pip install {package}`.*extra'):
+        Engine(Config(model=str(folders[form])))
+
+
+# --- the command
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    code = main(['export', *args])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ('args', 'problem'),
+    [
+        (['--format', 'onnx', '--precision', 'bf16'], 'no bf16'),
+        (['--format', 'onnx', '--precision', 'fp16'], 'expected fp32, bf16, int8, found fp16'),
+        (['--format', 'openvino', '--precision', 'int8'], '--calibrate'),
+        (['--format', 'openvino', '--calibrate', '.'], '--calibrate'),
+        (['--format', 'onnx', '--shapes', '480'], '--shapes: expected height x width'),
+        (['--format', 'onnx', '--whole'], 'one size of --shapes'),
+        (['--format', 'onnx', '--annotations', 'a.json'], '--check'),
+        (['--format', 'tensorrt'], 'invalid choice'),
+        (['--format', 'onnx', '--model', 'null'], 'expected'),
+    ],
+)
+def test_wrong_use_is_one_line(
+    args: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = run(capsys, *args, '--output', str(tmp_path / 'e'))
+    assert code == 2
+    assert problem in said
+    errors = [line for line in said.splitlines() if 'error:' in line]
+    assert len(errors) == 1
+    assert not (tmp_path / 'e').exists()
+
+
+def test_a_folder_of_somebody_else_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'trunk.onnx').write_text('mine')
+    code, _, said = run(capsys, '--format', 'onnx', '--output', str(tmp_path))
+    assert code == 2
+    assert 'found other files' in said
+    assert (tmp_path / 'trunk.onnx').read_text() == 'mine'
