@@ -75,7 +75,13 @@ setup(
         'typing-extensions',
         'zstandard',
     ],
-    extras_require={'nvml': ['nvidia-ml-py'], 'test': ['pytest']},
+    extras_require={
+        'export': ['nncf', 'onnx', 'onnxscript', 'openvino'],
+        'nvml': ['nvidia-ml-py'],
+        'onnxruntime': ['onnxruntime'],
+        'openvino': ['openvino'],
+        'test': ['pytest'],
+    },
     zip_safe=False,
     entry_points={
         'console_scripts': [f'{command} = segnode.__main__:{command}' for command in COMMANDS]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import openvino as ov
 import torch
 
 from segnode.checkpoint.exported import ExportedPart
+from segnode.engine.openvino_library import ov
 from segnode.errors import CheckpointError, ProgramError, first_line
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ class _OpenVINOWriter:
     """OpenVINO's intermediate representation: an .xml of the graph and a .bin of the numbers."""
 
     def __init__(self) -> None:
-        import openvino as ov
+        from segnode.engine.openvino_library import ov
 
         self._ov = ov
         self.versions = {'openvino': ov.__version__}

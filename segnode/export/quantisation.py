@@ -8,6 +8,7 @@ Shapes: N images, R RoIs, S side of what is pooled, C channels.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -137,6 +138,8 @@ def quantise(
     """
     try:
         with quiet():
+            # Its telemetry is OpenVINO's, and needs stopping even for ONNX.
+            sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
             import nncf
     except ImportError as error:
         raise ConfigError(

@@ -73,7 +73,8 @@ def _roi_align(
     """Pool (R, 4) boxes of one map (N, C, h, w) to (R, C, S, S)."""
     rois = torch.cat((image_index[:, None].float(), boxes), dim=1)
     ratio = sampling_ratio or -1
-    return torchvision_roi_align(feature, rois, resolution, scale, ratio, aligned)
+    pooled: Tensor = torchvision_roi_align(feature, rois, resolution, scale, ratio, aligned)
+    return pooled
 
 
 @_roi_align.register_fake
@@ -171,7 +172,8 @@ class WholeMaskRCNN(nn.Module):
             none; (D,) int64; (D, M, M) float32 probabilities, each in its box.
         """
         a = self.model.architecture
-        x = (pixels.permute(2, 0, 1).float() - self.pixel_mean) / self.pixel_std
+        mean, std = self.get_buffer('pixel_mean'), self.get_buffer('pixel_std')
+        x = (pixels.permute(2, 0, 1).float() - mean) / std
         x = F.pad(x, self.padding)[None]
         limits = Limits(
             proposals=a.rpn_post_nms_topk,

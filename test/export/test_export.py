@@ -372,9 +372,15 @@ def test_a_library_that_is_missing_is_named(
 ) -> None:
     package = {'onnx': 'onnxruntime', 'openvino': 'openvino'}[form]
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f'segnode.engine.{package}_program', raising=False)
+    for module in (f'{package}_program', 'openvino_library'):
+        monkeypatch.delitem(sys.modules, f'segnode.engine.{module}', raising=False)
     with pytest.raises(ConfigError, match=f'pip install {package}`.*extra'):
         Engine(Config(model=str(folders[form])))
+
+
+def test_nothing_is_told_to_the_makers(folders: dict[str, Path]) -> None:
+    Engine(Config(model=str(folders['openvino'])))
+    assert sys.modules['openvino_telemetry'] is None
 
 
 # --- the command
