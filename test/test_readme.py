@@ -119,7 +119,8 @@ def test_command_lines_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) 
         importlib.import_module(module).main(arguments)
     (options,) = parsed.value.args
     settings = given_settings(options)
-    if 'model' in settings and not settings['model'].endswith('.yaml'):
+    # A path of a config, of a description, or of an exported folder.
+    if 'model' in settings and not settings['model'].endswith(('.yaml', '/')):
         assert settings['model'] in PRESETS or is_null(settings['model'])
 
 
