@@ -51,12 +51,14 @@ def reference(w: dict[str, Tensor], x: Tensor, spec: ConvNeXtSpec) -> list[Tenso
     return maps
 
 
-@pytest.mark.parametrize('seed', fresh_seeds(2))
+# Small pixels leave the first norm variances by which its epsilon counts.
+@pytest.mark.parametrize('scale', [1.0, 0.01])
+@pytest.mark.parametrize('seed', fresh_seeds(1))
 @torch.inference_mode()
-def test_maps_are_the_definitions(seed: int) -> None:
+def test_maps_are_the_definitions(seed: int, scale: float) -> None:
     backbone = build_backbone(NARROW)
     weights = {name: tensor.double() for name, tensor in fill(backbone, seed).items()}
-    x = torch.randn((2, 3, 96, 160), generator=torch.Generator().manual_seed(seed))
+    x = torch.randn((2, 3, 96, 160), generator=torch.Generator().manual_seed(seed)) * scale
     expected = reference(weights, x.double(), NARROW)
     for given in (x, x.to(memory_format=torch.channels_last)):
         maps = backbone(given)

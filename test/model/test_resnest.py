@@ -44,6 +44,8 @@ def reference(w: dict[str, Tensor], x: Tensor, spec: ResNeStSpec) -> list[Tensor
         x = conv(x, at + '.conv', groups=spec.radix).clamp(min=0)
         n, channels = len(x), x.shape[1] // spec.radix
         splits = [x[:, i * channels : (i + 1) * channels] for i in range(spec.radix)]
+        hidden = max(spec.radix * channels // spec.reduction, 32)
+        assert w[at + '.fc1.weight'].shape == (hidden, channels, 1, 1)
         pooled = torch.stack(splits).sum(0).mean((2, 3))[..., None, None]
         votes = conv(conv(pooled, at + '.fc1').clamp(min=0), at + '.fc2')
         votes = votes.view(n, spec.radix, channels, 1, 1)
