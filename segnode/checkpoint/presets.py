@@ -244,6 +244,12 @@ PRESETS: Final[dict[str, Preset]] = {
         46.2,
         41.7,
     ),
+    'maskrcnn_resnet50_fpn_v2': Preset(
+        architecture=torchvision.ARCHITECTURE_V2,
+        url='https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth',
+        checksum=Checksum('sha256', '73cbd019'),
+        licence='BSD-3-Clause (torchvision), trained on COCO',
+    ),
 }
 
 
@@ -260,8 +266,6 @@ def preset_architecture(name: str) -> Architecture:
 
 def unknown_model(name: str) -> str:
     """Return the message for a model that is neither preset nor file."""
-    if name == 'maskrcnn_resnet50_fpn_v2':
-        return f'{name} is not supported; expected maskrcnn_resnet50_fpn or another preset'
     near = difflib.get_close_matches(name, PRESETS, n=1)
     hint = f'; did you mean {near[0]}?' if near else ''
     return f'{name}: expected a file or one of {", ".join(PRESETS)}, found neither{hint}'
