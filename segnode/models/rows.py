@@ -181,7 +181,7 @@ def human_table(rows: Sequence[Row], sizes: Sequence[Size]) -> str:
             'box, mask  AP on COCO val2017 as published, in percent',
             'M          parameters in millions',
             f'{"HxW":<11}GFLOP of a network input of this size, of which (backbone and FPN)',
-            f'{"MB":<11}FP16 weights and activations at {shown_size(MEMORY_HW)}, on paper: {verdict}',
+            f'{"MB":<11}FP16 weights and activations at {shown_size(MEMORY_HW)} on paper, {verdict}',
             'The last column is the licence of the weights:',
             *(f'  {letter}  {licence}' for licence, letter in letters.items()),
         )
