@@ -146,15 +146,6 @@ PRESETS: Final[dict[str, Preset]] = {
         box_ap=37.9,
         mask_ap=34.6,
     ),
-    'maskrcnn_resnet50_fpn_v2': Preset(
-        architecture=torchvision.ARCHITECTURE_V2,
-        url='https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth',
-        checksum=Checksum('sha256', '73cbd019'),
-        licence=_TORCHVISION_LICENCE,
-        family='ResNet-50',
-        box_ap=47.4,
-        mask_ap=41.8,
-    ),
     'mask-rcnn_r50_fpn_1x_coco': _mmdetection(
         'mask_rcnn/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6',
         _MM_R50,
@@ -252,6 +243,15 @@ PRESETS: Final[dict[str, Preset]] = {
         'ConvNeXt-T',
         46.2,
         41.7,
+    ),
+    'maskrcnn_resnet50_fpn_v2': Preset(
+        architecture=torchvision.ARCHITECTURE_V2,
+        url='https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth',
+        checksum=Checksum('sha256', '73cbd019'),
+        licence=_TORCHVISION_LICENCE,
+        family='ResNet-50 v2',
+        box_ap=47.4,
+        mask_ap=41.8,
     ),
 }
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -101,8 +102,15 @@ def chosen_presets(patterns: Sequence[str]) -> dict[str, Preset]:
         for name, preset in PRESETS.items()
         if not patterns or any(_fits(pattern, name, preset) for pattern in patterns)
     }
-    families = list(dict.fromkeys(preset.family for preset in PRESETS.values()))
-    return dict(sorted(found.items(), key=lambda item: families.index(item[1].family)))
+    return dict(sorted(found.items(), key=lambda item: _natural(item[1].family)))
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Return what sorts ResNet-50 before ResNet-101."""
+    return [
+        (int(part), '') if part.isdigit() else (0, part.lower())
+        for part in re.split(r'(\d+)', text)
+    ]
 
 
 def _fits(pattern: str, name: str, preset: Preset) -> bool:
@@ -168,12 +176,10 @@ def human_table(rows: Sequence[Row], sizes: Sequence[Size]) -> str:
             family = row.preset.family
             shown.append(f'{family}:')
         shown.append(line)
-    too_big = [row.name for row in rows if not row.fits_small_gpu]
-    verdict = (
-        f'not below {SMALL_GPU_GB} GB: {", ".join(too_big)}'
-        if too_big
-        else (f'all below {SMALL_GPU_GB} GB')
-    )
+    too_big = ', '.join(row.name for row in rows if not row.fits_small_gpu)
+    limit = f'below {SMALL_GPU_GB} GB'
+    verdict = f'not {limit}: {too_big}' if too_big else f'all {limit}'
+    at = shown_size(MEMORY_HW)
     return '\n'.join(
         (
             *shown,
@@ -181,7 +187,7 @@ def human_table(rows: Sequence[Row], sizes: Sequence[Size]) -> str:
             'box, mask  AP on COCO val2017 as published, in percent',
             'M          parameters in millions',
             f'{"HxW":<11}GFLOP of a network input of this size, of which (backbone and FPN)',
-            f'{"MB":<11}FP16 weights and activations at {shown_size(MEMORY_HW)} on paper, {verdict}',
+            f'{"MB":<11}FP16 weights and activations at {at} on paper, {verdict}',
             'The last column is the licence of the weights:',
             *(f'  {letter}  {licence}' for licence, letter in letters.items()),
         )
