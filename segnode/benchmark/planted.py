@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from segnode.checkpoint import NativeModel
-from segnode.checkpoint.detectron2_config import read_config
-from segnode.checkpoint.load import DEMO_MODEL, named_model
+from segnode.checkpoint.load import DEMO_MODEL, file_architecture, named_model
 from segnode.checkpoint.planting import plant_weights
 from segnode.checkpoint.presets import Preset
 from segnode.config import Config
@@ -89,14 +88,14 @@ class PlantedDetections:
 
 
 def named_architecture(config: Config) -> Architecture:
-    """Return the network of a preset or of a Detectron2 config, without its weights.
+    """Return the network of a preset or of a config, without its weights.
 
     Raises:
         CheckpointError: the config is not usable.
         ConfigError: neither a preset nor a config.
     """
     named = named_model(config.model)
-    return named.architecture if isinstance(named, Preset) else read_config(named).architecture
+    return named.architecture if isinstance(named, Preset) else file_architecture(named)
 
 
 def plant_model(config: Config) -> NativeModel:
