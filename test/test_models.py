@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from segnode.__main__ import main
 from segnode.checkpoint.download import cached_path
 from segnode.checkpoint.presets import PRESETS
 
+README = (Path(__file__).resolve().parents[1] / 'README.md').read_text(encoding='utf-8')
 # Counted by other programs for mmdet's, Detectron2's and torchvision's own modules: millions of
 # parameters, then GFLOP at 800x1344 and 480x640 in all and, where known, of backbone and neck.
 R50 = (44.4, 538, 250, 297, 85)
@@ -88,6 +90,10 @@ def test_every_preset_costs_what_is_published(
     assert families.index('ResNet-50') < families.index('ResNet-101')
     rows = [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in PRESETS]
     assert sorted(rows) == sorted(PRESETS)
+    # Of the README's command, whose licences have the same letters.
+    printed = {tuple(line.split()) for line in lines}
+    (block,) = re.findall(r'^```text\n(model +box .*?)^```$', README, re.MULTILINE | re.DOTALL)
+    assert [line for line in block.splitlines() if tuple(line.split()) not in printed] == []
     assert {licence for _, licence in (line.split(None, 1) for line in lines[-3:])} == {
         preset.licence for preset in PRESETS.values()
     }
