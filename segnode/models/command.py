@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segnode.cli import Parser, note, say, table
+from segnode.cli import Parser, config_from, note, say, table
 from segnode.config import Config
 from segnode.errors import ConfigError
 from segnode.output_files import check_writable, is_own_json, write_json
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from segnode.models.timing import Timing
 
 _LARGEST_SIDE = 8192
+_FRAMES = 20
 _EXAMPLES = """\
   segnode models                         # all of them
   segnode models swin convnext           # by a part of the name or family
@@ -74,11 +76,21 @@ def main(args: Sequence[str]) -> int:
     )
     parser.add_argument('--time', action='store_true', help='measure what a frame costs here')
     parser.add_argument(
-        '--frames', type=int, metavar='N', help='frames that --time takes (default: 20)'
+        '--frames',
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar='N',
+        help=f'frames that --time takes (default: {_FRAMES})',
     )
-    parser.add_argument('--device', metavar='DEVICE', help='of --time (default: auto)')
+    parser.add_argument(
+        '--device',
+        default=argparse.SUPPRESS,
+        metavar='DEVICE',
+        help='of --time: auto, cpu, cuda or cuda:N (default: auto)',
+    )
     parser.add_argument(
         '--precision',
+        default=argparse.SUPPRESS,
         choices=('auto', 'fp16', 'bf16', 'fp32'),
         help='of --time (default: auto)',
     )
@@ -86,10 +98,10 @@ def main(args: Sequence[str]) -> int:
     options = parser.parse_args(args)
     if not options.time:
         for name in ('frames', 'device', 'precision'):
-            if getattr(options, name) is not None:
+            if hasattr(options, name):
                 parser.error(f'--{name}: expected it with --time alone, which measures')
     sizes = _sizes(options.size)
-    frames = 20 if options.frames is None else options.frames
+    frames = getattr(options, 'frames', _FRAMES)
     if not 1 <= frames <= 10_000:
         raise ConfigError(f'--frames: expected 1 to 10000, found {frames}')
     check_writable(options.json, own=is_own_json(r'\{"models": '))
@@ -101,7 +113,7 @@ def main(args: Sequence[str]) -> int:
     timings: dict[Architecture, Timing] = {}
     result: dict[str, Any] = {'models': [row.json(sizes) for row in rows]}
     if options.time:
-        config = Config(device=options.device or 'auto', precision=options.precision or 'auto')
+        config = config_from(options)
         timings = _time(rows, sizes[0], config, frames)
         result['machine'] = _say_timings(rows, timings, sizes[0], config)
         for row, entry in zip(rows, result['models'], strict=True):
