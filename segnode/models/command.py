@@ -35,10 +35,10 @@ lies between them (resize, RoIAlign, NMS, paste), norms and activations are not 
 padded as the network pads them.
 
 Memory on paper is that of the weights in FP16 and of the tensors that live at one time at
-800x1344, from layer to layer. Not in it: workspaces of convolutions, the context of the device
-(some hundred MB with CUDA), copies that captured graphs keep, what lies between the dense parts.
-Attention is counted as if its matrices were written. So it is a floor for what a GPU needs, and
---time measures it.
+800x1344, from layer to layer, pooled boxes among them. Attention's matrices count, which fused
+kernels never write. Not in it: workspaces of convolutions, the context of the device (some
+hundred MB with CUDA), copies that captured graphs keep, and what lies between the dense parts. A
+GPU needs more, and --time measures how much.
 
 --time plants random weights, which find a few dozen instances, and runs frames of the first
 --size through the engine: host to host, without decoding and publishing. Each network has a
@@ -105,15 +105,18 @@ def main(args: Sequence[str]) -> int:
     if not 1 <= frames <= 10_000:
         raise ConfigError(f'--frames: expected 1 to 10000, found {frames}')
     check_writable(options.json, own=is_own_json(r'\{"models": '))
+    config = config_from(options)
 
+    from segnode.engine.device import select_device
     from segnode.models.rows import chosen_presets, human_table
 
+    if options.time:
+        select_device(config.device)  # Refuses what is not there, before long work.
     rows = _count(chosen_presets(options.names), sizes)
     say(human_table(rows, sizes))
     timings: dict[Architecture, Timing] = {}
     result: dict[str, Any] = {'models': [row.json(sizes) for row in rows]}
     if options.time:
-        config = config_from(options)
         timings = _time(rows, sizes[0], config, frames)
         result['machine'] = _say_timings(rows, timings, sizes[0], config)
         for row, entry in zip(rows, result['models'], strict=True):
@@ -155,10 +158,8 @@ def _time(
     """Time each network once, in the order of the rows."""
     from tqdm import tqdm
 
-    from segnode.engine.device import select_device
     from segnode.models.timing import time_architecture
 
-    select_device(config.device)  # Refuses what is not there before anything is planted.
     timings: dict[Architecture, Timing] = {}
     networks = {row.preset.architecture: row.name for row in reversed(rows)}
     order = dict.fromkeys(row.preset.architecture for row in rows)
