@@ -46,6 +46,8 @@ process of its own. Its memory is, on a GPU, the most that PyTorch held there; o
 the process grew from before the network was built, weights and loading included. Presets of one
 network (1x, 3x) are timed once. Threads: OMP_NUM_THREADS.
 
+--json also has each URL, and the size of the file where it is in the cache (segnode fetch).
+
 Exit codes: 0 all is listed (and timed), 1 a network could not be timed, 2 wrong use.
 """
 
