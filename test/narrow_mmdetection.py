@@ -12,7 +12,7 @@ MODEL = """
 model = dict(
     backbone=dict(
         base_channels=8, depth=18, frozen_stages=1,
-        init_cfg=dict(checkpoint='torchvision://resnet18', type='Pretrained'),
+        init_cfg=dict(checkpoint='open-mmlab://detectron2/resnet18', type='Pretrained'),
         norm_cfg=dict(requires_grad=True, type='BN'), norm_eval=True, num_stages=4,
         out_indices=(0, 1, 2, 3,), style='pytorch', type='ResNet'),
     data_preprocessor=dict(
