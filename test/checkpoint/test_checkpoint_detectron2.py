@@ -24,7 +24,7 @@ from segnode.checkpoint.presets import PRESETS
 from segnode.config import Config
 from segnode.errors import SegnodeError
 from segnode.model.architecture import TORCHVISION, Architecture, Pooler
-from segnode.model.backbone_specs import ResNetSpec
+from segnode.model.backbone_specs import ResNetSpec, SwinSpec
 from segnode.model.mask_rcnn import expected_state_dict
 
 # Keys of releases after 0.6, which is the oracle.
@@ -308,6 +308,7 @@ def test_keys_build_the_network_in_detectron2(detectron2: ModuleType, seed: int)
 @pytest.mark.parametrize(
     ('changes', 'part'),
     [
+        ({'backbone': SwinSpec()}, 'whose backbone they cannot'),
         ({'semantics': TORCHVISION}, 'whose semantics they cannot'),
         ({'norm_eps': 0.0}, 'whose norm_eps they cannot'),
         ({'box_fc_dims': (16, 8)}, 'whose box_fc_dims they cannot'),
