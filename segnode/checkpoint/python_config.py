@@ -144,8 +144,8 @@ def _parse(text: str, source: str) -> ast.Module:
             if token.type == tokenize.NUMBER and len(token.string) > _LONGEST_NUMBER:
                 raise CheckpointError(f'{expected} a number of {len(token.string)} letters')
             nests = token.type == tokenize.OP and token.string not in _FLAT
-            # A call of what a call returned, and so on.
-            chained = token.string in ('(', '[') and before in (')', ']')
+            # A call of what a call returned, and so on; parts of a formatted text, too.
+            chained = token.string in ('(', '[', '{') and before in (')', ']', '}')
             operators += nests or chained or token.string in _NESTING
             if token.type == tokenize.STRING and 'f' in token.string[:2].lower():
                 operators += token.string.count('{')

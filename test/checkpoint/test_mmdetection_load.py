@@ -189,13 +189,15 @@ def test_names_are_the_users_the_files_or_none(tmp_path: Path) -> None:
         load(content, tmp_path)
 
 
-def test_cocos_names_are_known_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize('space', [' ', '_'])
+def test_cocos_names_are_known_as_such(tmp_path: Path, space: str) -> None:
     text = CONFIG.replace('num_classes=3', 'num_classes=80')
     architecture = dataclasses.replace(ARCHITECTURE, num_classes=80)
     state = to_mmdetection(random_state(architecture), architecture)
-    meta = {'cfg': text, 'CLASSES': COCO_CLASS_NAMES}
+    names = tuple(name.replace(' ', space) for name in COCO_CLASS_NAMES)
+    meta = {'cfg': text, 'CLASSES': names}
     model = load({'meta': meta, 'state_dict': state}, tmp_path)
-    assert model.category_ids == COCO_CATEGORY_IDS
+    assert (model.class_names, model.category_ids) == (COCO_CLASS_NAMES, COCO_CATEGORY_IDS)
 
 
 class Runs:
