@@ -40,11 +40,12 @@ kernels never write. Not in it: workspaces of convolutions, the context of the d
 hundred MB with CUDA), copies that captured graphs keep, and what lies between the dense parts. A
 GPU needs more, and --time measures how much.
 
---time plants random weights, which find a few dozen instances, and runs frames of the first
---size through the engine: host to host, without decoding and publishing. Each network has a
-process of its own. Its memory is, on a GPU, the most that PyTorch held there; on a CPU, how far
-the process grew from before the network was built, weights and loading included. Presets of one
-network (1x, 3x) are timed once. Threads: OMP_NUM_THREADS.
+--time plants random weights and runs frames of the first --size through the engine: host to
+host, without decoding and publishing, with the model's own thresholds, which most often let the
+100 instances pass that a frame may have. Each network has a process of its own. Its memory is, on
+a GPU, the most that PyTorch held there; on a CPU, how far the process grew from before the network
+was built, weights and loading included. Presets of one network (1x, 3x) are timed once. Threads:
+OMP_NUM_THREADS.
 
 --json also has each URL, and the size of the file where it is in the cache (segnode fetch).
 
