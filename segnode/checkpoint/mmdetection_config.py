@@ -42,6 +42,9 @@ def read_architecture(config: dict[str, Any], source: str) -> Architecture:
     given = read_input(whole, model)
     neck, rpn, roi = model.part('neck'), model.part('rpn_head'), model.part('roi_head')
     roi.kind("'StandardRoIHead'", 'StandardRoIHead')
+    # Building a detector writes these of the model into its heads; a text taken then has them.
+    roi.ignore('train_cfg', 'test_cfg', 'pretrained')
+    rpn.ignore('train_cfg', 'test_cfg')
     roi.only('shared_head', None, hint='C4 models, without FPN, are not run')
     channels, fpn_norm = _neck(neck)
     box, mask = roi.part('bbox_head'), roi.part('mask_head')

@@ -337,6 +337,11 @@ def test_pipelines_of_2_that_are_refused(key: str, value: Any) -> None:
         (f'{BOX}.reg_decoded_bbox', True),
         (f'{MASK}.loss_mask', {'type': 'DiceLoss'}),
         ('model.data_preprocessor.batch_augments', [{'type': 'BatchFixedSizePad'}]),
+        ('model.roi_head.test_cfg', {'score_thr': 0.9}),
+        ('model.roi_head.train_cfg', None),
+        ('model.roi_head.pretrained', None),
+        ('model.rpn_head.test_cfg', {'nms_pre': 7}),
+        ('model.rpn_head.train_cfg', None),
     ],
 )
 def test_what_does_not_matter_is_ignored(key: str, value: Any) -> None:
