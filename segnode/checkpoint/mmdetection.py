@@ -16,9 +16,20 @@ import torch
 from torch import Tensor
 
 from segnode.checkpoint.state_dict import fit_state_dict
-from segnode.model.architecture import Architecture
+from segnode.model.architecture import MMDETECTION, Architecture, Pooler
 from segnode.model.backbone_specs import ResNeStSpec, ResNetSpec
 from segnode.model.mask_rcnn import expected_state_dict
+
+# configs/_base_/models/mask-rcnn_r50_fpn.py and what its classes do where it is silent.
+ARCHITECTURE: Final = Architecture(
+    semantics=MMDETECTION,
+    backbone=ResNetSpec(stride_in_1x1=False),
+    box_pooler=Pooler(resolution=7, levels='mmdetection'),
+    mask_pooler=Pooler(resolution=14, levels='mmdetection'),
+    color='RGB',
+    pixel_mean=(123.675, 116.28, 103.53),
+    pixel_std=(58.395, 57.12, 57.375),
+)
 
 _Rule: TypeAlias = tuple[str, str | Callable[[re.Match[str]], str]]
 
