@@ -116,7 +116,12 @@ def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) 
     stored = read_weights(path, report)
     if preset.architecture.semantics == TORCHVISION:
         architecture, state = torchvision.fit_weights(
-            stored.tensors, path, published=published, norm_eps=config.norm_eps, report=report
+            stored.tensors,
+            path,
+            architecture=preset.architecture,
+            published=published,
+            norm_eps=config.norm_eps,
+            report=report,
         )
     else:
         architecture = detectron2.with_norm_eps(preset.architecture, config.norm_eps)

@@ -255,8 +255,13 @@ def test_weights_go_to_torchvision_and_back() -> None:
     assert all(torch.equal(back[name], state[name]) for name in state)
 
 
-def test_torchvision_agrees() -> None:
-    model = planted_model(R18_TORCHVISION)
+@pytest.mark.parametrize(
+    'change',
+    [{}, {'rpn_conv_dims': (-1, -1), 'box_conv_dims': (16, 16, 16, 16), 'box_fc_dims': (16,)}],
+    ids=['v1', 'v2'],
+)
+def test_torchvision_agrees(change: dict[str, Any]) -> None:
+    model = planted_model(dataclasses.replace(R18_TORCHVISION, **change))
     engine = Engine(Config(device='cpu', precision='fp32'), model=model)
     ours = SegnodeContender(engine)
     cpu = torch.device('cpu')

@@ -210,7 +210,7 @@ def test_zoo_config_of_another_architecture(detectron2: ModuleType, name: str, k
 
 
 # What every Detectron2 model has alike, so that no key tells it.
-UNTOLD = {'semantics', 'norm_eps', 'strides', 'size_divisibility'}
+UNTOLD = {'semantics', 'norm_eps', 'strides', 'size_divisibility', 'mask_threshold'}
 
 
 def random_architecture(seed: int) -> Architecture:
