@@ -8,15 +8,15 @@ Its names are the same in 2.x and 3.x. The background is the last class in both.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import torch
 from torch import Tensor
 
+from segnode.checkpoint.folded_norms import fold, unfolded_shapes
 from segnode.checkpoint.state_dict import fit_state_dict
-from segnode.model.architecture import MMDETECTION, Architecture, Pooler
+from segnode.model.architecture import MMDETECTION, Architecture, Norm, Pooler
 from segnode.model.backbone_specs import ResNeStSpec, ResNetSpec
 from segnode.model.mask_rcnn import expected_state_dict
 
@@ -96,7 +96,6 @@ _OTHERS: Final[tuple[_Rule, ...]] = (
 _BESIDE: Final = re.compile(
     r'ema_|data_preprocessor\.|.*\.(relative_position_index|num_batches_tracked)$'
 )
-_NORM_TENSORS: Final = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def fit_weights(
@@ -117,24 +116,20 @@ def fit_weights(
     """
     tensors = {name: tensor for name, tensor in tensors.items() if not _BESIDE.match(name)}
     shapes = expected_state_dict(architecture)
-    theirs = {name: _their_name(name, architecture) for name in shapes}
-    expected: dict[str, Sequence[int]] = {theirs[name]: shape for name, shape in shapes.items()}
-    normed = {
-        name.removesuffix('.weight'): norm
+    layers = [
+        layer
         for name in shapes
-        if (norm := _batch_norm(theirs[name])) and f'{norm}.weight' in tensors
+        if (layer := name.removesuffix('.bias')) != name
+        and f'{layer}.norm.weight' not in shapes
+        and _their_name(f'{layer}.norm.weight', architecture) in tensors
+    ]
+    theirs = {
+        name: (_their_name(name, architecture), shape)
+        for name, shape in unfolded_shapes(shapes, layers).items()
     }
-    for layer, norm in normed.items():
-        shape = expected.pop(theirs[f'{layer}.bias'])
-        expected.update({f'{norm}.{name}': shape for name in _NORM_TENSORS})
-    fitted = fit_state_dict(tensors, expected, path, architecture.norm_eps)
-    state = {ours: fitted[name] for ours, name in theirs.items() if name in fitted}
-    for layer, norm in normed.items():
-        gamma, beta, mean, variance = (fitted[f'{norm}.{name}'].double() for name in _NORM_TENSORS)
-        scale = gamma * torch.rsqrt(variance + architecture.norm_eps)
-        weight = state[f'{layer}.weight'].double() * scale[:, None, None, None]
-        state[f'{layer}.weight'] = weight.float()
-        state[f'{layer}.bias'] = (beta - mean * scale).float()
+    fitted = fit_state_dict(tensors, dict(theirs.values()), path, architecture.norm_eps)
+    state = {name: fitted[their_name] for name, (their_name, _) in theirs.items()}
+    fold(state, layers, architecture.norm_eps)
     return {name: state[name] for name in shapes}
 
 
@@ -151,24 +146,20 @@ def to_mmdetection(
 
 def _their_name(name: str, architecture: Architecture) -> str:
     backbone = architecture.backbone
-    norm = 'gn'
-    rules = _OTHERS
-    if name.startswith('backbone.bottom_up.'):
-        rules = _AS_THEY_ARE
-        if isinstance(backbone, ResNetSpec):
-            rules, norm = _RESNET, 'gn' if backbone.norm == 'GN' else 'bn'
-        elif isinstance(backbone, ResNeStSpec):
-            rules = _RESNEST
+    rules: tuple[_Rule, ...] = _AS_THEY_ARE
+    norm: Norm = ''
+    if not name.startswith('backbone.bottom_up.'):
+        rules = _OTHERS
+        norms = (
+            ('backbone.', architecture.fpn_norm),
+            ('roi_heads.box_head.', architecture.box_norm),
+            ('roi_heads.mask_head.', architecture.mask_norm),
+        )
+        norm = next((norm for part, norm in norms if name.startswith(part)), '')
+    elif isinstance(backbone, ResNetSpec):
+        rules, norm = _RESNET, backbone.norm
+    elif isinstance(backbone, ResNeStSpec):
+        rules, norm = _RESNEST, 'BN'
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
-    return name.replace('NORM', norm)
-
-
-def _batch_norm(name: str) -> str:
-    """Return the name of the batch norm that may stand behind a convolution, '' for none."""
-    joined = re.fullmatch(
-        r'(neck\.\w+\.\d+|rpn_head\.rpn_conv\.\d+|roi_head\.\w+\.(?:shared_)?convs\.\d+)'
-        r'\.conv\.weight',
-        name,
-    )
-    return f'{joined[1]}.bn' if joined else ''
+    return name.replace('NORM', 'gn' if norm == 'GN' else 'bn')

@@ -248,7 +248,10 @@ PRESETS: Final[dict[str, Preset]] = {
         architecture=torchvision.ARCHITECTURE_V2,
         url='https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth',
         checksum=Checksum('sha256', '73cbd019'),
-        licence='BSD-3-Clause (torchvision), trained on COCO',
+        licence=_TORCHVISION_LICENCE,
+        family='ResNet-50 v2',
+        box_ap=47.4,
+        mask_ap=41.8,
     ),
 }
 

@@ -36,7 +36,8 @@ class Block(nn.Module):
         """Map (N, C, H, W) to the same."""
         y = self.norm(self.depthwise_conv(x).permute(0, 2, 3, 1))
         y = self.pointwise_conv2(F.gelu(self.pointwise_conv1(y)))
-        return x + (self.gamma * y).permute(0, 3, 1, 2)
+        out: Tensor = x + (self.gamma * y).permute(0, 3, 1, 2)
+        return out
 
 
 class ConvNeXt(nn.Module):
@@ -63,8 +64,8 @@ class ConvNeXt(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (N, 3, H, W), multiples of 32, to four maps, (N, C_l, H / 4.., W / 4..)."""
         maps = []
-        for level, stage in enumerate(self.stages):
-            for layer in self.downsample_layers[level]:
+        for level, stage in enumerate(self.stages.children()):
+            for layer in self.downsample_layers[level].children():
                 x = layer.of_map(x) if isinstance(layer, LayerNorm) else layer(x)
             x = stage(x.float())
             maps.append(self.get_submodule(f'norm{level}').of_map(x))

@@ -27,7 +27,8 @@ class LayerNorm(nn.LayerNorm):
 
     def of_map(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W) float32 in channels_last."""
-        return self(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out: Tensor = self(x.permute(0, 2, 3, 1))
+        return out.permute(0, 3, 1, 2)
 
 
 class MLP(nn.Module):

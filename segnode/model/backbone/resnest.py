@@ -40,7 +40,7 @@ class SplitAttention(nn.Module):
         logits = self.fc2(self.fc1(means.sum(1))).unflatten(1, (self.radix, -1)).float()
         weights = (logits.softmax(1) if self.radix > 1 else logits.sigmoid()).to(x.dtype)
         splits = x.chunk(self.radix, 1)
-        out = splits[0] * weights[:, 0]
+        out: Tensor = splits[0] * weights[:, 0]
         for index, split in enumerate(splits[1:], start=1):
             out = torch.addcmul(out, split, weights[:, index])
         return out

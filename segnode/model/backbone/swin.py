@@ -51,7 +51,8 @@ class WindowAttention(nn.Module):
             kind = (2 * last_row[:, None] + last_column.long()).flatten()
             biases = biases[kind.repeat(b // len(kind))]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=biases)
-        return self.proj(out.transpose(1, 2).reshape(b, p, c))
+        mixed: Tensor = self.proj(out.transpose(1, 2).reshape(b, p, c))
+        return mixed
 
     def biases(self) -> Tensor:
         """Return the four biases, or the only one without a shift: (4 or 1, A, P, P)."""
