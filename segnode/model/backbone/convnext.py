@@ -28,7 +28,7 @@ class Block(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(channels))
         self.depthwise_conv = Conv(channels, channels, 7, groups=channels)
-        self.norm = LayerNorm(channels, EPS)
+        self.norm = LayerNorm(channels, eps=EPS)
         self.pointwise_conv1 = Linear(channels, 4 * channels)
         self.pointwise_conv2 = Linear(4 * channels, channels)
 
@@ -48,18 +48,20 @@ class ConvNeXt(nn.Module):
         self.out_channels = list(spec.channels)
         first = spec.channels[0]
         self.downsample_layers = nn.ModuleList(
-            [nn.Sequential(Conv(3, first, 4, stride=4, padding=0), LayerNorm(first, EPS))]
+            [nn.Sequential(Conv(3, first, 4, stride=4, padding=0), LayerNorm(first, eps=EPS))]
         )
         for finer, coarser in zip(spec.channels, spec.channels[1:], strict=False):
             self.downsample_layers.append(
-                nn.Sequential(LayerNorm(finer, EPS), Conv(finer, coarser, 2, stride=2, padding=0))
+                nn.Sequential(
+                    LayerNorm(finer, eps=EPS), Conv(finer, coarser, 2, stride=2, padding=0)
+                )
             )
         self.stages = nn.ModuleList(
             nn.Sequential(*(Block(channels) for _ in range(depth)))
             for depth, channels in zip(spec.depths, spec.channels, strict=True)
         )
         for level, channels in enumerate(spec.channels):
-            self.add_module(f'norm{level}', LayerNorm(channels, EPS))
+            self.add_module(f'norm{level}', LayerNorm(channels, eps=EPS))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (N, 3, H, W), multiples of 32, to four maps, (N, C_l, H / 4.., W / 4..)."""
@@ -68,5 +70,7 @@ class ConvNeXt(nn.Module):
             for layer in self.downsample_layers[level].children():
                 x = layer.of_map(x) if isinstance(layer, LayerNorm) else layer(x)
             x = stage(x.float())
-            maps.append(self.get_submodule(f'norm{level}').of_map(x))
+            norm = self.get_submodule(f'norm{level}')
+            assert isinstance(norm, LayerNorm)
+            maps.append(norm.of_map(x))
         return maps

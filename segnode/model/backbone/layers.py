@@ -18,9 +18,6 @@ class Linear(nn.Linear):
 class LayerNorm(nn.LayerNorm):
     """A layer norm in float32, whatever the format of its input, as under autocast."""
 
-    def __init__(self, channels: int, eps: float) -> None:
-        super().__init__(channels, eps=eps)
-
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C) float32."""
         return super().forward(x.float())

@@ -37,14 +37,15 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * side - 1) ** 2, heads))
         self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
         self.proj = Linear(channels, channels)
-        self._biases: Tensor | None
-        self.register_buffer('_biases', None, persistent=False)
+        self._expanded: Tensor | None
+        self.register_buffer('_expanded', None, persistent=False)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Map (B, P, C), the windows of a grid for each image, to the same."""
         b, p, c = x.shape
         q, k, v = self.qkv(x).view(b, p, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        biases = (self.biases() if self._biases is None else self._biases).to(q.dtype)
+        biases = self.biases() if self._expanded is None else self._expanded
+        biases = biases.to(q.dtype).unflatten(0, (-1, self.heads))
         if self.shift:
             last_row = torch.arange(grid[0], device=x.device) == grid[0] - 1
             last_column = torch.arange(grid[1], device=x.device) == grid[1] - 1
@@ -55,7 +56,7 @@ class WindowAttention(nn.Module):
         return mixed
 
     def biases(self) -> Tensor:
-        """Return the four biases, or the only one without a shift: (4 or 1, A, P, P)."""
+        """Return the four biases, or the only one without a shift: (4 A or A, P, P)."""
         table, side = self.relative_position_bias_table, self.side
         patch = torch.arange(side * side, device=table.device)
         row, column = patch // side, patch % side
@@ -63,7 +64,7 @@ class WindowAttention(nn.Module):
         right = column[:, None] - column + side - 1
         bias = table[down * (2 * side - 1) + right].permute(2, 0, 1)
         if not self.shift:
-            return bias[None]
+            return bias
         rows_apart, columns_apart = (
             (at[:, None] >= side - self.shift) != (at >= side - self.shift) for at in (row, column)
         )
@@ -75,12 +76,13 @@ class WindowAttention(nn.Module):
                 rows_apart | columns_apart,
             ]
         )
-        return bias + APART * apart[:, None]
+        return (bias + APART * apart[:, None]).flatten(0, 1)
 
     @torch.no_grad()
     def expand(self) -> None:
         """Make the biases from the weights, once these are final."""
-        self._biases = self.biases()
+        # Three dimensions: with four, a change of memory format would reorder them.
+        self._expanded = self.biases()
 
 
 class ShiftedWindows(nn.Module):
@@ -114,9 +116,9 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, heads: int, shifted: bool, spec: SwinSpec) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(channels, EPS)
+        self.norm1 = LayerNorm(channels, eps=EPS)
         self.attn = ShiftedWindows(channels, heads, shifted, spec)
-        self.norm2 = LayerNorm(channels, EPS)
+        self.norm2 = LayerNorm(channels, eps=EPS)
         self.ffn = MLP(channels, channels * spec.mlp_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,7 +133,7 @@ class Merging(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = LayerNorm(4 * channels, EPS)
+        self.norm = LayerNorm(4 * channels, eps=EPS)
         self.reduction = Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,7 +162,7 @@ class PatchEmbedding(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.projection = Conv(3, channels, 4, stride=4, padding=0)
-        self.norm = LayerNorm(channels, EPS)
+        self.norm = LayerNorm(channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 3, H, W) to (N, H / 4, W / 4, C)."""
@@ -180,7 +182,7 @@ class Swin(nn.Module):
             for index, channels in enumerate(self.out_channels)
         )
         for level, channels in enumerate(self.out_channels):
-            self.add_module(f'norm{level}', LayerNorm(channels, EPS))
+            self.add_module(f'norm{level}', LayerNorm(channels, eps=EPS))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (N, 3, H, W), multiples of 32, to four maps, (N, C_l, H / 4.., W / 4..)."""
