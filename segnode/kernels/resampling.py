@@ -85,8 +85,8 @@ class PreprocessPlan:
         resize: by whose rule.
         passes: Pillow's before the last, each into uint8.
         last: Pillow's over ROWS, of one tap where nothing is left to resize.
-        blend: OpenCV's tables. Without ``last``, too, it is torchvision's
-            resize, which needs no table.
+        blend: OpenCV's; None where nothing is to be resized, which ``last`` copies. With neither
+            it is torchvision's resize, which needs no table.
     """
 
     image_hw: tuple[int, int]
@@ -123,6 +123,9 @@ def prepare_preprocess(
     plan = PreprocessPlan(image_hw, size_hw, padded_hw, resize)
     if resize == 'torchvision':
         return plan
+    if resize == 'mmdetection' and image_hw == size_hw:
+        # One tap of Pillow's is a copy, as OpenCV makes one.
+        return replace(plan, last=resample_table(ROWS, height, new_h, device))
     if resize == 'mmdetection':
         blend = Blend(
             blend_table(ROWS, height, new_h, device),

@@ -56,7 +56,7 @@ def preprocess_static(
 def _resize(frames: Tensor, plan: PreprocessPlan) -> Tensor:
     """Resize (N, H, W, 3) uint8 where the rule does so before it normalises."""
     if plan.blend is not None:
-        return frames if plan.image_hw == plan.size_hw else _blend(frames, *plan.blend)
+        return _blend(frames, *plan.blend)
     if plan.last is not None:
         x = frames
         for table in plan.passes:
