@@ -71,7 +71,7 @@ class Block(nn.Module):
         y = self.conv2(self.conv1(x))
         if self.stride > 1:
             y = F.avg_pool2d(y, 3, self.stride, padding=1)
-            x = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
+            x = F.avg_pool2d(x, self.stride)
         shortcut = x if self.shortcut is None else self.shortcut(x)
         out: Tensor = self.conv3(y, shortcut)
         return out
