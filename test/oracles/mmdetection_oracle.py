@@ -8,6 +8,7 @@ are torchvision's here; both libraries compute them by the same formulas.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import logging
 import os
@@ -124,7 +125,8 @@ def build_model(config: Any) -> nn.Module:
 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        model = MODELS.build(config.model)
+        # Some parts write into the config that they are built from.
+        model = MODELS.build(copy.deepcopy(config.model))
     # Swin's own `eval` returns nothing.
     model.eval()
     return model

@@ -12,11 +12,15 @@ second; nothing else of it is changed.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from figures import compare
+from matching import Found
 from mmdetection_oracle import (
     build_model,
     find,
@@ -68,12 +72,7 @@ CASES: dict[str, tuple[str, dict[str, object], tuple[int, int], tuple[int, int]]
     ),
     'x101': (
         'mask-rcnn_x101-32x4d_fpn_1x_coco',
-        {
-            **RESNET,
-            'model.backbone.depth': 50,
-            'model.backbone.groups': 8,
-            'model.neck.in_channels': [64, 128, 256, 512],
-        },
+        {'model.backbone.depth': 50, 'model.backbone.groups': 8},
         (201, 190),
         (131, 243),
     ),
@@ -116,7 +115,7 @@ SPREAD = {
     'roi_head.mask_head.conv_logits': (4.0, 5.0),
 }
 # Of the proposals, those that score above one half.
-CONFIDENT_SHARE = 0.25
+CONFIDENT_SHARE = 0.12
 
 
 def spread_once(name: str) -> Callable[[nn.Module, object, Tensor], Tensor | None]:
@@ -189,6 +188,7 @@ def record(name: str) -> None:
         for layer in SPREAD
         for kind in ('weight', 'bias')
     }
+    check_stability(model, data, answer)
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f'{name}.npz'
     write_recorded(
@@ -205,6 +205,21 @@ def record(name: str) -> None:
         f'{answer.scores.min():.3f} to {answer.scores.max():.3f}, '
         f'{answer.masks.mean():.3f} of the pixels\n'
     )
+
+
+def check_stability(model: nn.Module, data: dict[str, Any], answer: Found) -> None:
+    """Refuse a case that another machine's rounding would answer differently.
+
+    All weights move about as far as float32 rounds, and the same instances have to come out.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        moved = copy.deepcopy(model)
+        for parameter in moved.parameters():
+            parameter.mul_(1 + 1e-6 * torch.randn(parameter.shape, generator=generator))
+        figures = compare(find(moved, data), answer)
+        sys.stdout.write(f'  {figures}\n')
+        assert figures.lone == (), 'expected the same instances; take another seed'
 
 
 def main(names: list[str]) -> None:
