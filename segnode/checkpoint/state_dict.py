@@ -35,7 +35,11 @@ _SIGNS: Final = tuple(
         (r'roi_heads\.box_(head|predictor)\.0\.(fc|conv|cls|bbox)\w*\.', 'a Cascade R-CNN'),
         (r'roi_heads\.res5\.', 'a C4 model (no FPN)'),
         (r'roi_head\.bbox_head\.0\.', 'a Cascade R-CNN of MMDetection'),
-        (r'neck\.lateral_convs\.|rpn_head\.rpn_|roi_head\.', 'an MMDetection checkpoint'),
+        (r'mask_head\.(convs|conv_logits)\.', 'a checkpoint of MMDetection 1.x'),
+        (
+            r'neck\.lateral_convs\.|rpn_head\.rpn_|roi_head\.',
+            'an MMDetection checkpoint (--model takes it by itself, or its config)',
+        ),
         (r'bbox_head\.', 'a one-stage detector of MMDetection'),
         (r'head\.(mask_pred|mask_subnet)', 'a TensorMask model'),
         (r'head\.classification_head\.module_list\.', "torchvision's SSD"),
@@ -188,5 +192,9 @@ def _float32(
 
 def _by_class(name: str) -> bool:
     return (
-        '.box_predictor.' in name or 'mask_head.predictor.' in name or '.mask_predictor.' in name
+        '.box_predictor.' in name
+        or 'mask_head.predictor.' in name
+        or '.mask_predictor.' in name
+        or 'bbox_head.fc_' in name
+        or 'mask_head.conv_logits.' in name
     )

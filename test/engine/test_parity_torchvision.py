@@ -27,8 +27,8 @@ from segnode.model.mask_rcnn import expected_state_dict
 
 SHORT_SIDE, LONG_SIDE = 256, 400
 THRESHOLD = 0.5
-# Of the second version, whose box head is expensive.
-PROPOSALS = 300
+# Of the second version, whose box head is expensive: fewer score above one half.
+PROPOSALS, THRESHOLD_V2 = 200, 0.2
 
 
 def build_torchvision() -> nn.Module:
@@ -134,7 +134,7 @@ def test_the_second_version(tmp_path: Path) -> None:
         min_size=192,
         max_size=400,
         rpn_post_nms_top_n_test=PROPOSALS,
-        box_score_thresh=THRESHOLD,
+        box_score_thresh=THRESHOLD_V2,
     ).eval()
     lacking = model.load_state_dict(state, strict=False)
     assert all(name.endswith('num_batches_tracked') for name in lacking.missing_keys)
@@ -147,14 +147,13 @@ def test_the_second_version(tmp_path: Path) -> None:
         {
             'resolution.short_side': 192,
             'resolution.long_side': 400,
-            'filter.score_threshold': THRESHOLD,
+            'filter.score_threshold': THRESHOLD_V2,
             'proposals': PROPOSALS,
         }
     )
     expected = found_by_torchvision(model, image)
-    for static in (False, True):
-        (prediction,) = Engine(config, static=static).predict([image])
-        assert_same_instances(Found.of_prediction(prediction), expected, THRESHOLD)
+    (prediction,) = Engine(config).predict([image])
+    assert_same_instances(Found.of_prediction(prediction), expected, THRESHOLD_V2)
 
 
 def random_norms(state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
