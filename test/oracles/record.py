@@ -73,14 +73,14 @@ CASES: dict[str, tuple[str, dict[str, object], tuple[int, int], tuple[int, int]]
     'x101': (
         'mask-rcnn_x101-32x4d_fpn_1x_coco',
         {'model.backbone.depth': 50, 'model.backbone.groups': 8},
-        (201, 190),
+        (125, 96),
         (131, 243),
     ),
     's50': (
         'mask-rcnn_s50_fpn_syncbn-backbone+head_ms-1x_coco',
         {'model.roi_head.bbox_head.conv_out_channels': 16},
-        (209, 150),
-        (190, 221),
+        (127, 93),
+        (150, 201),
     ),
     'swin': (
         'mask-rcnn_swin-t-p4-w7_fpn_1x_coco',
