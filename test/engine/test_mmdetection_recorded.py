@@ -21,6 +21,8 @@ from segnode.engine import Engine
 from segnode.kernels.preprocess import preprocess, resized_hw
 
 NAMES = sorted(path.stem for path in FOLDER.glob('*.npz'))
+# Those whose layers cannot be narrowed take seconds to be prepared.
+SLOW = ('s50', 'x101')
 BOX_PX = 2e-3
 SCORE = 2e-4
 # Of a mask of a few hundred pixels, two.
@@ -65,8 +67,9 @@ def test_network_input(case: tuple[Recorded, Path]) -> None:
     assert checksum(x) == recorded.network_input
 
 
-@pytest.mark.usefixtures('steps')
-def test_recorded_answer(case: tuple[Recorded, Path]) -> None:
+def test_recorded_answer(case: tuple[Recorded, Path], steps: str) -> None:
+    if steps == 'plain' and case[1].stem in SLOW:
+        pytest.skip('its layers are compared once; the steps are those of the other cases')
     figures = answer(case, static=False)
     assert figures.lone == ()
     assert figures.instances >= 20
@@ -76,6 +79,8 @@ def test_recorded_answer(case: tuple[Recorded, Path]) -> None:
 
 
 def test_static_path(case: tuple[Recorded, Path]) -> None:
+    if case[1].stem in SLOW:
+        pytest.skip('its layers are compared once; the steps are those of the other cases')
     figures = answer(case, static=True)
     assert figures.lone == ()
     assert figures.box_px <= BOX_PX
