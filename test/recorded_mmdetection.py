@@ -85,7 +85,9 @@ def drawn_image(seed: int, image_hw: tuple[int, int]) -> Image:
     raw = np.random.PCG64(seed)
     pixels = np.full((height, width, 3), 128, dtype=np.int64)
     for k in range(60):
-        top, left, down, across, *colour = (int(word >> np.uint64(32)) for word in raw.random_raw(7))
+        top, left, down, across, *colour = (
+            int(word >> np.uint64(32)) for word in raw.random_raw(7)
+        )
         side = max(height, width) // (2 + k // 6)
         y, x = top % height, left % width
         pixels[y : y + 4 + down % side, x : x + 4 + across % side] = [c % 256 for c in colour]

@@ -19,6 +19,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -164,9 +165,18 @@ def network_input(model: nn.Module, data: dict[str, Any]) -> Tensor:
         return model.data_preprocessor(data)['inputs'][0]
 
 
+def stable_sort(tensor: Tensor, dim: int = -1, *, descending: bool = False) -> Any:
+    """Sort with equal numbers in the order that they had."""
+    return torch.sort(tensor, dim=dim, descending=descending, stable=True)
+
+
 def find(model: nn.Module, data: dict[str, Any]) -> Found:
-    """Return MMDetection's instances of prepared data."""
-    with torch.inference_mode():
+    """Return MMDetection's instances of prepared data.
+
+    It sorts scores without asking for an order of equal ones, of which large probabilities are
+    many: theirs then differs from one processor to another. Here the first comes first.
+    """
+    with torch.inference_mode(), mock.patch.object(Tensor, 'sort', stable_sort):
         (answer,) = model.test_step(data)
     found = answer.pred_instances
     return Found(

@@ -60,7 +60,7 @@ def trained(
 
 
 def test_a_training_loads(trained: Path) -> None:
-    with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer|numpy|getattr'):
+    with pytest.raises(pickle.UnpicklingError, match=r'HistoryBuffer|numpy|getattr'):
         torch.load(trained, weights_only=True)
     model = load_model(Config(model=str(trained)))
     assert model.class_names == COCO_CLASS_NAMES
