@@ -262,7 +262,8 @@ class Config(Settings):
 
     model: str = setting(
         '',
-        'Preset name, or path of a Detectron2 config or of the description of an exported model; '
+        'Preset name, or path of a config of Detectron2 or MMDetection, of a checkpoint of '
+        'MMDetection, or of the description of an exported model; '
         'empty takes the embedded demo model; null or null:MS has no network, for measurements',
     )
     weights: str = setting('', "Path or URL of the weights; empty takes the model's own")

@@ -128,9 +128,9 @@ def _resnest(part: ConfigPart) -> ResNeStSpec:
     part.ignore('base_width')  # of more groups than one
     part.only('groups', 1)
     part.only('avg_down_stride', True)
-    part.only('base_channels', 64)
     part.only('style', 'pytorch')
-    stem = part.integer('stem_channels', 64, 2, 4096) if part.has('stem_channels') else 64
+    base = part.integer('base_channels', 64, 1, 4096)
+    stem = part.integer('stem_channels', None, 2, 4096) if part.has('stem_channels') else base
     part.ignore('stem_channels')
     if read_norm(part, 'BN') != 'BN':
         raise part.error('norm_cfg', "'BN' or 'SyncBN'")
@@ -140,6 +140,7 @@ def _resnest(part: ConfigPart) -> ResNeStSpec:
         reduction=part.integer('reduction_factor', 4, 1, 64),
         # MMDetection counts those of the third convolution.
         stem_channels=stem // 2,
+        width=base,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from segnode.checkpoint.coco_classes import COCO_CLASS_NAMES
 from segnode.checkpoint.python_config import parse_python_config
 from segnode.errors import CheckpointError
 
@@ -56,6 +57,9 @@ def stored_names(meta: Mapping[Any, Any]) -> dict[str, str]:
                 and 0 < len(names) <= _MOST_NAMES
                 and all(isinstance(name, str) for name in names)
             ):
+                # Early versions wrote COCO's names without spaces.
+                if tuple(name.replace('_', ' ') for name in names) == COCO_CLASS_NAMES:
+                    names = COCO_CLASS_NAMES
                 return {'class_names': json.dumps(list(names))}
     return {}
 

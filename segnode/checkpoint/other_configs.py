@@ -16,7 +16,9 @@ REMEDY: Final = (
     'can run as a TorchScript file that answers boxes and masks (README, "Own models")'
 )
 _LAZY: Final = re.compile(r'\bLazyCall\b|\bLazyConfig\b|^\s*(from|import)\s+detectron2\b', re.M)
-_MMDETECTION: Final = re.compile(r'^(_base_|model|custom_imports|default_scope)[ \t]*=', re.M)
+_MMDETECTION: Final = re.compile(
+    r'^(_base_|model|custom_imports|default_scope)[ \t]*=|^with read_base\(', re.M
+)
 _LARGEST: Final = 256 << 10
 _MMDETECTION_CONFIG: Final = 'a config of MMDetection'
 

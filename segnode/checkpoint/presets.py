@@ -271,7 +271,10 @@ def unknown_model(name: str) -> str:
     """Return the message for a model that is neither preset nor file."""
     near = difflib.get_close_matches(name, PRESETS, n=1)
     hint = f'; did you mean {near[0]}?' if near else ''
-    return f'{name}: expected a file or one of {", ".join(PRESETS)}, found neither{hint}'
+    return (
+        f'{name}: expected a file or a preset (`python -m segnode models` lists them), found '
+        f'neither{hint}'
+    )
 
 
 def published_url(location: str) -> str:

@@ -28,7 +28,7 @@ _LARGEST: Final = 512 << 10
 _MOST_FILES: Final = 64
 _DEEPEST_BASE: Final = 16
 # Python's parser and its trees nest by operators and by these words; brackets it counts itself.
-_MOST_OPERATORS: Final = 4000
+_MOST_OPERATORS: Final = 2000
 _LONGEST_NUMBER: Final = 64
 _NESTING: Final = frozenset({'not', 'lambda', 'if', 'elif', 'else', 'for', 'await', 'yield'})
 _FLAT: Final = frozenset(',()[]{}=:;')
@@ -123,24 +123,33 @@ def _base_path(path: Path, name: str) -> Path:
             f'{DUMP}'
         )
     base = path.parent / name
-    if base.suffix != '.py' or not base.is_file():
+    try:
+        found = base.is_file()
+    except OSError:  # too long a name
+        found = False
+    if base.suffix != '.py' or not found:
         raise CheckpointError(
             f'{path}: _base_: expected a Python config, found '
-            f'{"another file" if base.exists() else "no such file"}: {one_line(base)}; {DUMP}'
+            f'{"another file" if found else "no such file"}: {one_line(base)}; {DUMP}'
         )
     return base
 
 
 def _parse(text: str, source: str) -> ast.Module:
     """Return the tree of a text, whose depth and numbers are bounded before it is parsed."""
-    operators = 0
+    operators, before = 0, ''
     expected = f'{source}: expected a Python config, found'
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type == tokenize.NUMBER and len(token.string) > _LONGEST_NUMBER:
                 raise CheckpointError(f'{expected} a number of {len(token.string)} letters')
             nests = token.type == tokenize.OP and token.string not in _FLAT
-            operators += nests or token.string in _NESTING
+            # A call of what a call returned, and so on; parts of a formatted text, too.
+            chained = token.string in ('(', '[', '{') and before in (')', ']', '}')
+            operators += nests or chained or token.string in _NESTING
+            if token.type == tokenize.STRING and 'f' in token.string[:2].lower():
+                operators += token.string.count('{')
+            before = token.string
             if operators > _MOST_OPERATORS:
                 raise CheckpointError(f'{expected} more than {_MOST_OPERATORS} operators')
         with warnings.catch_warnings():

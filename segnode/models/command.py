@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segnode.cli import Parser, note, say, table
+from segnode.cli import Parser, config_from, note, say, table
 from segnode.config import Config
 from segnode.errors import ConfigError
 from segnode.output_files import check_writable, is_own_json, write_json
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from segnode.models.timing import Timing
 
 _LARGEST_SIDE = 8192
+_FRAMES = 20
 _EXAMPLES = """\
   segnode models                         # all of them
   segnode models swin convnext           # by a part of the name or family
@@ -33,16 +35,18 @@ lies between them (resize, RoIAlign, NMS, paste), norms and activations are not 
 padded as the network pads them.
 
 Memory on paper is that of the weights in FP16 and of the tensors that live at one time at
-800x1344, from layer to layer. Not in it: workspaces of convolutions, the context of the device
-(some hundred MB with CUDA), copies that captured graphs keep, what lies between the dense parts.
-Attention is counted as if its matrices were written. So it is a floor for what a GPU needs, and
---time measures it.
+800x1344, from layer to layer, pooled boxes among them. Attention's matrices count, which fused
+kernels never write. Not in it: workspaces of convolutions, the context of the device (some
+hundred MB with CUDA), copies that captured graphs keep, and what lies between the dense parts. A
+GPU needs more, and --time measures how much.
 
 --time plants random weights, which find a few dozen instances, and runs frames of the first
 --size through the engine: host to host, without decoding and publishing. Each network has a
 process of its own. Its memory is, on a GPU, the most that PyTorch held there; on a CPU, how far
 the process grew from before the network was built, weights and loading included. Presets of one
 network (1x, 3x) are timed once. Threads: OMP_NUM_THREADS.
+
+--json also has each URL, and the size of the file where it is in the cache (segnode fetch).
 
 Exit codes: 0 all is listed (and timed), 1 a network could not be timed, 2 wrong use.
 """
@@ -74,11 +78,21 @@ def main(args: Sequence[str]) -> int:
     )
     parser.add_argument('--time', action='store_true', help='measure what a frame costs here')
     parser.add_argument(
-        '--frames', type=int, metavar='N', help='frames that --time takes (default: 20)'
+        '--frames',
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar='N',
+        help=f'frames that --time takes (default: {_FRAMES})',
     )
-    parser.add_argument('--device', metavar='DEVICE', help='of --time (default: auto)')
+    parser.add_argument(
+        '--device',
+        default=argparse.SUPPRESS,
+        metavar='DEVICE',
+        help='of --time: auto, cpu, cuda or cuda:N (default: auto)',
+    )
     parser.add_argument(
         '--precision',
+        default=argparse.SUPPRESS,
         choices=('auto', 'fp16', 'bf16', 'fp32'),
         help='of --time (default: auto)',
     )
@@ -86,22 +100,25 @@ def main(args: Sequence[str]) -> int:
     options = parser.parse_args(args)
     if not options.time:
         for name in ('frames', 'device', 'precision'):
-            if getattr(options, name) is not None:
+            if hasattr(options, name):
                 parser.error(f'--{name}: expected it with --time alone, which measures')
     sizes = _sizes(options.size)
-    frames = 20 if options.frames is None else options.frames
+    frames = getattr(options, 'frames', _FRAMES)
     if not 1 <= frames <= 10_000:
         raise ConfigError(f'--frames: expected 1 to 10000, found {frames}')
     check_writable(options.json, own=is_own_json(r'\{"models": '))
+    config = config_from(options)
 
+    from segnode.engine.device import select_device
     from segnode.models.rows import chosen_presets, human_table
 
+    if options.time:
+        select_device(config.device)  # Refuses what is not there, before long work.
     rows = _count(chosen_presets(options.names), sizes)
     say(human_table(rows, sizes))
     timings: dict[Architecture, Timing] = {}
     result: dict[str, Any] = {'models': [row.json(sizes) for row in rows]}
     if options.time:
-        config = Config(device=options.device or 'auto', precision=options.precision or 'auto')
         timings = _time(rows, sizes[0], config, frames)
         result['machine'] = _say_timings(rows, timings, sizes[0], config)
         for row, entry in zip(rows, result['models'], strict=True):
@@ -143,10 +160,8 @@ def _time(
     """Time each network once, in the order of the rows."""
     from tqdm import tqdm
 
-    from segnode.engine.device import select_device
     from segnode.models.timing import time_architecture
 
-    select_device(config.device)  # Refuses what is not there before anything is planted.
     timings: dict[Architecture, Timing] = {}
     networks = {row.preset.architecture: row.name for row in reversed(rows)}
     order = dict.fromkeys(row.preset.architecture for row in rows)
