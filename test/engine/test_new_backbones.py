@@ -14,7 +14,7 @@ from emulated_graphs import EmulatedCuda
 from narrow_backbones import SPECS, narrow
 from pictures import rendered
 from test_emulated_graphs import FEW_CAPACITIES, difference
-from test_fake_cuda import GPU, SETTINGS, Watch, check_answer, fake_cudnn, fake_network, launch
+from test_fake_cuda import GPU, SETTINGS, Watch, fake_cudnn, fake_network
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -23,6 +23,7 @@ from segnode.checkpoint.planting import plant_weights
 from segnode.config import Config
 from segnode.engine import Engine
 from segnode.engine.network import NativeNetwork
+from segnode.engine.path import CAPACITIES
 from segnode.engine.program import PathKey, Program
 from segnode.kernels.operators import plain_operators
 from segnode.kernels.preprocess import preprocess, resized_hw
@@ -150,13 +151,19 @@ def test_mmdetections_launches_neither_stop_nor_leave_their_gpu(
 ) -> None:
     fake_cudnn(monkeypatch)
     EmulatedCuda().install(monkeypatch)  # For the events of its stages.
+    # Each is an operator of the plain NMS.
+    monkeypatch.setattr('segnode.engine.program.CANDIDATES', 100)
     mode = FakeTensorMode()
     network = fake_network(dataclasses.replace(narrow('convnext'), num_classes=80), mode)
     in_half_precision(network, mode)
     with mode, torch.no_grad():
         network_hw = network.resized_hw((720, 1280), SETTINGS)
-        key = PathKey(1, (720, 1280), 'rgb', network_hw, 100, 100)
+        key = PathKey(1, (720, 1280), 'rgb', network_hw, 100, 10)
         program = Program(network, plain_operators('for a test'), key, SETTINGS)
         with Watch() as watch:
-            check_answer(*launch(program), 1)
+            chosen = program.detect()
+            masks = program.label(CAPACITIES[0], chosen)
     assert not watch.strayed
+    assert chosen.packet.shape == (1, 5 + 10 * 6)
+    assert masks.labels.shape == (1, 720, 1280)
+    assert {x.device for x in (chosen.packet, masks.labels)} == {GPU}

@@ -36,8 +36,7 @@ class Block(nn.Module):
         """Map (N, C, H, W) to the same."""
         y = self.norm(self.depthwise_conv(x).permute(0, 2, 3, 1))
         y = self.pointwise_conv2(F.gelu(self.pointwise_conv1(y)))
-        out: Tensor = x + (self.gamma * y).permute(0, 3, 1, 2)
-        return out
+        return torch.addcmul(x.permute(0, 2, 3, 1), self.gamma, y).permute(0, 3, 1, 2)
 
 
 class ConvNeXt(nn.Module):

@@ -47,10 +47,12 @@ class WindowAttention(nn.Module):
         biases = self.biases() if self._expanded is None else self._expanded
         biases = biases.to(q.dtype).unflatten(0, (-1, self.heads))
         if self.shift:
-            last_row = torch.arange(grid[0], device=x.device) == grid[0] - 1
-            last_column = torch.arange(grid[1], device=x.device) == grid[1] - 1
-            kind = (2 * last_row[:, None] + last_column.long()).flatten()
-            biases = biases[kind.repeat(b // len(kind))]
+            kind = torch.zeros(
+                (b // (grid[0] * grid[1]), *grid), dtype=torch.long, device=x.device
+            )
+            kind[:, :, -1] += 1
+            kind[:, -1] += 2
+            biases = biases[kind.flatten()]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=biases)
         mixed: Tensor = self.proj(out.transpose(1, 2).reshape(b, p, c))
         return mixed
@@ -98,6 +100,8 @@ class ShiftedWindows(nn.Module):
         """Map (N, H, W, C) to the same."""
         n, h, w, c = x.shape
         side, shift = self.side, self.shift
+        # Before it is copied about.
+        x = x.to(self.w_msa.qkv.weight.dtype)
         rows, columns = -(-h // side), -(-w // side)
         x = F.pad(x, (0, 0, 0, columns * side - w, 0, rows * side - h))
         if shift:
