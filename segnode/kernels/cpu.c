@@ -82,11 +82,17 @@ INLINE int pad_row(const Output *o, long y)
 INLINE void write_pixels(const Output *o, const uint8_t *bytes, long y, long x, long pixels)
 {
     long plane = o->padded_height * o->padded_width;
+    float *row = o->planes + y * o->padded_width + x;
     for (int k = 0; k < 3; k++) {
-        float *to = o->planes + (o->swap ? 2 - k : k) * plane + y * o->padded_width + x;
+        float *to = row + (o->swap ? 2 - k : k) * plane;
         const float *values = o->values + 256 * k;
-        for (long i = 0; i < pixels; i++)
-            to[i] = values[bytes[3 * i + k]];
+        const uint8_t *from = bytes + k;
+        if (pixels == LANES) /* the usual number unrolled */
+            for (long i = 0; i < LANES; i++)
+                to[i] = values[from[3 * i]];
+        else
+            for (long i = 0; i < pixels; i++)
+                to[i] = values[from[3 * i]];
     }
 }
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from seeds import fresh_seeds
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from segnode.image import Image
 from segnode.kernels import preprocess as preprocess_module
@@ -231,6 +232,17 @@ def test_the_static_input_is_mmdetections(seed: int, dtype: torch.dtype) -> None
         for ours, pixels in zip(x, frames, strict=True):
             expected = mmdetections_input(pixels, 'bgr', size_hw, PYTORCH_STYLE)
             assert torch.equal(ours, expected.to(dtype)), (image_hw, size_hw)
+
+
+def test_the_twin_never_asks_its_device_for_a_number() -> None:
+    """Fake tensors have none: what stops for one raises."""
+    device = torch.device('cuda', 1)
+    with FakeTensorMode():
+        plan = prepare_preprocess((61, 83), (96, 131), device, resize='mmdetection')
+        frames = torch.empty((2, 61, 83, 3), dtype=torch.uint8, device=device)
+        three = torch.empty(3, device=device)
+        x = preprocess_static(frames, plan, three, three, True, torch.float16)
+    assert (x.device, x.dtype, x.shape) == (device, torch.float16, (2, 3, 96, 160))
 
 
 # Rules that nobody has written
