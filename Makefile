@@ -22,7 +22,7 @@ GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 .PHONY: help setup setup-test demo test test-oracles smoke lint gpu format clean
 
 help:  ## this text
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:  ## make or update .venv: ROS 2, torch and segnode itself (ROS=jazzy: .venv-jazzy too)
 	@$(SETUP) --ros $(ROS)
@@ -42,7 +42,7 @@ test: setup-test
 	$(ROS_VENV)/python -m pytest -m ros
 endif
 
-test-oracles:  ## install MMDetection apart, and compare with it on photographs (half an hour)
+test-oracles:  ## install MMDetection apart, and compare with it on photographs (hours on two cores)
 	@$(SETUP) --test --oracles
 	$(VENV)/python -m pytest test/oracles
 
