@@ -19,10 +19,10 @@ SOURCED := $(strip $(ROS_DISTRO) $(filter-out $(CURDIR)/.venv%,$(subst :, ,$(AME
 # One whose torch sees the GPU; it needs neither ROS nor .venv.
 GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 
-.PHONY: help setup setup-test demo test smoke lint gpu format clean
+.PHONY: help setup setup-test demo test test-oracles smoke lint gpu format clean
 
 help:  ## this text
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:  ## make or update .venv: ROS 2, torch and segnode itself (ROS=jazzy: .venv-jazzy too)
 	@$(SETUP) --ros $(ROS)
@@ -43,6 +43,10 @@ else
 test: setup-test
 	$(ROS_VENV)/python -m pytest -m ros
 endif
+
+test-oracles:  ## install MMDetection apart, and compare with it on photographs (hours on two cores)
+	@$(SETUP) --test --oracles
+	$(VENV)/python -m pytest test/oracles
 
 smoke:  ## node, lifecycle and messages on Jazzy from wheels
 ifeq ($(SOURCED),)
