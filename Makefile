@@ -19,10 +19,10 @@ SOURCED := $(strip $(ROS_DISTRO) $(filter-out $(CURDIR)/.venv%,$(subst :, ,$(AME
 # One whose torch sees the GPU; it needs neither ROS nor .venv.
 GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 
-.PHONY: help setup setup-test demo test smoke lint gpu format clean
+.PHONY: help setup setup-test demo test test-oracles smoke lint gpu format clean
 
 help:  ## this text
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:  ## make or update .venv: ROS 2, torch and segnode itself (ROS=jazzy: .venv-jazzy too)
 	@$(SETUP) --ros $(ROS)
@@ -35,12 +35,18 @@ demo: setup  ## play a rendered scene as a camera through the node, and score wh
 
 ifeq ($(ROS),kilted)
 test: lint  ## lint, run every test, and a few on Jazzy (ROS=jazzy: those that need ROS, on Jazzy)
-	$(VENV)/python -m pytest
+	@# Side by side where nothing is timed; what runs nodes has the machine to itself.
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m 'not ros' -n auto --maxprocesses 4 --dist loadfile
+	$(VENV)/python -m pytest -m ros
 	@$(MAKE) --no-print-directory smoke
 else
 test: setup-test
 	$(ROS_VENV)/python -m pytest -m ros
 endif
+
+test-oracles:  ## install MMDetection apart, and compare with it on photographs (hours on two cores)
+	@$(SETUP) --test --oracles
+	$(VENV)/python -m pytest test/oracles
 
 smoke:  ## node, lifecycle and messages on Jazzy from wheels
 ifeq ($(SOURCED),)

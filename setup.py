@@ -18,6 +18,7 @@ COMMANDS = (
     'export',
     'describe',
     'doctor',
+    'models',
     'fetch',
 )
 

@@ -31,7 +31,7 @@ PARAMETERS = {
     'model': (
         'model',
         str,
-        'preset name, or path of a Detectron2 config or of the description of an exported model',
+        'preset name, or path of a config, a checkpoint of MMDetection or a model description',
     ),
     'weights': ('weights', str, 'path or URL of the weights'),
     'device': ('device', str, 'auto, cpu, cuda or cuda:N'),

@@ -71,6 +71,8 @@ def assert_same_instances(ours: Found, theirs: Found, score_threshold: float = 0
         a, b = ours.masks[partner], theirs.masks[k]
         union = np.count_nonzero(a | b)
         iou = np.count_nonzero(a & b) / union if union else 1.0
-        assert iou >= MASK_IOU, f'masks of {union} pixels differ: IoU {iou:.5f}'
+        # A pixel whose probability is the threshold to the last digits, in masks of any size.
+        one_pixel = np.count_nonzero(a ^ b) <= 1
+        assert iou >= MASK_IOU or one_pixel, f'masks of {union} pixels differ: IoU {iou:.5f}'
     surplus = ours.scores[free]
     assert (surplus <= score_threshold + SCORE).all(), f'no partner for scores {surplus}'

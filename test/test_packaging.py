@@ -159,7 +159,7 @@ def test_colcon_builds_in_an_ordinary_workspace(options: list[str], tmp_path: Pa
     assert package_files(found.parent) == package_files(CHECKOUT / 'segnode')
 
 
-@pytest.mark.parametrize('stem', [*REQUIREMENTS, 'numpy1'])
+@pytest.mark.parametrize('stem', [*REQUIREMENTS, 'numpy1', 'oracles'])
 def test_every_requirement_is_pinned(setup: ModuleType, stem: str) -> None:
     lines = setup.pins(stem)
     assert [line for line in lines if not re.match(r'[a-z0-9-]+==[0-9][^;* ]*(;|$)', line)] == []
@@ -262,6 +262,7 @@ def test_steps_beside_a_sourced_ros(setup: ModuleType, tmp_path: Path) -> None:
     assert steps(None) == ['venv', 'build', 'runtime', 'ros', 'vision_msgs', 'segnode']
     assert steps(ros(setup)) == ['venv', 'build', 'runtime', 'segnode']
     assert steps(ros(setup), test=True) == [*steps(ros(setup)), 'test', 'oracle']
+    assert steps(None, oracles=True) == [*steps(None), 'oracles']
 
 
 def test_steps_of_a_borrower(setup: ModuleType, tmp_path: Path) -> None:

@@ -243,8 +243,8 @@ class Environment:
         # The last attempt at the current step began and did not end well.
         self.resuming = False
 
-    def steps(self, *, test: bool) -> list[Step]:
-        """The steps in order; ``test`` adds the checkers and the oracle.
+    def steps(self, *, test: bool, oracles: bool = False) -> list[Step]:
+        """The steps in order; ``test`` adds the checkers and the oracle, ``oracles`` MMDetection.
 
         Those of a borrower hold for what its lender has when they are asked for.
         """
@@ -317,6 +317,16 @@ class Environment:
                 NETWORK_REMEDY,
             )
             steps += [tools, oracle]
+        if oracles and self.lender is None:
+            steps.append(
+                Step(
+                    'oracles',
+                    'MMDetection as an oracle, apart',
+                    [venv.key, *pins('oracles')],
+                    self.install_oracles,
+                    NETWORK_REMEDY,
+                )
+            )
         return steps
 
     def pip_step(self, name: str, title: str, venv: Step, stem: str | None = None) -> Step:
@@ -500,6 +510,16 @@ class Environment:
         for built in (packages / kernels).glob('_cpu.*'):
             shutil.copy2(built, self.checkout / kernels)
 
+    def install_oracles(self) -> None:
+        """Installs MMDetection into ``mmdetection/`` of the virtual environment.
+
+        Its tests alone look there: segnode runs, and passes all others, without it.
+        """
+        target = self.venv / 'mmdetection'
+        shutil.rmtree(target, ignore_errors=True)
+        listed = HERE / 'oracles.txt'
+        self.pip('install', '--no-deps', f'--target={target}', f'--requirement={listed}')
+
     def unpack_oracle(self) -> None:
         """Unpacks Detectron2's Python into ``oracle/`` of the virtual environment."""
         target = self.venv / 'oracle'
@@ -644,6 +664,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Sets up what is not up to date."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('--test', action='store_true', help='add the test tools and the oracle')
+    parser.add_argument('--oracles', action='store_true', help='add MMDetection, apart')
     parser.add_argument(
         '--ros',
         choices=DISTRIBUTIONS,
@@ -674,7 +695,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say('setup: waiting for another set-up of this checkout')
             fcntl.flock(lock, fcntl.LOCK_EX)
         environment = Environment(venv, CHECKOUT, ros)
-        steps = environment.steps(test=arguments.test)
+        steps = environment.steps(test=arguments.test, oracles=arguments.oracles)
         done = 0
         if distribution != DISTRIBUTIONS[0]:
             done += environment.run_steps([step for step in steps if step.name in LENT_STEPS])

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from segnode.checkpoint import NativeModel
-from segnode.checkpoint.detectron2_config import read_config
-from segnode.checkpoint.load import DEMO_MODEL, named_model
+from segnode.checkpoint.load import DEMO_MODEL, file_architecture, named_model
 from segnode.checkpoint.planting import plant_weights
 from segnode.checkpoint.presets import Preset
 from segnode.config import Config
@@ -89,14 +88,14 @@ class PlantedDetections:
 
 
 def named_architecture(config: Config) -> Architecture:
-    """Return the network of a preset or of a Detectron2 config, without its weights.
+    """Return the network of a preset or of a config, without its weights.
 
     Raises:
         CheckpointError: the config is not usable.
         ConfigError: neither a preset nor a config.
     """
     named = named_model(config.model)
-    return named.architecture if isinstance(named, Preset) else read_config(named).architecture
+    return named.architecture if isinstance(named, Preset) else file_architecture(named)
 
 
 def plant_model(config: Config) -> NativeModel:
@@ -109,14 +108,25 @@ def plant_model(config: Config) -> NativeModel:
     if config.weights:
         raise ConfigError('--weights: expected none beside --plant, which makes its own')
     architecture = named_architecture(config)
+    name = Path(config.model).stem if config.model else DEMO_MODEL.stem
+    return as_model(architecture, plant_architecture(architecture), name)
+
+
+def plant_architecture(architecture: Architecture) -> dict[str, Tensor]:
+    """Return planted weights of a network, calibrated on a rendered frame."""
     (frame,) = render_frames(CALIBRATION_HW, 1)
     calibration = preprocess(frame, CALIBRATION_HW, architecture)[None]
+    return plant_weights(architecture, calibration, SEED)
+
+
+def as_model(architecture: Architecture, state_dict: dict[str, Tensor], name: str) -> NativeModel:
+    """Return planted weights as a model whose classes have no names."""
     return NativeModel(
         architecture=architecture,
-        state_dict=plant_weights(architecture, calibration, SEED),
+        state_dict=state_dict,
         class_names=tuple(f'class_{index}' for index in range(architecture.num_classes)),
         category_ids=None,
-        name=Path(config.model).stem if config.model else DEMO_MODEL.stem,
+        name=name,
         weights_path=Path('(planted)'),
         weights_sha256='',
         licence='',

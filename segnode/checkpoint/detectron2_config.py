@@ -254,6 +254,11 @@ def config_keys(architecture: Architecture) -> dict[str, Any]:
     Raises:
         ConfigError: no value of the keys tells this architecture.
     """
+    if not isinstance(architecture.backbone, ResNetSpec):
+        raise ConfigError(
+            "expected an architecture that Detectron2's keys can tell, found one whose backbone "
+            'they cannot'
+        )
     keys = copy.deepcopy(DEFAULTS | _REQUIRED | _values_of(architecture))
     del keys['MODEL.WEIGHTS']
     path = Path('(architecture)')

@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from segnode.checkpoint import detectron2, torchvision
+from segnode.checkpoint import detectron2, mmdetection, torchvision
 from segnode.checkpoint.class_names import category_ids, class_names, is_published_coco
 from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS, COCO_CLASS_NAMES
 from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
 from segnode.checkpoint.download import fetch
 from segnode.checkpoint.exported import ExportedModel, is_exported, load_exported
+from segnode.checkpoint.mmdetection_config import read_architecture
+from segnode.checkpoint.mmdetection_file import check_background, stored_config, stored_names
 from segnode.checkpoint.model import (
     ModelDescription,
     NativeModel,
@@ -21,7 +24,7 @@ from segnode.checkpoint.model import (
     TorchScriptModel,
 )
 from segnode.checkpoint.null import is_null, null_model
-from segnode.checkpoint.other_configs import check_language
+from segnode.checkpoint.other_configs import check_language, is_mmdetection
 from segnode.checkpoint.presets import (
     PRESETS,
     Preset,
@@ -29,9 +32,11 @@ from segnode.checkpoint.presets import (
     published_url,
     unknown_model,
 )
+from segnode.checkpoint.python_config import read_python_config
 from segnode.checkpoint.torchscript import read_description
 from segnode.checkpoint.web import shown
 from segnode.checkpoint.weights_file import (
+    WeightsFile,
     check_file,
     digest,
     read_weights,
@@ -40,12 +45,16 @@ from segnode.checkpoint.weights_file import (
 from segnode.checkpoint.yaml_file import read_yaml
 from segnode.config import Config, user_path
 from segnode.errors import CheckpointError, ConfigError
-from segnode.model.architecture import TORCHVISION
+from segnode.model.architecture import MMDETECTION, TORCHVISION, Architecture
 
 # What a model's name can stand for.
 Model: TypeAlias = NativeModel | TorchScriptModel | ExportedModel | NullModel
 
 DEMO_MODEL: Final = Path(__file__).resolve().parents[1] / 'demo' / 'mask_rcnn_demo.yaml'
+_WEIGHTS_ALONE: Final = (
+    'expected a model config, or a checkpoint of MMDetection that carries its own, found weights; '
+    'name their config as the model and this file with --weights'
+)
 
 
 def named_model(name: str) -> Preset | Path:
@@ -88,22 +97,48 @@ def load_model(config: Config, report: Callable[[str], None] = lambda _: None) -
         return load_exported(config, path, report)
     check_file(path, 'a model config')
     kind = weights_kind(path)
+    if kind in ('torch', 'legacy torch'):
+        _check_backend(config, 'native')
+        return _load_checkpoint(config, path, report)
     if kind == 'torchscript':
         raise CheckpointError(
             f'{path}: expected a model description, found a TorchScript program alone; '
             f'`segnode describe {path}` writes one'
         )
     if kind != 'unknown':
-        raise CheckpointError(
-            f'{path}: expected a model config (YAML), found weights; '
-            'name their config as the model and this file with --weights'
-        )
+        raise CheckpointError(f'{path}: {_WEIGHTS_ALONE}')
+    if is_mmdetection(path):
+        _check_backend(config, 'native')
+        return _load_mmdetection(config, path, report)
     check_language(path)
     if 'backend' in read_yaml(path, 'a model config'):
         _check_backend(config, 'torchscript')
         return _describe_exported(config, path, report)
     _check_backend(config, 'native')
     return _load_detectron2(config, path, report)
+
+
+def file_architecture(path: Path) -> Architecture:
+    """Return the network that a file describes: a config, or a checkpoint that carries its own.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no such file.
+        ConfigError: a key is unknown, has no usable value, or asks for another architecture.
+    """
+    check_file(path, 'a model config')
+    if is_mmdetection(path):
+        return read_architecture(read_python_config(path), str(path))
+    if weights_kind(path) == 'unknown':
+        return read_config(path).architecture
+    return _own_architecture(read_weights(path), path)
+
+
+def _own_architecture(stored: WeightsFile, path: Path) -> Architecture:
+    """Return the network that a checkpoint's own config describes."""
+    config = stored_config(stored.meta, path)
+    if config is None:
+        raise CheckpointError(f'{path}: {_WEIGHTS_ALONE}')
+    return read_architecture(config, f'{path}: its config')
 
 
 def _check_backend(config: Config, backend: str) -> None:
@@ -120,14 +155,24 @@ def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) 
     stored = read_weights(path, report)
     if preset.architecture.semantics == TORCHVISION:
         architecture, state = torchvision.fit_weights(
-            stored.tensors, path, published=published, norm_eps=config.norm_eps, report=report
+            stored.tensors,
+            path,
+            architecture=preset.architecture,
+            published=published,
+            norm_eps=config.norm_eps,
+            report=report,
         )
     else:
         architecture = detectron2.with_norm_eps(preset.architecture, config.norm_eps)
-        state = detectron2.fit_weights(stored.tensors, architecture, (), path)
+        if architecture.semantics == MMDETECTION:
+            if not published:
+                _check_own(stored, preset.architecture, config.model, path, report)
+            state = mmdetection.fit_weights(stored.tensors, architecture, path)
+        else:
+            state = detectron2.fit_weights(stored.tensors, architecture, (), path)
     names = class_names(
         config.class_names,
-        stored.metadata,
+        stored.metadata or stored_names(stored.meta),
         architecture.num_classes,
         report,
         is_coco=lambda: published or is_published_coco(path),
@@ -141,6 +186,82 @@ def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) 
         weights_path=path,
         weights_sha256=digest(path, 'sha256'),
         licence=preset.licence if published else '',
+    )
+
+
+def _check_own(
+    stored: WeightsFile,
+    architecture: Architecture,
+    name: str,
+    path: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Refuse a checkpoint that carries another config than the preset it is named with."""
+    check_background(stored.meta, stored.tensors, architecture.num_classes, path)
+    try:
+        own = _own_architecture(stored, path) if stored_config(stored.meta, path) else architecture
+    except (CheckpointError, ConfigError) as error:
+        report(f'{path}: taken as {name}, as its own config cannot be read: {error}')
+        return
+    fields = (field.name for field in dataclasses.fields(Architecture))
+    if other := [each for each in fields if getattr(own, each) != getattr(architecture, each)]:
+        raise CheckpointError(
+            f'{path}: expected weights of {name}, found a config in it of another '
+            f'{", ".join(other)}; name the file itself as the model'
+        )
+
+
+def _load_checkpoint(config: Config, path: Path, report: Callable[[str], None]) -> NativeModel:
+    """Load a checkpoint of MMDetection by the config that it carries."""
+    if config.weights:
+        raise ConfigError(
+            f'weights: expected none beside {path}, which has its own, found '
+            f'{shown(config.weights)}'
+        )
+    stored = read_weights(path, report)
+    return _native_mmdetection(config, _own_architecture(stored, path), stored, path, path, report)
+
+
+def _load_mmdetection(config: Config, path: Path, report: Callable[[str], None]) -> NativeModel:
+    """Load a config of MMDetection and the weights that the user names."""
+    architecture = read_architecture(read_python_config(path), str(path))
+    if not config.weights:
+        raise CheckpointError(
+            f'{path}: expected weights with it, as a config of MMDetection names none of its own, '
+            'found none; name the checkpoint with --weights'
+        )
+    weights = _weights_path(config.weights, config, report)
+    return _native_mmdetection(
+        config, architecture, read_weights(weights, report), path, weights, report
+    )
+
+
+def _native_mmdetection(
+    config: Config,
+    architecture: Architecture,
+    stored: WeightsFile,
+    path: Path,
+    weights: Path,
+    report: Callable[[str], None],
+) -> NativeModel:
+    check_background(stored.meta, stored.tensors, architecture.num_classes, weights)
+    architecture = detectron2.with_norm_eps(architecture, config.norm_eps)
+    names = class_names(
+        config.class_names,
+        stored.metadata or stored_names(stored.meta),
+        architecture.num_classes,
+        report,
+        is_coco=lambda: is_published_coco(weights),
+    )
+    return NativeModel(
+        architecture=architecture,
+        state_dict=mmdetection.fit_weights(stored.tensors, architecture, weights),
+        class_names=names,
+        category_ids=category_ids(names),
+        name=path.stem,
+        weights_path=weights,
+        weights_sha256=digest(weights, 'sha256'),
+        licence=stored.metadata.get('license', ''),
     )
 
 

@@ -12,12 +12,15 @@ from typing import Any, Final
 from segnode.errors import CheckpointError
 
 REMEDY: Final = (
-    "segnode runs Detectron2's Mask R-CNN with ResNet and FPN; another model can run as a "
-    'TorchScript file that answers boxes and masks (README, "Own models")'
+    'segnode runs Mask R-CNN with FPN of Detectron2, MMDetection and torchvision; another model '
+    'can run as a TorchScript file that answers boxes and masks (README, "Own models")'
 )
-_LAZY: Final = re.compile(r'\bLazyCall\b|\bLazyConfig\b|\bdetectron2\b')
-_MMDETECTION: Final = re.compile(r'^\s*(_base_|model|custom_imports|default_scope)\s*=', re.M)
+_LAZY: Final = re.compile(r'\bLazyCall\b|\bLazyConfig\b|^\s*(from|import)\s+detectron2\b', re.M)
+_MMDETECTION: Final = re.compile(
+    r'^(_base_|model|custom_imports|default_scope)[ \t]*=|^with read_base\(', re.M
+)
 _LARGEST: Final = 256 << 10
+_MMDETECTION_CONFIG: Final = 'a config of MMDetection'
 
 # Whose keys a config has, by their first parts; case does not count.
 _PROJECTS: Final = {
@@ -105,25 +108,34 @@ _VALUES: Final = {
 }
 
 
+def is_mmdetection(path: Path) -> bool:
+    """Tell whether a file is a config of MMDetection, which can be read though it is Python."""
+    return _program(path) == _MMDETECTION_CONFIG
+
+
 def check_language(path: Path) -> None:
-    """Refuse a config that is a Python program: it would have to be run.
+    """Refuse a config that is a Python program where it would have to be run.
 
     Raises:
         CheckpointError: it is one.
     """
+    if found := _program(path):
+        remedy = 'name it as the model itself' if found == _MMDETECTION_CONFIG else REMEDY
+        raise CheckpointError(
+            f'{path}: expected a Detectron2 config (YAML), found {found}, and Python is never '
+            f'run; {remedy}'
+        )
+
+
+def _program(path: Path) -> str:
+    """Return what Python program a file is, '' for none."""
     if path.suffix.lower() != '.py' or not path.is_file():
-        return
+        return ''
     with path.open('rb') as stream:
         text = stream.read(_LARGEST).decode('utf-8', 'replace')
-    found = 'a Python program'
     if _LAZY.search(text):
-        found = 'a LazyConfig of Detectron2'
-    elif _MMDETECTION.search(text):
-        found = 'a config of MMDetection'
-    raise CheckpointError(
-        f'{path}: expected a Detectron2 config (YAML), found {found}, and Python is never run; '
-        f'{REMEDY}'
-    )
+        return 'a LazyConfig of Detectron2'
+    return _MMDETECTION_CONFIG if _MMDETECTION.search(text) else 'a Python program'
 
 
 def check_library(content: Mapping[str, Any], path: Path) -> None:

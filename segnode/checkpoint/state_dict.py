@@ -24,7 +24,7 @@ _SIGNS: Final = tuple(
         (r'blobs', 'a Detectron1 checkpoint'),
         (
             r'backbone\.fpn\.inner_blocks\.0\.1\.|roi_heads\.mask_head\.0\.1\.',
-            "torchvision's maskrcnn_resnet50_fpn_v2",
+            "torchvision's maskrcnn_resnet50_fpn_v2 (--model maskrcnn_resnet50_fpn_v2 takes it)",
         ),
         (
             r'roi_heads\.(mask_point_head|mask_coarse_head|mask_head\.(point|coarse)_head)\.',
@@ -35,7 +35,11 @@ _SIGNS: Final = tuple(
         (r'roi_heads\.box_(head|predictor)\.0\.(fc|conv|cls|bbox)\w*\.', 'a Cascade R-CNN'),
         (r'roi_heads\.res5\.', 'a C4 model (no FPN)'),
         (r'roi_head\.bbox_head\.0\.', 'a Cascade R-CNN of MMDetection'),
-        (r'neck\.lateral_convs\.|rpn_head\.rpn_|roi_head\.', 'an MMDetection checkpoint'),
+        (r'mask_head\.(convs|conv_logits)\.', 'a checkpoint of MMDetection 1.x'),
+        (
+            r'neck\.lateral_convs\.|rpn_head\.rpn_|roi_head\.',
+            'an MMDetection checkpoint (--model takes it by itself, or its config)',
+        ),
         (r'bbox_head\.', 'a one-stage detector of MMDetection'),
         (r'head\.(mask_pred|mask_subnet)', 'a TensorMask model'),
         (r'head\.classification_head\.module_list\.', "torchvision's SSD"),
@@ -58,6 +62,10 @@ _SIGNS: Final = tuple(
         (
             r'backbone\.body\.',
             'a torchvision checkpoint (--model maskrcnn_resnet50_fpn takes one)',
+        ),
+        (
+            r'roi_heads\.box_head\.fc6\.',
+            "torchvision's maskrcnn_resnet50_fpn (--model maskrcnn_resnet50_fpn takes it)",
         ),
         (r'backbone\.bottom_up\.', 'a Detectron2 checkpoint (--model takes its config)'),
     )
@@ -184,5 +192,9 @@ def _float32(
 
 def _by_class(name: str) -> bool:
     return (
-        '.box_predictor.' in name or 'mask_head.predictor.' in name or '.mask_predictor.' in name
+        '.box_predictor.' in name
+        or 'mask_head.predictor.' in name
+        or '.mask_predictor.' in name
+        or 'bbox_head.fc_' in name
+        or 'mask_head.conv_logits.' in name
     )

@@ -47,8 +47,8 @@ def find_tensors(content: object, path: Path, report: Callable[[str], None]) -> 
     Args:
         content: of the file.
         path: the file, for messages.
-        report: is told where they were, unless at the top or under ``model``, what was taken off
-            their names, and that the file holds others, too.
+        report: is told where they were, unless at the top, under ``model``, or where MMDetection
+            has them, what was taken off their names, and that the file holds others, too.
 
     Raises:
         CheckpointError: there are none, or not every name has a tensor.
@@ -56,7 +56,9 @@ def find_tensors(content: object, path: Path, report: Callable[[str], None]) -> 
     found, keys = _unwrapped(content, path, report)
     tensors = {name: _tensor(stored, name, path) for name, stored in found.items()}
     named, without = _plain_names(tensors, path)
-    if without or keys not in ([], ['model']):
+    # MMDetection's have a record of the training beside them.
+    by_mmdetection = isinstance(content, Mapping) and 'meta' in content and keys == ['state_dict']
+    if without or not (keys in ([], ['model']) or by_mmdetection):
         under = f'under {".".join(keys)}' if keys else 'at the top'
         left = f'; their names without {one_line(without)}' if without else ''
         report(f'{path}: weights found {under}{left}')

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors
 from torch import Tensor
@@ -58,10 +58,13 @@ class WeightsFile:
     Attributes:
         tensors: by name, as stored; shapes, dtypes and values are not yet checked.
         metadata: safetensors' texts by name, empty for the other formats.
+        meta: what stands under this key at the top, as MMDetection has it; plain containers, texts
+            and numbers, and objects that stand for what was not built.
     """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    meta: Mapping[Any, Any]
 
 
 def check_file(path: Path, what: str) -> None:
@@ -116,7 +119,7 @@ def weights_kind(path: Path) -> Kind:
 
 
 def read_weights(path: Path, report: Callable[[str], None] = lambda _: None) -> WeightsFile:
-    """Read the tensors of a Detectron2, torchvision or segnode checkpoint.
+    """Read the tensors of a checkpoint, and what MMDetection says beside them.
 
     What training leaves beside the weights (optimizer, iteration, arguments) is ignored.
 
@@ -145,7 +148,8 @@ def read_weights(path: Path, report: Callable[[str], None] = lambda _: None) -> 
         tensors = find_tensors(content, path, report)
     except (safetensors.SafetensorError, *_DAMAGE) as error:
         raise CheckpointError(f'{path}: expected {damaged} ({one_line(error)})') from None
-    return WeightsFile(tensors, metadata)
+    meta = content.get('meta') if isinstance(content, Mapping) else None
+    return WeightsFile(tensors, metadata, meta if isinstance(meta, Mapping) else {})
 
 
 def _read_safetensors(path: Path, metadata: dict[str, str]) -> object:

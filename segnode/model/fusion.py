@@ -41,7 +41,11 @@ class OneDNNConv:
             )
         operator = torch.ops.mkldnn._convolution_pointwise
         out: Tensor
-        if residual is None:
+        if residual is not None and conv.groups > 1 and conv.weight.dtype != torch.float32:
+            # PyTorch offers no summand here.
+            out = operator(x, self._weight, conv.bias, *geometry, 'none', [], '') + residual
+            out = torch.relu_(out) if conv.relu else out
+        elif residual is None:
             relu = 'relu' if conv.relu else 'none'
             out = operator(x, self._weight, conv.bias, *geometry, relu, [], '')
         else:

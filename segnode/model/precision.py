@@ -3,7 +3,8 @@
 """The number format of the network, and the layers that cannot have it.
 
 Coordinates, scores, softmax and NMS are float32 in every format; what is converted are the
-convolutions and the fully connected layers.
+convolutions and the fully connected layers, with the attention between them. Layer norms, and what
+passes from block to block of a Swin Transformer or a ConvNeXt, are float32 too, as under autocast.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def test_tables_have_a_line_a_row() -> None:
         (['--node', '--rate', 'nan'], '--rate: '),
         (['--node', '--seconds', '-1'], '--seconds: '),
         (['--node', '--model', 'null:abc'], 'as in null:30'),
-        (['--node', '--model', 'nothing'], 'expected a file or one of'),
+        (['--node', '--model', 'nothing'], 'expected a file or a preset'),
         (['--node', '--json', '/nowhere/n.json'], '/nowhere'),
         (['--node', '--score-threshold', '7'], 'score_threshold'),
     ],

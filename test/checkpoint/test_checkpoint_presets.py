@@ -195,6 +195,31 @@ def test_published_names() -> None:
         alias = preset.url.replace('https://dl.fbaipublicfiles.com/detectron2/', 'detectron2://')
         assert published_url(alias) == preset.url
         assert published_checksum(preset.url) == preset.checksum
+    zoo = 'https://download.openmmlab.com/mmdetection/v2.0/'
+    for name, place, prefix, box_ap, mask_ap in (
+        (
+            'mask-rcnn_r50_fpn_1x_coco',
+            'mask_rcnn/mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth',
+            *('d4b0c5d6', 38.2, 34.7),
+        ),
+        (
+            'mask-rcnn_s50_fpn_syncbn-backbone+head_ms-1x_coco',
+            'resnest/mask_rcnn_s50_fpn_syncbn-backbone%2Bhead_mstrain_1x_coco/mask_rcnn_s50_fpn_'
+            'syncbn-backbone%2Bhead_mstrain_1x_coco_20200926_125503-8a2c3d47.pth',
+            *('8a2c3d47', 42.6, 38.1),
+        ),
+        (
+            'mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco',
+            'convnext/mask_rcnn_convnext-t_p4_w7_fpn_fp16_ms-crop_3x_coco/mask_rcnn_convnext-t_'
+            'p4_w7_fpn_fp16_ms-crop_3x_coco_20220426_154953-050731f4.pth',
+            *('050731f4', 46.2, 41.7),
+        ),
+    ):
+        preset = PRESETS[name]
+        assert preset.url == zoo + place
+        assert preset.checksum == Checksum('sha256', prefix)
+        assert (preset.box_ap, preset.mask_ap) == (box_ap, mask_ap)
+    assert all(preset.family and preset.box_ap and preset.mask_ap for preset in PRESETS.values())
     torchvision = PRESETS['maskrcnn_resnet50_fpn']
     assert torchvision.url.endswith(f'-{torchvision.checksum.prefix}.pth')
     assert torchvision.checksum.algorithm == 'sha256'
@@ -205,7 +230,7 @@ def test_published_names() -> None:
     ('model', 'part'),
     [
         ('mask_rcnn_R50_FPN_3x', 'did you mean mask_rcnn_R_50_FPN_3x?'),
-        ('nothing like it', 'expected a file or one of mask_rcnn_R_50_FPN_3x'),
+        ('nothing like it', 'expected a file or a preset (`python -m segnode models` lists them)'),
     ],
 )
 def test_unknown_model(model: str, part: str) -> None:

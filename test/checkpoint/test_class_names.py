@@ -339,7 +339,8 @@ def test_torchvisions_ninety_classes(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if field.name.endswith(('per_group', 'channels', 'fc_dims', 'conv_dims'))
     }
     architecture = dataclasses.replace(checkpoint.ARCHITECTURE, **narrow)
-    monkeypatch.setattr(checkpoint, 'ARCHITECTURE', architecture)
+    preset = dataclasses.replace(PRESETS[preset_name], architecture=architecture)
+    monkeypatch.setitem(PRESETS, preset_name, preset)
     weights = tmp_path / 'model.pth'
     torch.save(checkpoint.to_torchvision(random_state(architecture)), weights)
     notes: list[str] = []

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 import torch
+from narrow_backbones import SPECS, narrow
 from pictures import rendered
 from torch import Tensor, nn
 
@@ -32,7 +34,6 @@ NARROW = Architecture(
     short_side=256,
 )
 ARCHITECTURES = {
-    'narrow': NARROW,
     'one class': dataclasses.replace(NARROW, num_classes=1),
     'many classes': dataclasses.replace(NARROW, num_classes=300),
     'agnostic': dataclasses.replace(NARROW, box_cls_agnostic=True, mask_cls_agnostic=True),
@@ -57,9 +58,26 @@ ARCHITECTURES = {
 }
 
 
+FAMILIES = {
+    'ResNet': NARROW,
+    **{
+        family: dataclasses.replace(narrow(family), rpn_pre_nms_topk=1000, short_side=256)
+        for family in SPECS
+    },
+}
+ARCHITECTURES.update(FAMILIES)
+EACH_FAMILY = pytest.mark.parametrize('family', FAMILIES)
+
+
 def pixels(architecture: Architecture, image_hw: tuple[int, int] = (300, 400)) -> Tensor:
     hw = resized_hw(image_hw, architecture.short_side, 1333, architecture.semantics.resize)
     return preprocess(rendered(9, image_hw), hw, architecture)[None]
+
+
+@functools.cache
+def planted(family: str) -> dict[str, Tensor]:
+    architecture = FAMILIES[family]
+    return plant_weights(architecture, pixels(architecture), 0)
 
 
 def find(architecture: Architecture, state: dict[str, Tensor], threshold: float) -> Instances:
@@ -86,27 +104,31 @@ def test_a_few_dozen_detections_with_scores_apart(name: str) -> None:
     assert 0.5 < covered < 0.99
 
 
-def test_weights_are_complete_and_finite() -> None:
-    state = plant_weights(NARROW, pixels(NARROW), 0)
-    assert {name: tensor.shape for name, tensor in state.items()} == expected_state_dict(NARROW)
+@EACH_FAMILY
+def test_weights_are_complete_and_finite(family: str) -> None:
+    architecture, state = FAMILIES[family], planted(family)
+    expected = expected_state_dict(architecture)
+    assert {name: tensor.shape for name, tensor in state.items()} == expected
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
     assert all(tensor.dtype == torch.float32 for tensor in state.values())
 
 
-def test_the_seed_decides_and_nothing_else() -> None:
-    x = pixels(NARROW)
+@EACH_FAMILY
+def test_the_seed_decides_and_nothing_else(family: str) -> None:
+    architecture = FAMILIES[family]
+    x = pixels(architecture)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first = plant_weights(NARROW, x, 3)
+    first = plant_weights(architecture, x, 0)
     assert torch.equal(torch.get_rng_state(), before)
-    torch.rand(10)
-    again, other = plant_weights(NARROW, x, 3), plant_weights(NARROW, x, 4)
+    again, other = planted(family), plant_weights(architecture, x, 1)
     assert all(torch.equal(first[name], again[name]) for name in first)
     name = 'roi_heads.box_head.fc1.weight'
     assert not torch.equal(first[name], other[name])
 
 
-def test_no_layer_comes_near_the_range_of_half_precision() -> None:
+@EACH_FAMILY
+def test_no_layer_comes_near_the_range_of_half_precision(family: str) -> None:
     largest = 0.0
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
@@ -114,8 +136,9 @@ def test_no_layer_comes_near_the_range_of_half_precision() -> None:
         if isinstance(output, Tensor):
             largest = max(largest, float(output.abs().max()))
 
-    x = pixels(NARROW)
-    model = build_mask_rcnn(NARROW, plant_weights(NARROW, x, 0))
+    architecture = FAMILIES[family]
+    x = pixels(architecture)
+    model = build_mask_rcnn(architecture, planted(family))
     for module in model.modules():
         module.register_forward_hook(watch)
     with torch.inference_mode():
@@ -127,12 +150,25 @@ def test_no_layer_comes_near_the_range_of_half_precision() -> None:
     assert max(float(p.abs().max()) for p in model.parameters()) < 100
 
 
-def test_residual_branches_are_damped() -> None:
+@EACH_FAMILY
+def test_residual_branches_are_damped(family: str) -> None:
     """What is rounded in float32 must not grow from layer to layer, or nothing could agree."""
-    x = pixels(NARROW)
-    model = build_mask_rcnn(NARROW, plant_weights(NARROW, x, 0))
+    architecture = FAMILIES[family]
+    x = pixels(architecture)
+    model = build_mask_rcnn(architecture, planted(family))
     generator = torch.Generator().manual_seed(0)
     moved = x + torch.randn(x.shape, generator=generator) * 1e-3 * x.std()
     with torch.inference_mode():
         for a, b in zip(model.backbone(x), model.backbone(moved), strict=True):
             assert (a - b).abs().mean() / a.std() < 8e-3
+
+
+@pytest.mark.parametrize('family', SPECS)
+def test_channels_of_norms_and_biases_of_positions_differ(family: str) -> None:
+    """Else two of them could change places, and no comparison would show it."""
+    state = planted(family)
+    for name, tensor in state.items():
+        # A batch norm's statistics differ, its weight need not.
+        normalised = name.replace('weight', 'running_mean') in state
+        if name.endswith(('gamma', 'table', 'weight')) and not normalised:
+            assert len(tensor.unique()) > 1, name

@@ -32,7 +32,7 @@ from segnode.engine.path import CAPACITIES
 from segnode.engine.program import Chosen, Masks, PathKey, Program
 from segnode.engine.settings import InferenceSettings
 from segnode.kernels.operators import Operators, plain_operators
-from segnode.model.architecture import SEMANTICS, Architecture, Pooler
+from segnode.model.architecture import SEMANTICS, Architecture, Pooler, Rule
 from segnode.model.conv import Conv
 from segnode.model.fusion import cudnn_conv
 from segnode.model.mask_rcnn import MaskRCNN
@@ -127,7 +127,7 @@ def fake_cudnn(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @contextmanager
 def fake_program(
     monkeypatch: pytest.MonkeyPatch,
-    family: Literal['detectron2', 'torchvision'],
+    family: Rule,
     images: int,
     operators: Operators,
 ) -> Iterator[Program]:
@@ -189,9 +189,9 @@ def test_plain_operators_neither_stop_nor_leave_their_gpu(
 
 
 @pytest.mark.parametrize('images', [1, 2])
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('family', SEMANTICS)
 def test_triton_launches_neither_stop_nor_leave_their_gpu(
-    monkeypatch: pytest.MonkeyPatch, family: Literal['detectron2', 'torchvision'], images: int
+    monkeypatch: pytest.MonkeyPatch, family: Rule, images: int
 ) -> None:
     pytest.importorskip('triton')
     from segnode.kernels.triton.nms import nms
@@ -218,6 +218,8 @@ def test_triton_launches_neither_stop_nor_leave_their_gpu(
     }
     if family == 'detectron2':  # torchvision resizes floats, for which PyTorch has a kernel.
         expected |= {'_pass_kernel': 1, '_last_pass_kernel': 1}
+    if family == 'mmdetection':
+        expected |= {'_blend_kernel': 1}
     assert names == expected
 
 

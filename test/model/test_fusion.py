@@ -35,6 +35,17 @@ def test_a_right_one_is_taken(dtype: torch.dtype, relu: bool) -> None:
 
 
 @DTYPES
+@pytest.mark.parametrize('groups', [1, 2])
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason='oneDNN lacks bfloat16 here'
+)
+def test_onednns_is_taken(dtype: torch.dtype, groups: int) -> None:
+    layer = Conv(16, 24, 3, groups=groups, relu=True).requires_grad_(requires_grad=False)
+    layer = layer.to(dtype).to(memory_format=torch.channels_last)
+    assert fusion._agrees(layer, fusion.OneDNNConv())
+
+
+@DTYPES
 def test_one_that_is_wrong_at_a_larger_size_is_refused(dtype: torch.dtype) -> None:
     """Libraries choose their kernels by size."""
 

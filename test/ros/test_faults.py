@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import signal
@@ -146,9 +147,13 @@ def test_a_subscriber_that_stops_reading(
 
         read_s = seconds()
         subscriber.send(signal.SIGSTOP)
-        stopped_s = [seconds() for _ in range(4)]
-        # Its history is five deep; a publisher that waited for it would wait every time.
-        assert min(stopped_s[1:]) < 3 * read_s + 1
+        seconds()
+        # Its history is five deep; a publisher that waited for it would wait every time. The
+        # best of some, as the machine may have other work.
+        stopped_s = []
+        while len(stopped_s) < 8 and min(stopped_s, default=math.inf) >= 3 * read_s + 1:
+            stopped_s.append(seconds())
+        assert min(stopped_s) < 3 * read_s + 1, (read_s, stopped_s)
         subscriber.send(signal.SIGCONT)
     assert_alive(peer, camera, node)
 

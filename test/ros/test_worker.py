@@ -91,7 +91,8 @@ def test_decoding_and_publishing_cost_no_rate(peer: Peer, scene: npt.NDArray[np.
     for topic in ('instance_mask/compressed', 'overlay/compressed'):
         peer.subscribe(CompressedImage, f'/waiting/{topic}')
     ratios = []
-    for _ in range(4):
+    # The best of some: the machine may have other work.
+    for _ in range(10):
         first = len(arrived)
         play(peer, camera, scene, 2.0)
         peer.counts('waiting')

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Values of configs: how they are copied, added and merged, within bounds."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from typing import Any, Final
+
+from segnode.errors import CheckpointError
+
+_MOST_VALUES: Final = 300_000
+_DEEPEST: Final = 60
+_LARGEST_NUMBER: Final = 2**63
+_DELETE: Final = '_delete_'
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Stands for a value that only running its config would tell.
+
+    Attributes:
+        what: stands there.
+        source: its config.
+        line: in it.
+    """
+
+    what: str
+    source: str
+    line: int
+
+    def __repr__(self) -> str:
+        """Return what a message says of it."""
+        return f'{self.what} (line {self.line} of {self.source}), which is never run'
+
+
+class Budget:
+    """How many values a config may still have; texts count by their length.
+
+    Attributes:
+        source: the config, for the message.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._left = _MOST_VALUES
+
+    def spend(self, count: int = 1) -> None:
+        """Take some of it.
+
+        Raises:
+            CheckpointError: none is left.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise CheckpointError(
+                f'{self.source}: expected a config, found one of more than {_MOST_VALUES} values'
+            )
+
+    def copied(self, value: Any, depth: int = 0) -> Any:
+        """Return a copy that shares nothing, so that a name used often is paid for each time."""
+        self.spend(1 + len(value) // 16 if isinstance(value, str) else 1)
+        if depth > _DEEPEST:
+            raise CheckpointError(f'{self.source}: expected a config, found values nested deeply')
+        if isinstance(value, dict):
+            return {key: self.copied(each, depth + 1) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self.copied(each, depth + 1) for each in value]
+        if isinstance(value, tuple):
+            return tuple(self.copied(each, depth + 1) for each in value)
+        return value
+
+
+def add(left: Any, operator: ast.operator, right: Any, budget: Budget) -> Any:
+    """Return the result of a calculation, None where it is none of those that configs need.
+
+    Numbers are added, subtracted, multiplied and divided; texts, lists and tuples are joined, and
+    repeated.
+    """
+    if type(left) in (int, float) and type(right) in (int, float):
+        return _number(left, operator, right)
+    joins = isinstance(operator, ast.Add) and type(left) is type(right)
+    if joins and isinstance(left, str | list | tuple):
+        budget.spend(len(left) + len(right))
+        return left + right
+    if isinstance(operator, ast.Mult):
+        if type(left) is int:
+            left, right = right, left
+        if isinstance(left, str | list | tuple) and type(right) is int:
+            budget.spend(max(len(left), 1) * max(right, 0))
+            repeated = left * right
+            # One value in many places costs more than the place.
+            return repeated if isinstance(left, str) else budget.copied(repeated)
+    return None
+
+
+def _number(left: float, operator: ast.operator, right: float) -> float | None:
+    result: float | None = None
+    if isinstance(operator, ast.Add):
+        result = left + right
+    elif isinstance(operator, ast.Sub):
+        result = left - right
+    elif isinstance(operator, ast.Mult):
+        result = left * right
+    elif isinstance(operator, ast.Div) and right:
+        result = left / right
+    elif isinstance(operator, ast.FloorDiv) and right:
+        result = left // right
+    return result if result is not None and abs(result) < _LARGEST_NUMBER else None
+
+
+def merge(given: dict[str, Any], base: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return a config's values laid over those of its base, as MMEngine does.
+
+    Mappings are merged key by key, unless ``_delete_`` stands in the upper one.
+
+    Args:
+        given: of the config.
+        base: of its base.
+        source: the config, for the message.
+
+    Raises:
+        CheckpointError: a mapping would be merged with something else.
+    """
+    merged = dict(base)
+    for key, value in given.items():
+        below = merged.get(key)
+        if not isinstance(value, dict):
+            merged[key] = value
+        elif value.get(_DELETE) is True or key not in merged:
+            merged[key] = _without_delete(value)
+        elif isinstance(below, Unresolved):
+            continue
+        elif not isinstance(below, dict):
+            raise CheckpointError(
+                f'{source}: {key}: expected another value than a dict, or _delete_ in it, as the '
+                f'base has {describe(below)}'
+            )
+        else:
+            upper = {name: each for name, each in value.items() if name != _DELETE}
+            merged[key] = merge(upper, below, source)
+    return merged
+
+
+def _without_delete(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_delete(each) for key, each in value.items() if key != _DELETE}
+    return value
+
+
+def describe(value: Any, limit: int = 80) -> str:
+    """Return a value for a message, cut to ``limit``."""
+    if isinstance(value, Unresolved):
+        return repr(value)
+    if isinstance(value, dict):
+        kind = value.get('type')
+        named = f' of type {kind!r}' if isinstance(kind, str) else ''
+        return f'a dict{named[:limit]}'
+    text = repr(value)
+    return text if len(text) <= limit else f'{text[: limit - 3]}...'
