@@ -263,8 +263,9 @@ class Config(Settings):
     model: str = setting(
         '',
         'Preset name, or path of a config of Detectron2 or MMDetection, of a checkpoint of '
-        'MMDetection, of the description of an exported model, or of a folder of `segnode export`; '
-        'empty takes the embedded demo model; null or null:MS has no network, for measurements',
+        'MMDetection, of the description of an exported model, or of a folder of `segnode '
+        'export`; empty takes the embedded demo model; null or null:MS has no network, for '
+        'measurements',
     )
     weights: str = setting('', "Path or URL of the weights; empty takes the model's own")
     refresh: bool = setting(
