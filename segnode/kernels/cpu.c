@@ -19,7 +19,7 @@
 #endif
 
 /* Raised with every change of a signature below; cpu.py refuses another one. */
-#define INTERFACE 1
+#define INTERFACE 2
 
 /* One body, compiled for several instruction sets; the dynamic linker picks the best. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
@@ -38,10 +38,8 @@ int segnode_interface(void) { return INTERFACE; }
  * its number of threads, its idle threads do the work here and none is in another's way. */
 #define PARALLEL_FOR _Pragma("omp parallel for schedule(dynamic) num_threads(threads)")
 
-/* Resize, reorder, normalise and pad: Pillow's two passes of 22-bit integers. */
+/* Resize, reorder, normalise and pad. What comes first is of both resizes. */
 
-#define PRECISION_BITS 22
-#define HALF (1 << (PRECISION_BITS - 1))
 #define ROWS_A_TASK 16
 #define LANES 64
 
@@ -53,6 +51,55 @@ typedef int32_t Pixel __attribute__((vector_size(16)));
 #else
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (Bytes){__VA_ARGS__})
 #endif
+
+/* A pixel and one byte of its neighbour. */
+INLINE Pixel load_pixel(const uint8_t *pixel)
+{
+    Bytes bytes = {0}, none = {0};
+    memcpy(&bytes, pixel, 4);
+    return (Pixel)SHUFFLE(bytes, none, 0, 16, 16, 16, 1, 16, 16, 16, 2, 16, 16, 16, 3, 16, 16, 16);
+}
+
+/* Where resized pixels go. */
+typedef struct {
+    long height, width;
+    const float *values; /* (3, 256), of each channel of the source */
+    int swap;            /* planes in the reverse order of the channels */
+    long padded_height, padded_width;
+    float *planes; /* (3, padded_height, padded_width) */
+} Output;
+
+/* Pad a row; false where it is nothing else. */
+INLINE int pad_row(const Output *o, long y)
+{
+    long plane = o->padded_height * o->padded_width, width = y < o->height ? o->width : 0;
+    for (int k = 0; k < 3; k++)
+        memset(o->planes + k * plane + y * o->padded_width + width, 0,
+               (size_t)(o->padded_width - width) * sizeof(float));
+    return width > 0;
+}
+
+INLINE void write_pixels(const Output *o, const uint8_t *bytes, long y, long x, long pixels)
+{
+    long plane = o->padded_height * o->padded_width;
+    for (int k = 0; k < 3; k++) {
+        float *to = o->planes + (o->swap ? 2 - k : k) * plane + y * o->padded_width + x;
+        const float *values = o->values + 256 * k;
+        for (long i = 0; i < pixels; i++)
+            to[i] = values[bytes[3 * i + k]];
+    }
+}
+
+/* The last block of a row that is short starts earlier and does some pixels again. */
+INLINE long block_start(long x, long width)
+{
+    return x + LANES <= width ? x : width > LANES ? width - LANES : 0;
+}
+
+/* Pillow's resize: two passes of 22-bit integers. */
+
+#define PRECISION_BITS 22
+#define HALF (1 << (PRECISION_BITS - 1))
 
 typedef struct {
     const uint8_t *source; /* rows of 3-byte pixels */
@@ -70,13 +117,8 @@ INLINE void resample_row(const Columns *c, const uint8_t *source, uint8_t *targe
         const uint8_t *pixel = source + 3 * (long)c->first[x];
         const int32_t *weight = c->weights + x * taps;
         Pixel sum = {HALF, HALF, HALF, HALF};
-        for (long t = 0; t < taps; t++) {
-            Bytes bytes = {0}, none = {0};
-            memcpy(&bytes, pixel + 3 * t, 4);
-            bytes = SHUFFLE(bytes, none, 0, 16, 16, 16, 1, 16, 16, 16, 2, 16, 16, 16, 3, 16, 16,
-                            16);
-            sum += (Pixel)bytes * weight[t];
-        }
+        for (long t = 0; t < taps; t++)
+            sum += load_pixel(pixel + 3 * t) * weight[t];
         Bytes packed = (Bytes)(sum >> PRECISION_BITS);
         packed = SHUFFLE(packed, packed, 0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
         memcpy(target + 3 * x, &packed, 4);
@@ -122,32 +164,23 @@ typedef struct {
     const uint8_t *source; /* rows of width 3-byte pixels */
     long source_stride;
     const int32_t *first, *weights; /* (height,) and (height, T) */
-    long taps, height, width;
-    const float *values; /* (3, 256), of each channel of the source */
-    int swap;            /* planes in the reverse order of the channels */
-    long padded_height, padded_width;
-    float *planes; /* (3, padded_height, padded_width) */
+    long taps;
+    Output output;
 } Planes;
 
 FOR_EVERY_CPU static void planes_task(const Planes *p, long index)
 {
     uint8_t line[3 * LANES];
-    long plane = p->padded_height * p->padded_width;
-    for (long y = index * ROWS_A_TASK; y < p->padded_height && y < (index + 1) * ROWS_A_TASK;
+    const Output *o = &p->output;
+    for (long y = index * ROWS_A_TASK; y < o->padded_height && y < (index + 1) * ROWS_A_TASK;
          y++) {
-        float *row = p->planes + y * p->padded_width;
-        long width = y < p->height ? p->width : 0;
-        for (int k = 0; k < 3; k++)
-            memset(row + k * plane + width, 0, (size_t)(p->padded_width - width) * sizeof(float));
-        if (width == 0)
+        if (!pad_row(o, y))
             continue;
         const uint8_t *source = p->source + p->first[y] * p->source_stride;
         const int32_t *weights = p->weights + y * p->taps;
-        for (long x = 0; x < width; x += LANES) {
-            /* A last block that is short starts earlier and does some pixels again. */
-            if (x + LANES > width)
-                x = width > LANES ? width - LANES : 0;
-            long pixels = width < LANES ? width : LANES;
+        for (long next = 0; next < o->width; next += LANES) {
+            long x = block_start(next, o->width);
+            long pixels = o->width < LANES ? o->width : LANES;
             const uint8_t *bytes = source + 3 * x;
             if (p->taps > 1) {
                 int32_t sum[3 * LANES];
@@ -167,12 +200,7 @@ FOR_EVERY_CPU static void planes_task(const Planes *p, long index)
                     line[i] = (uint8_t)(sum[i] >> PRECISION_BITS);
                 bytes = line;
             }
-            for (int k = 0; k < 3; k++) {
-                float *to = row + (p->swap ? 2 - k : k) * plane + x;
-                const float *values = p->values + 256 * k;
-                for (long i = 0; i < pixels; i++)
-                    to[i] = values[bytes[3 * i + k]];
-            }
+            write_pixels(o, bytes, y, x, pixels);
         }
     }
 }
@@ -182,12 +210,95 @@ void segnode_planes(const uint8_t *source, long source_stride, const int32_t *fi
                     const float *values, int swap, long padded_height, long padded_width,
                     float *planes, int threads)
 {
-    Planes task = {source, source_stride, first,         weights,      taps,  height, width,
-                   values, swap,          padded_height, padded_width, planes};
+    Planes task = {source, source_stride, first, weights, taps,
+                   {height, width, values, swap, padded_height, padded_width, planes}};
     long tasks = (padded_height + ROWS_A_TASK - 1) / ROWS_A_TASK;
     PARALLEL_FOR
     for (long index = 0; index < tasks; index++)
         planes_task(&task, index);
+}
+
+/* OpenCV's resize: two by two neighbours, blended by weights of 11 bits. */
+
+#define COLUMN_SHIFT 4
+#define ROW_SHIFT 16
+#define SUM_SHIFT 2
+
+typedef struct {
+    const uint8_t *source; /* rows of 3-byte pixels */
+    long source_stride, source_width;
+    const int32_t *rows, *row_weights;       /* (2, height) */
+    const int32_t *columns, *column_weights; /* (2, width) */
+    Output output;
+} Blend;
+
+INLINE void blend_columns(const Blend *b, const uint8_t *row, long x, long pixels, int16_t *line)
+{
+    const int32_t *left = b->columns + x, *right = left + b->output.width;
+    const int32_t *left_weight = b->column_weights + x;
+    const int32_t *right_weight = left_weight + b->output.width;
+    long i = 0;
+    for (; i < pixels && right[i] < b->source_width - 1; i++) {
+        Pixel sum = load_pixel(row + 3 * (long)left[i]) * left_weight[i] +
+                    load_pixel(row + 3 * (long)right[i]) * right_weight[i];
+        Bytes packed = (Bytes)(sum >> COLUMN_SHIFT);
+        packed = SHUFFLE(packed, packed, 0, 1, 4, 5, 8, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+        memcpy(line + 3 * i, &packed, 8);
+    }
+    for (; i < pixels; i++)
+        for (int k = 0; k < 3; k++)
+            line[3 * i + k] = (int16_t)((row[3 * (long)left[i] + k] * left_weight[i] +
+                                         row[3 * (long)right[i] + k] * right_weight[i]) >>
+                                        COLUMN_SHIFT);
+}
+
+FOR_EVERY_CPU static void blend_task(const Blend *b, long index)
+{
+    const Output *o = &b->output;
+    long top = index * ROWS_A_TASK, bottom = top;
+    for (; bottom < o->padded_height && bottom < top + ROWS_A_TASK; bottom++)
+        pad_row(o, bottom);
+    bottom = bottom < o->height ? bottom : o->height;
+    long pixels = o->width < LANES ? o->width : LANES;
+    for (long next = 0; next < o->width; next += LANES) {
+        long x = block_start(next, o->width);
+        /* The rows blended last, even and odd: neighbours are never in each other's place. */
+        int16_t lines[2][3 * LANES + 1] = {{0}};
+        long held[2] = {-1, -1};
+        for (long y = top; y < bottom; y++) {
+            const int16_t *line[2];
+            int16_t weight[2];
+            for (int down = 0; down < 2; down++) {
+                long row = b->rows[down * o->height + y];
+                weight[down] = (int16_t)b->row_weights[down * o->height + y];
+                line[down] = lines[row & 1];
+                if (held[row & 1] != row)
+                    blend_columns(b, b->source + row * b->source_stride, x, pixels,
+                                  lines[row & 1]);
+                held[row & 1] = row;
+            }
+            uint8_t bytes[3 * LANES];
+            for (int i = 0; i < 3 * LANES; i++) {
+                int upper = line[0][i] * weight[0] >> ROW_SHIFT;
+                int lower = line[1][i] * weight[1] >> ROW_SHIFT;
+                bytes[i] = (uint8_t)((upper + lower + (1 << (SUM_SHIFT - 1))) >> SUM_SHIFT);
+            }
+            write_pixels(o, bytes, y, x, pixels);
+        }
+    }
+}
+
+void segnode_blend(const uint8_t *source, long source_stride, long source_width,
+                   const int32_t *rows, const int32_t *row_weights, const int32_t *columns,
+                   const int32_t *column_weights, long height, long width, const float *values,
+                   int swap, long padded_height, long padded_width, float *planes, int threads)
+{
+    Blend task = {source, source_stride, source_width, rows, row_weights, columns, column_weights,
+                  {height, width, values, swap, padded_height, padded_width, planes}};
+    long tasks = (padded_height + ROWS_A_TASK - 1) / ROWS_A_TASK;
+    PARALLEL_FOR
+    for (long index = 0; index < tasks; index++)
+        blend_task(&task, index);
 }
 
 /* RoIAlign over the levels of a pyramid, channels_last.

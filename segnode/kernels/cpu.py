@@ -3,7 +3,7 @@
 """The steps around the network on a CPU, from ``cpu.c``.
 
 ``setup.py`` builds it where a C compiler is at hand. Without it, or with ``SEGNODE_NATIVE=0``,
-the callers run what they are made of otherwise: Pillow, torchvision and NumPy.
+the callers run what they are made of otherwise: Pillow, OpenCV, torchvision and NumPy.
 
 Shapes: H, W of an image, N images, R RoIs, C channels, S side of pooled features, D instances,
 M side of a mask.
@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from segnode.errors import OutOfMemoryError
-from segnode.kernels.resampling import PreprocessPlan, ResampleTable
+from segnode.kernels.resampling import Blend, PreprocessPlan, ResampleTable
 from segnode.model.architecture import Paste, Pooler
 from segnode.model.pooler import assign_levels
 
 # Of cpu.c.
-INTERFACE = 1
+INTERFACE = 2
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 _RULES = ('detectron2', 'torchvision')
@@ -41,6 +41,10 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     'segnode_planes': (
         *(_POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER, _INT),
         *(_LONG, _LONG, _POINTER, _INT),
+    ),
+    'segnode_blend': (
+        *(_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _POINTER, _LONG, _LONG, _POINTER),
+        *(_INT, _LONG, _LONG, _POINTER, _INT),
     ),
     'segnode_roi_align': (
         *(_POINTER, _POINTER, _POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER, _POINTER),
@@ -102,6 +106,18 @@ class Taps(NamedTuple):
         return cls((first - over).astype(np.int32), np.ascontiguousarray(moved, np.int32))
 
 
+class Passes(NamedTuple):
+    """How Pillow resizes, where it resizes the width first.
+
+    Attributes:
+        rows: of one tap where the height stays.
+        columns: None where the width stays.
+    """
+
+    rows: Taps
+    columns: Taps | None
+
+
 @dataclass(frozen=True, slots=True)
 class CpuPlan:
     """Everything between a frame of one size and the network's input that no frame changes.
@@ -110,15 +126,13 @@ class CpuPlan:
         image_hw: size of the frame.
         size_hw: the network's input before padding.
         padded_hw: the network's input.
-        columns: resizes the width, first; None where it stays.
-        rows: resizes the height, of one tap where it stays.
+        tables: Pillow's or OpenCV's.
     """
 
     image_hw: tuple[int, int]
     size_hw: tuple[int, int]
     padded_hw: tuple[int, int]
-    columns: Taps | None
-    rows: Taps
+    tables: Passes | Blend
 
 
 def cpu_plan(plan: PreprocessPlan) -> CpuPlan | None:
@@ -126,10 +140,15 @@ def cpu_plan(plan: PreprocessPlan) -> CpuPlan | None:
 
     It is None for torchvision's resize, and where Pillow resizes the height first.
     """
-    if plan.last is None or len(plan.passes) > 1:
+    tables: Passes | Blend
+    if plan.blend is not None:
+        tables = plan.blend
+    elif plan.last is not None and len(plan.passes) < 2:
+        columns = Taps.of(plan.passes[0]) if plan.passes else None
+        tables = Passes(Taps.of(plan.last), columns)
+    else:
         return None
-    columns = Taps.of(plan.passes[0]) if plan.passes else None
-    return CpuPlan(plan.image_hw, plan.size_hw, plan.padded_hw, columns, Taps.of(plan.last))
+    return CpuPlan(plan.image_hw, plan.size_hw, plan.padded_hw, tables)
 
 
 class CpuKernels:
@@ -151,7 +170,7 @@ class CpuKernels:
         values: npt.NDArray[np.float32],
         swap: bool,
     ) -> Tensor:
-        """Resize as Pillow does, bit for bit, normalise, reorder and pad.
+        """Resize as Pillow or OpenCV does, bit for bit, normalise, reorder and pad.
 
         Args:
             pixels: (H, W, 3) uint8; rows may be apart.
@@ -167,8 +186,19 @@ class CpuKernels:
             raise ValueError(f'a plan for {plan.image_hw} was given pixels of {pixels.shape}')
         if pixels.strides[1:] != (3, 1):
             pixels = np.ascontiguousarray(pixels)
-        if plan.columns is not None:
-            first, weights = plan.columns
+        planes = torch.empty((3, *plan.padded_hw))
+        way_out = (
+            *(*plan.size_hw, values.ctypes.data, swap),
+            *(*plan.padded_hw, planes.data_ptr(), threads),
+        )
+        if isinstance(plan.tables, Blend):
+            tables = (each.data_ptr() for table in plan.tables for each in table)
+            self._library.segnode_blend(
+                *(pixels.ctypes.data, pixels.strides[0], pixels.shape[1]), *tables, *way_out
+            )
+            return planes
+        if plan.tables.columns is not None:
+            first, weights = plan.tables.columns
             resized = np.empty((len(pixels), len(first), 3), np.uint8)
             self._library.segnode_resample_columns(
                 *(pixels.ctypes.data, pixels.strides[0], pixels.shape[1], len(pixels)),
@@ -176,12 +206,11 @@ class CpuKernels:
                 *(resized.ctypes.data, threads),
             )
             pixels = resized
-        first, weights = plan.rows
-        planes = torch.empty((3, *plan.padded_hw))
+        first, weights = plan.tables.rows
         self._library.segnode_planes(
             *(pixels.ctypes.data, pixels.strides[0]),
-            *(first.ctypes.data, weights.ctypes.data, weights.shape[1], *plan.size_hw),
-            *(values.ctypes.data, swap, *plan.padded_hw, planes.data_ptr(), threads),
+            *(first.ctypes.data, weights.ctypes.data, weights.shape[1]),
+            *way_out,
         )
         return planes
 

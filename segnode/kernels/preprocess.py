@@ -3,13 +3,15 @@
 """From an image to the network's input, exactly as the checkpoint's family does it.
 
 Detectron2 resizes uint8 pixels with Pillow's antialiased bilinear filter and then normalises;
-torchvision normalises first and resizes float pixels without antialiasing.
+torchvision normalises first and resizes float pixels without antialiasing; MMDetection resizes
+uint8 pixels with OpenCV's bilinear filter, which does not antialias, and then normalises.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from segnode.image import Image
 from segnode.kernels.cpu import CpuPlan, cpu_kernels, cpu_plan
-from segnode.kernels.resampling import prepare_preprocess
+from segnode.kernels.resampling import prepare_preprocess, unknown_rule
 from segnode.model.architecture import Architecture, Rule
 
 
@@ -31,15 +33,22 @@ def resized_hw(
 ) -> tuple[int, int]:
     """Return height and width of the network input before padding.
 
-    Sources: Detectron2's ``ResizeShortestEdge.get_output_shape`` (rounds half up) and
-    torchvision's ``_resize_image_and_masks`` (rounds down). A ``short_side`` of 0 keeps the size.
+    Sources: Detectron2's ``ResizeShortestEdge.get_output_shape`` (rounds half up, in two steps),
+    torchvision's ``_resize_image_and_masks`` (rounds down) and mmcv's ``rescale_size`` (rounds
+    half up). A ``short_side`` of 0 keeps the size.
+
+    Raises:
+        ValueError: nobody's rule.
     """
     height, width = image_hw
     if short_side == 0:
         return height, width
-    if resize == 'torchvision':
+    if resize in ('torchvision', 'mmdetection'):
         scale = min(short_side / min(image_hw), long_side / max(image_hw))
-        return max(int(height * scale), 1), max(int(width * scale), 1)
+        half = 0.5 if resize == 'mmdetection' else 0.0
+        return max(int(height * scale + half), 1), max(int(width * scale + half), 1)
+    if resize != 'detectron2':
+        raise unknown_rule(resize)
     scale = short_side / min(image_hw)
     new_h, new_w = (short_side, scale * width) if height < width else (scale * height, short_side)
     if max(new_h, new_w) > long_side:
@@ -82,18 +91,29 @@ def preprocess(image: Image, size_hw: tuple[int, int], architecture: Architectur
             return kernels.preprocess(image.pixels, plan, values, swap)
     mean = torch.tensor(architecture.pixel_mean).view(3, 1, 1)
     std = torch.tensor(architecture.pixel_std).view(3, 1, 1)
-    torchvision = architecture.semantics.resize == 'torchvision'
-    pixels = image.pixels if torchvision else resize_pixels(image.pixels, size_hw)
+    resize = architecture.semantics.resize
+    pixels = _resize(image.pixels, size_hw, resize)
     # torch cannot wrap negative strides or read-only memory; the copy is planar already.
     planar = np.ascontiguousarray((pixels[..., ::-1] if swap else pixels).transpose(2, 0, 1))
     x = torch.from_numpy(planar if planar.flags.writeable else planar.copy())
     normalised = (x.float() - mean) / std
-    if torchvision and image.pixels.shape[:2] != size_hw:
+    if resize == 'torchvision' and image.pixels.shape[:2] != size_hw:
         normalised = F.interpolate(
             normalised[None], size=size_hw, mode='bilinear', align_corners=False
         )[0]
     step = architecture.size_divisibility
     return F.pad(normalised, (0, -size_hw[1] % step, 0, -size_hw[0] % step))
+
+
+def _resize(pixels: np.ndarray, size_hw: tuple[int, int], resize: Rule) -> np.ndarray:
+    """Resize (H, W, 3) uint8 where the rule does so before it normalises."""
+    if resize == 'torchvision':
+        return pixels
+    if resize == 'mmdetection':
+        return np.asarray(cv2.resize(np.ascontiguousarray(pixels), size_hw[::-1]))
+    if resize != 'detectron2':
+        raise unknown_rule(resize)
+    return resize_pixels(pixels, size_hw)
 
 
 @lru_cache(maxsize=8)

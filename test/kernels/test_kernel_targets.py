@@ -29,7 +29,7 @@ from triton_launches import Launch, record_launches, variant, variants
 
 import segnode.kernels
 from segnode.kernels.resampling import prepare_preprocess
-from segnode.model.architecture import Pooler
+from segnode.model.architecture import Pooler, Rule
 
 Family = Literal['detectron2', 'torchvision']
 
@@ -51,7 +51,7 @@ GRID = (2**31 - 1, 2**16 - 1, 2**16 - 1)
 
 
 def launch_everything(device: torch.device) -> None:
-    """Launch all kernels as ResNet-50 Mask R-CNNs of both families do."""
+    """Launch all kernels as ResNet-50 Mask R-CNNs of every family do."""
     for images in (1, 2):
         launch_nms(device, images)
         launch_paste(device, images)
@@ -98,14 +98,15 @@ def launch_network(
     image_hw: tuple[int, int],
     size_hw: tuple[int, int],
 ) -> None:
-    """Launch the resize, and both heads' RoIAlign on what the network's input gives."""
+    """Launch every resize that has a kernel, and both heads' RoIAlign on what its input gives."""
     from segnode.kernels.triton.preprocess import preprocess
     from segnode.kernels.triton.roi_align import roi_align
 
     frames = torch.empty((images, *image_hw, 3), dtype=torch.uint8, device=device)
-    plan = prepare_preprocess(image_hw, size_hw, device)
     three = torch.empty(3, device=device)
-    x = preprocess(frames, plan, three, three, True, dtype)
+    resizes: tuple[Rule, ...] = ('mmdetection', 'detectron2')
+    plans = [prepare_preprocess(image_hw, size_hw, device, resize=rule) for rule in resizes]
+    x = [preprocess(frames, plan, three, three, True, dtype) for plan in plans][-1]
     features = [
         torch.empty(
             (images, CHANNELS, -(-x.shape[2] // stride), -(-x.shape[3] // stride)),
@@ -286,7 +287,7 @@ def test_every_kernel_is_launched() -> None:
             if isinstance(value, JITFunction) and name.endswith('_kernel')
         }
     assert kernels == {launch.kernel.__name__ for launch in everything_launched()}
-    assert len(kernels) == 7
+    assert len(kernels) == 8
 
 
 @needs_triton

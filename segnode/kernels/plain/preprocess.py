@@ -11,7 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnode.kernels.resampling import PRECISION_BITS, ROWS, PreprocessPlan, ResampleTable
+from segnode.kernels.resampling import (
+    COLUMN_SHIFT,
+    COLUMNS,
+    PRECISION_BITS,
+    ROW_SHIFT,
+    ROWS,
+    SUM_SHIFT,
+    BlendTable,
+    PreprocessPlan,
+    ResampleTable,
+    unknown_rule,
+)
 
 
 def preprocess_static(
@@ -30,11 +41,7 @@ def preprocess_static(
     Returns:
         (N, 3, H', W'), channels_last; the padding is zero, at the bottom and on the right.
     """
-    x = frames
-    for table in plan.passes:
-        x = _resample(x, table)
-    if plan.last is not None and plan.last.source != len(plan.last.first):
-        x = _resample(x, plan.last)
+    x = _resize(frames, plan)
     if swap:
         x = x.flip(-1)
     x = (x.float() - mean) / std
@@ -44,6 +51,34 @@ def preprocess_static(
     (height, width), (padded_h, padded_w) = plan.size_hw, plan.padded_hw
     x = F.pad(x.to(dtype), (0, padded_w - width, 0, padded_h - height))
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def _resize(frames: Tensor, plan: PreprocessPlan) -> Tensor:
+    """Resize (N, H, W, 3) uint8 where the rule does so before it normalises."""
+    if plan.blend is not None:
+        return _blend(frames, *plan.blend)
+    if plan.last is not None:
+        x = frames
+        for table in plan.passes:
+            x = _resample(x, table)
+        return x if plan.last.source == len(plan.last.first) else _resample(x, plan.last)
+    if plan.resize != 'torchvision':
+        raise unknown_rule(plan.resize)
+    return frames
+
+
+def _blend(x: Tensor, rows: BlendTable, columns: BlendTable) -> Tensor:
+    """Resize (N, H, W, 3) uint8 as OpenCV does; the answer is in 0..255 and int32."""
+    left, right = (
+        x.index_select(COLUMNS, index).int().mul_(weight[:, None])
+        for index, weight in zip(columns.neighbours, columns.weights, strict=True)
+    )
+    across = left.add_(right) >> COLUMN_SHIFT
+    upper, lower = (
+        across.index_select(ROWS, index).mul_(weight[:, None, None]) >> ROW_SHIFT
+        for index, weight in zip(rows.neighbours, rows.weights, strict=True)
+    )
+    return upper.add_(lower).add_(1 << (SUM_SHIFT - 1)) >> SUM_SHIFT
 
 
 def _resample(x: Tensor, table: ResampleTable) -> Tensor:

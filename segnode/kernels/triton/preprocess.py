@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""From frames on the device to the network's input in Triton, Pillow's resize bit for bit.
+"""From frames on the device to the network's input in Triton, either uint8 resize bit for bit.
 
-One kernel is a pass into uint8; the other is the last pass, over the rows, and reorders,
-normalises and pads on the way out.
+Of Pillow's, one kernel is a pass into uint8; the other is the last pass, over the rows, and
+reorders, normalises and pads on the way out. OpenCV's is one kernel with the same way out.
 
 Shapes: N frames, H and W of a frame, H' and W' of the padded network input.
 """
@@ -18,7 +18,14 @@ import triton.language as tl
 from torch import Tensor
 
 from segnode.kernels.plain.preprocess import preprocess_static
-from segnode.kernels.resampling import PRECISION_BITS, PreprocessPlan, ResampleTable
+from segnode.kernels.resampling import (
+    COLUMN_SHIFT,
+    PRECISION_BITS,
+    ROW_SHIFT,
+    SUM_SHIFT,
+    PreprocessPlan,
+    ResampleTable,
+)
 
 # Rows and values (three a pixel) of a program: eight values a thread with four warps.
 TILE_HW = (4, 256)
@@ -31,10 +38,10 @@ def preprocess(
 
     torchvision's resize of floats is that twin itself: PyTorch has a kernel for it.
     """
-    if plan.last is None:
+    if plan.last is None and plan.blend is None:
         return preprocess_static(frames, plan, mean, std, swap, dtype)
     n = len(frames)
-    (new_h, new_w), (padded_h, padded_w) = plan.size_hw, plan.padded_hw
+    padded_h, padded_w = plan.padded_hw
     output = torch.empty(
         (n, 3, padded_h, padded_w),
         dtype=dtype,
@@ -43,30 +50,54 @@ def preprocess(
     )
     block_h, block_w = TILE_HW
     pixels = frames.contiguous()
+    grid = (triton.cdiv(padded_w * 3, block_w), triton.cdiv(padded_h, block_h), n)
     with torch.cuda.device_of(frames):
-        for table in plan.passes:
-            pixels = _resample(pixels, table)
-        grid = (triton.cdiv(padded_w * 3, block_w), triton.cdiv(padded_h, block_h), n)
-        _last_pass_kernel[grid](
-            pixels,
-            plan.last.first,
-            plan.last.weights,
-            mean,
-            std,
-            output,
-            plan.last.source,
-            new_h,
-            new_w,
-            padded_h,
-            padded_w,
-            len(plan.last.weights),
-            int(swap),
-            bits=PRECISION_BITS,
-            block_h=block_h,
-            block_w=block_w,
-            num_warps=4,
-            enable_fp_fusion=False,
-        )
+        if plan.blend is not None:
+            rows, columns = plan.blend
+            _blend_kernel[grid](
+                pixels,
+                rows.neighbours,
+                rows.weights,
+                columns.neighbours,
+                columns.weights,
+                mean,
+                std,
+                output,
+                *plan.image_hw,
+                *plan.size_hw,
+                padded_h,
+                padded_w,
+                int(swap),
+                column_shift=COLUMN_SHIFT,
+                row_shift=ROW_SHIFT,
+                sum_shift=SUM_SHIFT,
+                block_h=block_h,
+                block_w=block_w,
+                num_warps=4,
+                enable_fp_fusion=False,
+            )
+        elif plan.last is not None:
+            for table in plan.passes:
+                pixels = _resample(pixels, table)
+            _last_pass_kernel[grid](
+                pixels,
+                plan.last.first,
+                plan.last.weights,
+                mean,
+                std,
+                output,
+                plan.last.source,
+                *plan.size_hw,
+                padded_h,
+                padded_w,
+                len(plan.last.weights),
+                int(swap),
+                bits=PRECISION_BITS,
+                block_h=block_h,
+                block_w=block_w,
+                num_warps=4,
+                enable_fp_fusion=False,
+            )
     return output
 
 
@@ -168,14 +199,72 @@ def _last_pass_kernel(
         row = tl.minimum(start + tap, height - 1).to(tl.int64) * new_w * 3
         pixel = tl.load(source + row[:, None] + place[None, :], mask=read, other=0)
         total += pixel.to(tl.int32) * weight[:, None]
-    total = tl.minimum(tl.maximum(total >> bits, 0), 255).to(tl.float32)
-    shift = tl.load(mean + channel)[None, :]
-    scale = tl.load(std + channel)[None, :] + tl.zeros_like(total)
-    normalised = tl.where(read, tl.div_rn(total - shift, scale), 0.0)
+    total = tl.minimum(tl.maximum(total >> bits, 0), 255)
     output += frame * padded_h * padded_w * 3
+    _store_normalised(total, read, y, value, mean, std, output, padded_h, padded_w)
+
+
+@triton.jit(
+    do_not_specialize=['height', 'width', 'new_h', 'new_w', 'padded_h', 'padded_w', 'swap']
+)
+def _blend_kernel(
+    source,
+    rows,
+    row_weights,
+    columns,
+    column_weights,
+    mean,
+    std,
+    output,
+    height,
+    width,
+    new_h,
+    new_w,
+    padded_h,
+    padded_w,
+    swap,
+    column_shift: tl.constexpr,
+    row_shift: tl.constexpr,
+    sum_shift: tl.constexpr,
+    block_h: tl.constexpr,
+    block_w: tl.constexpr,
+):
+    """Blend two by two neighbours of (N, height, width, 3), reorder, normalise and pad."""
+    value = tl.program_id(0) * block_w + tl.arange(0, block_w)
+    y = tl.program_id(1) * block_h + tl.arange(0, block_h)
+    frame = tl.program_id(2).to(tl.int64)
+    x = value // 3
+    channel = value % 3
+    there = y < new_h
+    across = x < new_w
+    read = there[:, None] & across[None, :]
+    place = tl.where(swap != 0, 2 - channel, channel)
+    source += frame * height * width * 3
+    total = tl.full([block_h, block_w], 1 << (sum_shift - 1), tl.int32)
+    for down in tl.static_range(2):
+        row = tl.load(rows + down * new_h + y, mask=there, other=0).to(tl.int64) * width * 3
+        blended = tl.zeros([block_h, block_w], tl.int32)
+        for right in tl.static_range(2):
+            column = tl.load(columns + right * new_w + x, mask=across, other=0) * 3 + place
+            weight = tl.load(column_weights + right * new_w + x, mask=across, other=0)
+            pixel = tl.load(source + row[:, None] + column[None, :], mask=read, other=0)
+            blended += pixel.to(tl.int32) * weight[None, :]
+        weight = tl.load(row_weights + down * new_h + y, mask=there, other=0)
+        total += ((blended >> column_shift) * weight[:, None]) >> row_shift
+    output += frame * padded_h * padded_w * 3
+    _store_normalised(total >> sum_shift, read, y, value, mean, std, output, padded_h, padded_w)
+
+
+@triton.jit
+def _store_normalised(pixels, there, y, value, mean, std, output, padded_h, padded_w):
+    """Store values of one frame, ``value`` being three a pixel, and zero where there are none."""
+    channel = value % 3
+    shift = tl.load(mean + channel)[None, :]
+    scale = tl.load(std + channel)[None, :] + tl.zeros(pixels.shape, tl.float32)
+    normalised = tl.where(there, tl.div_rn(pixels.to(tl.float32) - shift, scale), 0.0)
     target_row = output + (y.to(tl.int64) * padded_w * 3)[:, None]
     tl.store(
         target_row + value[None, :],
         normalised.to(output.dtype.element_ty),
-        mask=(y < padded_h)[:, None] & (x < padded_w)[None, :],
+        mask=(y < padded_h)[:, None] & (value < padded_w * 3)[None, :],
     )
