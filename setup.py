@@ -17,6 +17,7 @@ COMMANDS = (
     'sweep',
     'describe',
     'doctor',
+    'models',
     'fetch',
 )
 

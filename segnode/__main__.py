@@ -43,6 +43,7 @@ COMMANDS = {
         'segnode.describe', 'writes the description of an exported model by running it'
     ),
     'doctor': Command('segnode.doctor', 'checks this machine and says what to do'),
+    'models': Command('segnode.models.command', 'families and presets: AP, costs, licences'),
     'fetch': Command('segnode.fetch', 'weights into the cache, for machines without a network'),
 }
 
@@ -206,6 +207,11 @@ def describe() -> int:
 def doctor() -> int:
     """Console script ``doctor``."""
     return main(['doctor', *sys.argv[1:]])
+
+
+def models() -> int:
+    """Console script ``models``."""
+    return main(['models', *sys.argv[1:]])
 
 
 def fetch() -> int:

@@ -156,6 +156,12 @@ CASES: dict[str, list[Case]] = {
         Case('{program} --class-names {names}'),
         Case('{program} --class-names a,b --output {out}/d.yaml --json {out}/d.json', 0),
     ],
+    'models': [
+        Case('r50 --json {other}/results.json'),
+        Case('r50 --json {photo}'),
+        Case('nothing-like-it --json {out}/m.json'),
+        Case('maskrcnn_resnet50_fpn_v2 --size 64x64 --json {out}/m.json', 0),
+    ],
     'fetch': [
         Case('--list --json {other}/results.json'),
         Case('mask_rcnn_R_50_FPN_3x --json {photo}'),

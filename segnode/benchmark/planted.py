@@ -109,14 +109,25 @@ def plant_model(config: Config) -> NativeModel:
     if config.weights:
         raise ConfigError('--weights: expected none beside --plant, which makes its own')
     architecture = named_architecture(config)
+    name = Path(config.model).stem if config.model else DEMO_MODEL.stem
+    return as_model(architecture, plant_architecture(architecture), name)
+
+
+def plant_architecture(architecture: Architecture) -> dict[str, Tensor]:
+    """Return planted weights of a network, calibrated on a rendered frame."""
     (frame,) = render_frames(CALIBRATION_HW, 1)
     calibration = preprocess(frame, CALIBRATION_HW, architecture)[None]
+    return plant_weights(architecture, calibration, SEED)
+
+
+def as_model(architecture: Architecture, state_dict: dict[str, Tensor], name: str) -> NativeModel:
+    """Return planted weights as a model whose classes have no names."""
     return NativeModel(
         architecture=architecture,
-        state_dict=plant_weights(architecture, calibration, SEED),
+        state_dict=state_dict,
         class_names=tuple(f'class_{index}' for index in range(architecture.num_classes)),
         category_ids=None,
-        name=Path(config.model).stem if config.model else DEMO_MODEL.stem,
+        name=name,
         weights_path=Path('(planted)'),
         weights_sha256='',
         licence='',

@@ -23,7 +23,7 @@ from segnode.benchmark.contenders import (
     check_equal,
 )
 from segnode.benchmark.detectron2 import Detectron2
-from segnode.benchmark.floor import Peak, count_layers, device_peak, floor_ms
+from segnode.benchmark.floor import Peak, device_peak, floor_ms
 from segnode.benchmark.measure import Spread, count_calls, paired_ratio, time_rounds
 from segnode.benchmark.parts import Part, parts
 from segnode.benchmark.planted import (
@@ -45,6 +45,7 @@ from segnode.errors import ConfigError, MeasurementError, first_line
 from segnode.hardware.machine import describe_machine
 from segnode.image import Image
 from segnode.model.architecture import Architecture
+from segnode.model.costs import count_costs
 from segnode.model.precision import exact_float32
 
 Report = Callable[[str], None]
@@ -327,13 +328,13 @@ class Bench:
         half = self._segnode.precision in ('fp16', 'bf16')
         if self._architecture is None:
             return Floor()
-        layers = count_layers(
+        layers = count_costs(
             self._architecture,
             case.image_hw,
             images=case.batch,
             proposals=self._segnode.engine.settings.proposals,
             masks=detections,
-        )
+        ).layers
         gflop = sum(layer.flop for layer in layers) / 1e9
         if peak is None or not half:
             return Floor(gflop=gflop)

@@ -58,7 +58,7 @@ class Torchvision:
             ConfigError: torchvision has no such network.
         """
         self._model = torchvision_model(architecture, settings)
-        self._model.load_state_dict(to_torchvision(state_dict))
+        self._model.load_state_dict(to_torchvision(state_dict, architecture.norm_eps))
         self._model.eval().to(device)
         self.name = 'torchvision-best' if best else 'torchvision'
         self.precision = 'fp32'
@@ -135,8 +135,13 @@ def torchvision_model(architecture: Architecture, settings: InferenceSettings) -
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.faster_rcnn import (
+        FastRCNNConvFCHead,
+        FastRCNNPredictor,
+        TwoMLPHead,
+    )
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+    from torchvision.models.detection.rpn import RPNHead
     from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
     from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
@@ -156,34 +161,55 @@ def torchvision_model(architecture: Architecture, settings: InferenceSettings) -
         if spec.stride_in_1x1 and isinstance(first, Bottleneck):
             first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
     widths = [spec.res2_out_channels * 2**level for level in range(4)]
+    # Its second version has norms in FPN and heads, which do nothing here: ours are folded.
+    second = bool(a.box_conv_dims)
+    norm = FrozenBatchNorm2d if second else None
     backbone = BackboneWithFPN(
-        resnet, {f'layer{i + 1}': str(i) for i in range(4)}, widths, a.fpn_channels
+        resnet,
+        {f'layer{i + 1}': str(i) for i in range(4)},
+        widths,
+        a.fpn_channels,
+        norm_layer=norm,
     )
-    for module in backbone.modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            module.eps = a.norm_eps
-    hidden = a.box_fc_dims[0]
+    hidden, side = a.box_fc_dims[0], a.box_pooler.resolution
+    box_head = (
+        FastRCNNConvFCHead(
+            (a.fpn_channels, side, side), [*a.box_conv_dims], [hidden], norm_layer=norm
+        )
+        if second
+        else TwoMLPHead(a.fpn_channels * side**2, hidden)
+    )
+    anchors = AnchorGenerator(a.anchor_sizes, a.anchor_ratios)
     names = [str(level) for level in range(4)]
     mask_channels = a.mask_conv_dims[-1]
-    return MaskRCNN(
+    model = MaskRCNN(
         backbone,
         image_mean=[value / 255 for value in a.pixel_mean],
         image_std=[value / 255 for value in a.pixel_std],
-        rpn_anchor_generator=AnchorGenerator(a.anchor_sizes, a.anchor_ratios),
+        rpn_anchor_generator=anchors,
+        rpn_head=RPNHead(
+            a.fpn_channels,
+            anchors.num_anchors_per_location()[0],
+            conv_depth=len(a.rpn_conv_dims),
+        ),
         rpn_pre_nms_top_n_test=a.rpn_pre_nms_topk,
         rpn_post_nms_top_n_test=settings.proposals,
         rpn_nms_thresh=a.rpn_nms_threshold,
-        box_roi_pool=MultiScaleRoIAlign(names, a.box_pooler.resolution, 2),
-        box_head=TwoMLPHead(a.fpn_channels * a.box_pooler.resolution**2, hidden),
+        box_roi_pool=MultiScaleRoIAlign(names, side, 2),
+        box_head=box_head,
         box_predictor=FastRCNNPredictor(hidden, a.num_classes + 1),
         box_score_thresh=settings.score_threshold,
         box_nms_thresh=settings.nms_threshold,
         box_detections_per_img=settings.max_instances,
         bbox_reg_weights=a.box_bbox_weights,
         mask_roi_pool=MultiScaleRoIAlign(names, a.mask_pooler.resolution, 2),
-        mask_head=MaskRCNNHeads(a.fpn_channels, a.mask_conv_dims, 1),
+        mask_head=MaskRCNNHeads(a.fpn_channels, a.mask_conv_dims, 1, norm_layer=norm),
         mask_predictor=MaskRCNNPredictor(mask_channels, mask_channels, a.num_classes + 1),
     )
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.eps = a.norm_eps
+    return model
 
 
 def _require_torchvision(a: Architecture) -> ResNetSpec:
@@ -199,11 +225,12 @@ def _require_torchvision(a: Architecture) -> ResNetSpec:
         'batch norms, in the ResNet alone': (spec.norm, a.fpn_norm, a.box_norm, a.mask_norm)
         == ('BN', '', '', ''),
         'maps that are summed': a.fpn_fuse == 'sum',
-        'an RPN with one convolution': a.rpn_conv_dims in ((-1,), (a.fpn_channels,)),
+        'an RPN as wide as the maps': {*a.rpn_conv_dims} <= {-1, a.fpn_channels},
         'RPN weights of 1': a.rpn_bbox_weights == (1.0, 1.0, 1.0, 1.0),
-        'a box head of two equal layers': not a.box_conv_dims
-        and len(a.box_fc_dims) == 2
-        and len(set(a.box_fc_dims)) == 1,
+        'a box head of two equal layers, or of four convolutions and one': len(a.box_fc_dims)
+        == (1 if a.box_conv_dims else 2)
+        and len(set(a.box_fc_dims)) == 1
+        and len(a.box_conv_dims) in (0, 4),
         'one box and one mask a class': not (a.box_cls_agnostic or a.mask_cls_agnostic),
         'equal mask layers': len(set(a.mask_conv_dims)) == 1,
         'padding to multiples of 32': a.size_divisibility == 32,

@@ -5,18 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
-import torch
 from torch import Tensor
 
+from segnode.checkpoint.folded_norms import fold, unfolded_shapes
 from segnode.checkpoint.state_dict import fit_state_dict
 from segnode.model.architecture import Architecture
 from segnode.model.mask_rcnn import expected_state_dict
-
-_NORM_TENSORS: Final = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def with_norm_eps(architecture: Architecture, norm_eps: float) -> Architecture:
@@ -41,22 +38,12 @@ def fit_weights(
     Raises:
         CheckpointError: the tensors are not those of the architecture.
     """
-    expected: dict[str, Sequence[int]] = dict(expected_state_dict(architecture))
+    expected = expected_state_dict(architecture)
     layers = [
         name.removesuffix('.bias')
         for name in expected
         if name.startswith(normed) and name.endswith('.bias')
     ]
-    for layer in layers:
-        shape = expected.pop(f'{layer}.bias')
-        expected.update({f'{layer}.norm.{name}': shape for name in _NORM_TENSORS})
-    state = fit_state_dict(tensors, expected, path, architecture.norm_eps)
-    for layer in layers:
-        gamma, beta, mean, variance = (
-            state.pop(f'{layer}.norm.{name}').double() for name in _NORM_TENSORS
-        )
-        scale = gamma * torch.rsqrt(variance + architecture.norm_eps)
-        weight = state[f'{layer}.weight'].double() * scale[:, None, None, None]
-        state[f'{layer}.weight'] = weight.float()
-        state[f'{layer}.bias'] = (beta - mean * scale).float()
+    state = fit_state_dict(tensors, unfolded_shapes(expected, layers), path, architecture.norm_eps)
+    fold(state, layers, architecture.norm_eps)
     return state

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from segnode.checkpoint import detectron2, torchvision
+from segnode.checkpoint import detectron2, mmdetection, torchvision
 from segnode.checkpoint.class_names import category_ids, class_names, is_published_coco
 from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS, COCO_CLASS_NAMES
 from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
@@ -39,7 +39,7 @@ from segnode.checkpoint.weights_file import (
 from segnode.checkpoint.yaml_file import read_yaml
 from segnode.config import Config, user_path
 from segnode.errors import CheckpointError, ConfigError
-from segnode.model.architecture import TORCHVISION
+from segnode.model.architecture import MMDETECTION, TORCHVISION
 
 DEMO_MODEL: Final = Path(__file__).resolve().parents[1] / 'demo' / 'mask_rcnn_demo.yaml'
 
@@ -116,11 +116,19 @@ def _load_preset(config: Config, preset: Preset, report: Callable[[str], None]) 
     stored = read_weights(path, report)
     if preset.architecture.semantics == TORCHVISION:
         architecture, state = torchvision.fit_weights(
-            stored.tensors, path, published=published, norm_eps=config.norm_eps, report=report
+            stored.tensors,
+            path,
+            architecture=preset.architecture,
+            published=published,
+            norm_eps=config.norm_eps,
+            report=report,
         )
     else:
         architecture = detectron2.with_norm_eps(preset.architecture, config.norm_eps)
-        state = detectron2.fit_weights(stored.tensors, architecture, (), path)
+        if architecture.semantics == MMDETECTION:
+            state = mmdetection.fit_weights(stored.tensors, architecture, path)
+        else:
+            state = detectron2.fit_weights(stored.tensors, architecture, (), path)
     names = class_names(
         config.class_names,
         stored.metadata,

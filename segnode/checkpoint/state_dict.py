@@ -24,7 +24,7 @@ _SIGNS: Final = tuple(
         (r'blobs', 'a Detectron1 checkpoint'),
         (
             r'backbone\.fpn\.inner_blocks\.0\.1\.|roi_heads\.mask_head\.0\.1\.',
-            "torchvision's maskrcnn_resnet50_fpn_v2",
+            "torchvision's maskrcnn_resnet50_fpn_v2 (--model maskrcnn_resnet50_fpn_v2 takes it)",
         ),
         (
             r'roi_heads\.(mask_point_head|mask_coarse_head|mask_head\.(point|coarse)_head)\.',
@@ -58,6 +58,10 @@ _SIGNS: Final = tuple(
         (
             r'backbone\.body\.',
             'a torchvision checkpoint (--model maskrcnn_resnet50_fpn takes one)',
+        ),
+        (
+            r'roi_heads\.box_head\.fc6\.',
+            "torchvision's maskrcnn_resnet50_fpn (--model maskrcnn_resnet50_fpn takes it)",
         ),
         (r'backbone\.bottom_up\.', 'a Detectron2 checkpoint (--model takes its config)'),
     )

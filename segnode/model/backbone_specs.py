@@ -48,12 +48,14 @@ class ResNeStSpec:
         radix: splits of each group.
         reduction: by which the attention's hidden layer is narrower than all splits together.
         stem_channels: channels of the stem's first two convolutions; the third has twice as many.
+        width: bottleneck channels in res2, doubled every stage; a stage gives four times as many.
     """
 
     depth: int = 50
     radix: int = 2
     reduction: int = 4
     stem_channels: int = 32
+    width: int = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

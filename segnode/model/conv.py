@@ -36,18 +36,33 @@ class Conv(nn.Conv2d):
         kernel: int,
         *,
         stride: int = 1,
+        padding: int | None = None,
         groups: int = 1,
+        bias: bool = False,
         norm: Norm = '',
         relu: bool = False,
     ) -> None:
+        """Make the layer, its weights not set.
+
+        Args:
+            in_channels: C_in.
+            out_channels: C_out.
+            kernel: its side.
+            stride: pixels from one output to the next.
+            padding: pixels on each side; None leaves a map's size to the stride alone.
+            groups: of channels that see each other.
+            bias: it has one although a norm follows.
+            norm: what follows it.
+            relu: ReLU at the end.
+        """
         super().__init__(
             in_channels,
             out_channels,
             kernel,
             stride=stride,
-            padding=kernel // 2,
+            padding=kernel // 2 if padding is None else padding,
             groups=groups,
-            bias=not norm,
+            bias=bias or not norm,
         )
         self.norm: nn.BatchNorm2d | nn.GroupNorm | None = None
         if norm == 'BN':
@@ -84,5 +99,6 @@ class Conv(nn.Conv2d):
         assert norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         self.weight.mul_(scale[:, None, None, None])
-        self.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+        mean = norm.running_mean if self.bias is None else norm.running_mean - self.bias
+        self.bias = nn.Parameter(norm.bias - mean * scale, requires_grad=False)
         self.norm = None

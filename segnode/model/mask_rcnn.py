@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
+from segnode.model.backbone.swin import WindowAttention
 from segnode.model.box_head import (
     BoxDetections,
     BoxHead,
@@ -175,10 +176,12 @@ class MaskRCNN(nn.Module):
         return Parts(trunk, (box_head,), heads.mask_head)
 
     def fold_norms(self) -> None:
-        """Fold every batch norm into its convolution."""
+        """Fold every batch norm into its convolution, and expand what biases attention."""
         for module in self.modules():
             if isinstance(module, Conv):
                 module.fold_norm()
+            elif isinstance(module, WindowAttention):
+                module.expand()
 
 
 def index_images(images: int, each: int, device: torch.device) -> Tensor:

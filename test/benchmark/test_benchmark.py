@@ -17,7 +17,7 @@ from torch import nn
 
 from segnode.__main__ import main
 from segnode.benchmark.contenders import Answer, Case, SegnodeContender, check_counts, check_equal
-from segnode.benchmark.floor import count_layers, floor_ms, known_peak
+from segnode.benchmark.floor import floor_ms, known_peak
 from segnode.benchmark.measure import Spread, count_calls, paired_ratio, time_rounds
 from segnode.benchmark.parts import parts
 from segnode.benchmark.planted import PlantedDetections, render_frames
@@ -34,6 +34,7 @@ from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import TORCHVISION, Architecture, Pooler
 from segnode.model.backbone_specs import ResNetSpec, SwinSpec
 from segnode.model.box_head import BoxDetections
+from segnode.model.costs import count_costs
 
 HW = (96, 128)
 NARROW = dataclasses.replace(ARCHITECTURE, rpn_pre_nms_topk=200, rpn_post_nms_topk=40)
@@ -97,7 +98,7 @@ def benchmark(capsys: pytest.CaptureFixture[str], tmp_path: Path, *args: str) ->
     ],
 )
 def test_operations_of_the_parts(image_hw: tuple[int, int], gflop: dict[str, float]) -> None:
-    layers = count_layers(R50, image_hw, images=1, proposals=1000, masks=100)
+    layers = count_costs(R50, image_hw, proposals=1000, masks=100).layers
     for part, expected in gflop.items():
         counted = sum(layer.flop for layer in layers if layer.part == part) / 1e9
         assert counted == pytest.approx(expected, rel=0.02)
@@ -119,7 +120,7 @@ def test_floor(name: str, processors: int, ms: tuple[float, ...]) -> None:
     r101 = dataclasses.replace(R50, backbone=dataclasses.replace(R50.backbone, depth=101))
     cases = ((r18, (480, 640)), (R50, (480, 640)), (R50, (800, 1344)), (r101, (800, 1344)))
     for (architecture, image_hw), expected in zip(cases, ms, strict=True):
-        layers = count_layers(architecture, image_hw, images=1, proposals=300, masks=20)
+        layers = count_costs(architecture, image_hw, proposals=300, masks=20).layers
         assert floor_ms(layers, peak) == pytest.approx(expected, rel=0.2)
 
 
@@ -127,7 +128,7 @@ def test_floor_grows_with_the_batch_but_for_the_weights() -> None:
     peak = known_peak('NVIDIA H200', 132)
     assert peak is not None
     one, four = (
-        floor_ms(count_layers(R50, (480, 640), images=n, proposals=300, masks=20), peak)
+        floor_ms(count_costs(R50, (480, 640), images=n, proposals=300, masks=20).layers, peak)
         for n in (1, 4)
     )
     assert 3 * one < four < 4 * one
@@ -255,8 +256,13 @@ def test_weights_go_to_torchvision_and_back() -> None:
     assert all(torch.equal(back[name], state[name]) for name in state)
 
 
-def test_torchvision_agrees() -> None:
-    model = planted_model(R18_TORCHVISION)
+@pytest.mark.parametrize(
+    'change',
+    [{}, {'rpn_conv_dims': (-1, -1), 'box_conv_dims': (16, 16, 16, 16), 'box_fc_dims': (16,)}],
+    ids=['v1', 'v2'],
+)
+def test_torchvision_agrees(change: dict[str, Any]) -> None:
+    model = planted_model(dataclasses.replace(R18_TORCHVISION, **change))
     engine = Engine(Config(device='cpu', precision='fp32'), model=model)
     ours = SegnodeContender(engine)
     cpu = torch.device('cpu')

@@ -111,7 +111,7 @@ def merged(keys: dict[str, Any]) -> dict[str, Any]:
         *(
             (f'COCO-InstanceSegmentation/{k}', v.architecture)
             for k, v in PRESETS.items()
-            if '3x' in k
+            if v.checksum.algorithm == 'md5'
         ),
         ('COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_giou', BASE),
         (

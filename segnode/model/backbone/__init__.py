@@ -8,8 +8,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from segnode.model.backbone.convnext import ConvNeXt
+from segnode.model.backbone.resnest import ResNeSt
 from segnode.model.backbone.resnet import ResNet
-from segnode.model.backbone_specs import BackboneSpec, ResNetSpec
+from segnode.model.backbone.swin import Swin
+from segnode.model.backbone_specs import BackboneSpec, ResNeStSpec, ResNetSpec, SwinSpec
 
 
 class Backbone(Protocol):
@@ -26,8 +29,12 @@ class Backbone(Protocol):
         ...
 
 
-def build_backbone(spec: BackboneSpec) -> ResNet:
+def build_backbone(spec: BackboneSpec) -> ResNet | ResNeSt | Swin | ConvNeXt:
     """Return the module of a backbone, its weights not set."""
     if isinstance(spec, ResNetSpec):
         return ResNet(spec)
-    raise NotImplementedError(spec)
+    if isinstance(spec, ResNeStSpec):
+        return ResNeSt(spec)
+    if isinstance(spec, SwinSpec):
+        return Swin(spec)
+    return ConvNeXt(spec)
