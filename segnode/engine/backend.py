@@ -25,6 +25,7 @@ from segnode.kernels.cpu import load_cpu_kernels
 from segnode.model.architecture import Paste
 from segnode.model.box_head import BoxDetections
 from segnode.model.precision import choose_precision
+from segnode.torch_features import missing_features
 
 
 class Backend(Protocol):
@@ -140,6 +141,8 @@ def open_backend(
                 'each image; export it after model.eval()'
             )
         return TorchScriptBackend(model, runner, device)
+    for feature in missing_features('cuda' if device.type == 'cuda' else 'cpu'):
+        report(feature.line())
     precision = choose_precision(config.precision, device)
     network = NativeNetwork(model.architecture, model.state_dict, device, precision)
     if network.float32_layers:
