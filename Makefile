@@ -69,7 +69,7 @@ arm:  ## the compiled steps for 64-bit Arms: cross-compile them, and run their t
 	$(VENV)/python test/arm
 
 arm-wheels:  ## ask the index which pinned packages there are for 64-bit Arms
-	$(VENV)/python test/arm/wheels.py
+	$(VENV)/python resource/environment/aarch64.py
 
 format: setup-test  ## rewrite the code in the project's style
 	$(VENV)/ruff check --fix

@@ -19,9 +19,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wheels import PLATFORMS, name_of, pins
-
 CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / 'resource' / 'environment'))
+
+from aarch64 import PLATFORMS, name_of, pins  # noqa: E402 - there since the line above
+
 BUILD = CHECKOUT / 'build' / 'arm'
 ROOT, SITE = BUILD / 'root', BUILD / 'site'
 TOOLS = {
@@ -34,9 +36,9 @@ DEBS = ('python3', 'python3-minimal', 'libpython3-stdlib', 'libgomp1', 'libstdc+
 # The last release whose wheel for aarch64 is for CPUs; later ones bring all of CUDA.
 WHEELS = ('torch==2.9.1', 'torchvision==0.24.1', 'setuptools==79.0.1')
 PROCESSORS = {'neoverse-n1': 'fp32', 'max': 'bf16'}
-TESTS = ('test/kernels/test_cpu_kernels.py', 'test/kernels/test_opencv_resize.py')
+TESTS = ('test/kernels/test_cpu_kernels.py',)
 # These compile, or run the whole engine, which takes an hour here.
-LEFT_OUT = 'package_is_built or engine_finds or static_input or opencv_itself'
+LEFT_OUT = 'package_is_built or engine_finds'
 
 
 def main(arguments: list[str]) -> int:
@@ -61,6 +63,11 @@ def main(arguments: list[str]) -> int:
         emulated(version, processor, '-c', code)
     tests = arguments or [*TESTS, '-k', f'not ({LEFT_OUT})']
     emulated(version, 'neoverse-n1', '-m', 'pytest', '-p', 'no:cacheprovider', '-v', *tests)
+    if not arguments:
+        # OpenCV shrinks otherwise on an Arm: what it gives here is what is asked for there.
+        recorded = str(BUILD / 'opencv.npz')
+        call(sys.executable, 'test/arm/opencv.py', 'record', recorded)
+        emulated(version, 'neoverse-n1', 'test/arm/opencv.py', 'compare', recorded)
     return 0
 
 

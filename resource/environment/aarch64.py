@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""Which pinned packages the index has for 64-bit Arms: ``make arm-wheels``.
+"""The pinned packages for 64-bit Arms: which the index has, and a folder of them for a robot.
 
-It asks pip, installs nothing, and writes what it found with its date to
-``resource/environment/aarch64.md``.
+``make arm-wheels`` asks pip, installs nothing, and writes what it found with its date to
+``aarch64.md``. With ``--download FOLDER`` everything that ``make setup`` installs on a board with
+PyTorch and NumPy 1 of its own is put into a folder, for a robot without a network.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import re
@@ -17,11 +19,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = CHECKOUT / 'resource' / 'environment'
+ENVIRONMENT = Path(__file__).resolve().parent
 RECORD = ENVIRONMENT / 'aarch64.md'
 PYTHONS = ('3.10', '3.12')
 STEMS = ('build', 'runtime', 'test', 'numpy1')
+# What a JetPack has of its own.
+BOARDS_OWN = re.compile(r'(torch|torchvision|triton|nvidia-.*|cuda-.*)==')
 # All of a distribution's wheels are built together, so that one of them stands for all.
 ROS = ('ros-kilted', 'ros-jazzy')
 # By glibc: Ubuntu 22.04 has 2.35, and runs what was built for an older one.
@@ -50,7 +53,7 @@ def pins(version: str, *stems: str) -> list[str]:
 
 def resolve(wanted: Sequence[str], options: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the file that the index has for each pin, and the pins for which it has none."""
-    left, missing = list(wanted), []
+    left, missing = list(wanted), list[str]()
     while left:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / 'report.json'
@@ -97,7 +100,7 @@ def row(stem: str, version: str) -> str:
     )
 
 
-def main() -> int:
+def record() -> None:
     """Ask for everything, and write the table."""
     rows = []
     for version in PYTHONS:
@@ -105,14 +108,43 @@ def main() -> int:
             rows.append(row(stem, version))
             sys.stdout.write(rows[-1] + '\n')
             sys.stdout.flush()
-    today = datetime.datetime.now(tz=datetime.timezone.utc).date()
     RECORD.write_text(
-        f'The pinned packages on aarch64, as pip found them in the index on {today}\n'
+        'The pinned packages on aarch64, as pip found them in the index on '
+        f'{datetime.date.today()}\n'
         '(`make arm-wheels` asks again). Where there is no wheel, `source` is built at set-up.\n\n'
         '| pins | Python | packages | wheels | source | none |\n'
         '| --- | --- | ---: | --- | --- | --- |\n' + '\n'.join(rows) + '\n',
         encoding='utf-8',
     )
+
+
+def download(folder: Path, version: str) -> None:
+    """Put into a folder what set-up installs on a board beside its own PyTorch."""
+    older = pins(version, 'numpy1')
+    names = {name_of(pin) for pin in older}
+    wanted = [
+        pin
+        for pin in pins(version, 'build', 'runtime')
+        if name_of(pin) not in names and not BOARDS_OWN.match(pin)
+    ]
+    only = ['--only-binary=:all:', f'--python-version={version}', *PLATFORMS]
+    files, missing = resolve([*wanted, *older], only)
+    ask = (sys.executable, '-m', 'pip', 'download', '--no-deps', f'--dest={folder}')
+    subprocess.run([*ask, *only, *files], check=True)
+    for pin in missing:
+        subprocess.run([*ask, f'--no-binary={name_of(pin)}', pin], check=True)
+
+
+def main() -> int:
+    """Ask, or fill a folder."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('--download', type=Path, metavar='FOLDER', help='fill it, ask nothing')
+    parser.add_argument('--python', default='3.10', choices=('3.10', '3.12'), help="the robot's")
+    options = parser.parse_args()
+    if options.download is not None:
+        download(options.download, options.python)
+    else:
+        record()
     return 0
 
 
