@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from emulated_graphs import EmulatedCuda
+from fake_gpu import fakes_a_gpu
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -48,16 +49,6 @@ SETTINGS = InferenceSettings(
     proposals=1000,
     classes=frozenset(range(80)),
 )
-
-
-def fakes_a_gpu() -> bool:
-    """Whether fake tensors can be on a GPU that is not there; up to 2.5 they ask its driver."""
-    try:
-        with FakeTensorMode():
-            torch.empty((1, 2, 2, 2), device=GPU).contiguous(memory_format=torch.channels_last)
-    except RuntimeError:
-        return False
-    return True
 
 
 pytestmark = pytest.mark.skipif(
