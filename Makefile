@@ -19,7 +19,7 @@ SOURCED := $(strip $(ROS_DISTRO) $(filter-out $(CURDIR)/.venv%,$(subst :, ,$(AME
 # One whose torch sees the GPU; it needs neither ROS nor .venv.
 GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 
-.PHONY: help setup setup-test demo test test-oracles smoke lint gpu format clean
+.PHONY: help setup setup-test demo test test-oracles test-old smoke lint gpu arm arm-wheels format clean
 
 help:  ## this text
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +48,10 @@ test-oracles:  ## install MMDetection apart, and compare with it on photographs 
 	@$(SETUP) --test --oracles
 	$(VENV)/python -m pytest test/oracles
 
+test-old:  ## every test that needs no ROS, on Python 3.10, NumPy 1.26 and PyTorch 2.5 (PYTHON=python3.10)
+	@$(SETUP) --old --test
+	.venv-old/bin/python -m pytest -m 'not ros' --ignore=test/test_packaging.py
+
 smoke:  ## node, lifecycle and messages on Jazzy from wheels
 ifeq ($(SOURCED),)
 	@$(SETUP) --ros jazzy --test
@@ -62,14 +66,21 @@ lint: setup-test  ## check style, types, layers and spelling
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 	$(VENV)/codespell
+	$(VENV)/hadolint resource/docker/Dockerfile resource/docker/Dockerfile.jetson
 
 gpu:  ## on a machine with a GPU: check it rung by rung, then its tests and the benchmark
 	$(GPU_PYTHON) test/gpu_ladder
+
+arm:  ## the compiled steps for 64-bit Arms: cross-compile them, and run their tests under qemu-user
+	$(VENV)/python test/arm
+
+arm-wheels:  ## ask the index which pinned packages there are for 64-bit Arms
+	$(VENV)/python resource/environment/aarch64.py
 
 format: setup-test  ## rewrite the code in the project's style
 	$(VENV)/ruff check --fix
 	$(VENV)/ruff format
 
-clean:  ## remove .venv, .venv-jazzy and caches
-	rm -rf .venv .venv-jazzy .import_linter_cache .mypy_cache .ruff_cache .pytest_cache build install log
+clean:  ## remove .venv, .venv-jazzy, .venv-old and caches
+	rm -rf .venv .venv-jazzy .venv-old .import_linter_cache .mypy_cache .ruff_cache .pytest_cache build install log
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -45,7 +45,7 @@ COMMANDS = {
     'describe': Command(
         'segnode.describe', 'writes the description of an exported model by running it'
     ),
-    'doctor': Command('segnode.doctor', 'checks this machine and says what to do'),
+    'doctor': Command('segnode.doctor.command', 'checks this machine and says what to do'),
     'models': Command('segnode.models.command', 'families and presets: AP, costs, licences'),
     'fetch': Command('segnode.fetch', 'weights into the cache, for machines without a network'),
 }

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from segnode import doctor
 from segnode.__main__ import main
 from segnode.config import Config
+from segnode.doctor import command as doctor
 from segnode.hardware import monitor
 from segnode.hardware.reading import Reading, Throttle
 from segnode.ros_distribution import profile_variable, rclpy_version, ros_distribution
@@ -82,7 +82,7 @@ def test_a_device_that_is_not_there_fails() -> None:
 def test_without_ros_it_warns_and_passes() -> None:
     # An interpreter that ignores its site packages has no rclpy, whatever is installed.
     code = (
-        'from segnode import doctor\n'
+        'from segnode.doctor import command as doctor\n'
         'print(*[finding.line() for finding in doctor.ros()], sep="\\n")'
     )
     site = next(path for path in sys.path if (Path(path) / 'numpy').is_dir())

@@ -17,11 +17,11 @@ import torch
 from narrow_checkpoint import ARCHITECTURE, CONFIG, random_state
 from weights_server import CONTENT, WeightsServer, running_server
 
-from segnode import doctor
 from segnode.__main__ import main
 from segnode.checkpoint import PRESETS, load_model
 from segnode.checkpoint.download import Checksum, cache_folder, cached_path, fetch
 from segnode.config import Config
+from segnode.doctor import command as doctor
 from segnode.engine import Engine
 
 NAME = 'mask_rcnn_R_50_FPN_3x'

@@ -7,6 +7,8 @@ Without a ROS 2 sourced, rclpy and the message packages come from wheels and vis
 from vision_msgs.json, so that ``.venv/bin/python -m segnode`` needs nothing sourced. With one
 sourced, the virtual environment sees its packages and only torch and the like are added.
 
+``--old`` makes ``.venv-old``, without ROS, with the NumPy and PyTorch of JetPack 6 (old.txt).
+
 ``--ros jazzy`` makes ``.venv-jazzy`` beside it, a prefix with the wheels of that distribution, and
 borrows from ``.venv`` everything that is not of ROS.
 
@@ -154,9 +156,15 @@ def check_machine(ros: SourcedRos | None, machine: str | None = None) -> None:
             raise SetupError(f'no Python.h for vision_msgs: apt install python{version}-dev')
 
 
-def requirements(stem: str, ros: SourcedRos | None) -> list[str]:
-    """The pins of one requirements file, as they hold beside the sourced ROS."""
+def requirements(stem: str, ros: SourcedRos | None, *, old: bool = False) -> list[str]:
+    """The pins of one requirements file, as they hold beside the sourced ROS, or for old ones."""
     lines = pins(stem)
+    if old:
+        # PyTorch brings the CUDA that it was built with.
+        older = pins('old')
+        names = {line.split('==')[0] for line in older}
+        kept = [x for x in lines if x.split('==')[0] not in names and not TORCH_STACK.match(x)]
+        return [*older, *kept] if stem == 'runtime' else kept
     if ros is not None and ros.torch:
         lines = [line for line in lines if not TORCH_STACK.match(line)]
     if ros is not None and ros.numpy_major == 1:
@@ -226,6 +234,8 @@ class Environment:
         ros: SourcedRos | None,
         distribution: str = DISTRIBUTIONS[0],
         lender: Environment | None = None,
+        *,
+        old: bool = False,
     ) -> None:
         self.venv = venv
         self.checkout = checkout
@@ -233,6 +243,8 @@ class Environment:
         # Of the wheels; nothing where a ROS is sourced.
         self.distribution = distribution
         self.lender = lender
+        # With the packages of JetPack 6, and without ROS.
+        self.old = old
         # The interpreter itself, so that an activated .venv is never made from itself.
         self.base_python = Path(sys.executable).resolve()
         self.python = venv / 'bin' / 'python'
@@ -274,7 +286,7 @@ class Environment:
                     f'remove {self.lender.venv} and {self.venv}, and run the same command again',
                 )
             )
-        if self.ros is None:
+        if self.ros is None and not self.old:
             title = f'ROS 2 {self.distribution.capitalize()} from wheels'
             wheels = self.pip_step('ros', title, venv, f'ros-{self.distribution}')
             # By what it is built from, and not by every pin: it takes half a minute.
@@ -331,7 +343,7 @@ class Environment:
 
     def pip_step(self, name: str, title: str, venv: Step, stem: str | None = None) -> Step:
         """A step that installs the pins of one requirements file, by default the step's own."""
-        lines = requirements(stem or name, self.ros)
+        lines = requirements(stem or name, self.ros, old=self.old)
 
         def install() -> None:
             chosen = self.records / f'{name}.txt'
@@ -490,11 +502,13 @@ class Environment:
         shutil.rmtree(base, ignore_errors=True)
         packages = site_packages(self.venv)
         kernels = Path('segnode', 'kernels')
+        # Another interpreter's, of an environment beside this one, stay in the checkout.
+        suffix = sysconfig.get_config_var('EXT_SUFFIX')
         # Where they cannot be compiled, the install goes on without them and lists them all the
         # same: those of an earlier source must not stay.
         for folder in (packages, self.checkout):
-            for old in (folder / kernels).glob('_cpu.*'):
-                old.unlink()
+            for earlier in (folder / kernels).glob(f'_cpu{suffix}'):
+                earlier.unlink()
         self.colcon(base, self.checkout, self.venv)
         record = next(base.glob('*/install.log'))
         installed = {os.path.realpath(line) for line in record.read_text().splitlines()}
@@ -671,9 +685,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=DISTRIBUTIONS[0],
         help='distribution of the wheels, where no ROS 2 is sourced; default: %(default)s',
     )
-    parser.add_argument('--venv', type=Path, default=CHECKOUT / '.venv', help='default: .venv')
+    parser.add_argument('--old', action='store_true', help='the packages of JetPack 6, no ROS')
+    parser.add_argument('--venv', type=Path, help='default: .venv, with --old .venv-old')
     arguments = parser.parse_args(argv)
-    venv = arguments.venv.absolute()
+    old: bool = arguments.old
+    venv = (arguments.venv or CHECKOUT / ('.venv-old' if old else '.venv')).absolute()
     distribution: str = arguments.ros
     try:
         if sys.version_info < NEEDED_PYTHON:
@@ -681,7 +697,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f'Python 3.10 or newer needed, {platform.python_version()} found: '
                 'run `make PYTHON=python3.10 ...` with a newer one'
             )
-        ros = find_sourced_ros(os.environ, str(Path(sys.executable).resolve()), venv)
+        if old and sys.version_info[:2] != NEEDED_PYTHON:
+            raise SetupError(
+                f'Python 3.10 needed for the packages of JetPack 6, {platform.python_version()} '
+                'found: run `make test-old PYTHON=python3.10`'
+            )
+        python = str(Path(sys.executable).resolve())
+        ros = None if old else find_sourced_ros(os.environ, python, venv)
         if ros is not None and distribution != DISTRIBUTIONS[0]:
             raise SetupError(
                 f'ROS={distribution} asks for wheels, but a ROS 2 is sourced ({ros.distro}): '
@@ -694,10 +716,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BlockingIOError:
             say('setup: waiting for another set-up of this checkout')
             fcntl.flock(lock, fcntl.LOCK_EX)
-        environment = Environment(venv, CHECKOUT, ros)
+        environment = Environment(venv, CHECKOUT, ros, old=old)
         steps = environment.steps(test=arguments.test, oracles=arguments.oracles)
         done = 0
-        if distribution != DISTRIBUTIONS[0]:
+        if distribution != DISTRIBUTIONS[0] and not old:
             done += environment.run_steps([step for step in steps if step.name in LENT_STEPS])
             venv = venv.with_name(f'{venv.name}-{distribution}')
             environment = Environment(venv, CHECKOUT, ros, distribution, lender=environment)
@@ -712,7 +734,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = (
         f'{distribution.capitalize()} from wheels' if ros is None else f'{ros.distro}, as sourced'
     )
-    say(f'setup: {venv} is {"ready" if done else "up to date"} (ROS 2 {source})')
+    source = 'without ROS' if old else f'ROS 2 {source}'
+    say(f'setup: {venv} is {"ready" if done else "up to date"} ({source})')
     return 0
 
 

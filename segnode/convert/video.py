@@ -34,6 +34,9 @@ _FASTEST_HZ = 100_000
 _SOUND_S = 1
 _MISSING = 'frames that the video says and that cannot be read'
 
+# LOG_LEVEL_SILENT of OpenCV.
+_SILENT = 0
+
 
 class Video:
     """A video file that is open.
@@ -55,7 +58,8 @@ class Video:
             raise ImageError(f'{path}: expected a video file, found {found} of this name')
         # Else they write lines of their own about a damaged file.
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        # OpenCV 4 has it at the top, OpenCV 5 below.
+        (cv2 if hasattr(cv2, 'setLogLevel') else cv2.utils.logging).setLogLevel(_SILENT)
         has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
         if not self._capture.isOpened():

@@ -25,6 +25,7 @@ from segnode.kernels.cpu import load_cpu_kernels
 from segnode.model.architecture import Paste
 from segnode.model.box_head import BoxDetections
 from segnode.model.precision import choose_precision
+from segnode.torch_features import missing_features
 
 
 class Backend(Protocol):
@@ -151,6 +152,8 @@ def open_backend(
             f'precision: expected auto, fp16, bf16 or fp32 for model {model.name!r}, found int8; '
             'make a folder for it by `segnode export --precision int8`'
         )
+    for feature in missing_features('cuda' if device.type == 'cuda' else 'cpu'):
+        report(feature.line())
     precision = choose_precision(config.precision, device)
     network = NativeNetwork(model.architecture, model.state_dict, device, precision)
     if network.float32_layers:

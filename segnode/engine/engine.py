@@ -30,6 +30,7 @@ from segnode.errors import ConfigError, OutOfMemoryError, ProgramError, is_out_o
 from segnode.heap import Heap
 from segnode.image import Image
 from segnode.model.box_head import BoxDetections
+from segnode.torch_features import check_torch
 
 
 class Engine:
@@ -68,10 +69,11 @@ class Engine:
         Raises:
             CheckpointError: the model's files are not usable.
             ConfigError: a setting does not fit the model or the device.
-            DeviceError: the device is not there.
+            DeviceError: the device is not there, or this PyTorch is too old.
         """
         self._report = say = report or (lambda _: None)
         self._heap = Heap()
+        check_torch()
         device = select_device(config.device)
         limit_memory(config.memory_limit_mb, device)
         model = load_model(config, say) if model is None else model

@@ -133,7 +133,8 @@ class CapturedSequence(Generic[Result]):
             _SPOILT.append(graph)
             cause = first or error
             if is_out_of_memory(cause):
-                raise torch.OutOfMemoryError(str(cause)) from None
+                # Its name without "cuda" is of 2.4.
+                raise torch.cuda.OutOfMemoryError(str(cause)) from None
             too_old = first is None and not isinstance(error, RuntimeError)
             if too_old or any(word in str(cause).lower() for word in _CANNOT_CAPTURE):
                 raise CaptureUnsupportedError(str(cause)) from None
@@ -194,9 +195,8 @@ def workspaces_of_its_own() -> Iterator[None]:
 
     As ``torch._inductor.cudagraph_trees`` does.
     """
-    clear = getattr(torch._C, '_cuda_clearCublasWorkspaces', lambda: None)
-    clear()
+    torch._C._cuda_clearCublasWorkspaces()
     try:
         yield
     finally:
-        clear()
+        torch._C._cuda_clearCublasWorkspaces()

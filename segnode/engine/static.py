@@ -30,6 +30,7 @@ from segnode.errors import first_line, is_out_of_memory
 from segnode.image import Image
 from segnode.kernels.operators import Operators, is_kernel_failure, plain_operators
 from segnode.model.box_head import BoxDetections
+from segnode.torch_features import missing_features
 
 
 class Streams:
@@ -93,6 +94,11 @@ class StaticBackend:
             self._no_graphs = f'none on a {network.device.type.upper()}'
         elif os.environ.get('SEGNODE_GRAPHS') == '0':
             self._no_graphs = 'SEGNODE_GRAPHS is 0'
+        else:
+            for feature in missing_features('graphs'):
+                report(feature.line())
+                if feature.for_capture:
+                    self._no_graphs = f'no {feature.name} in PyTorch {torch.__version__}'
 
     def describe(self) -> dict[str, str]:
         """Return what runs: ``operators``, and whether there are ``graphs`` or why not."""

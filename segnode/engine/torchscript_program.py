@@ -114,7 +114,7 @@ def call_program(program: Any, image: Tensor, layout: Layout, path: Path) -> obj
 
     Raises:
         ProgramError: it fails.
-        torch.OutOfMemoryError: there is not enough memory for it.
+        torch.cuda.OutOfMemoryError: there is not enough memory for it.
     """
     given: Any = image
     if layout == 'nchw':
@@ -127,7 +127,7 @@ def call_program(program: Any, image: Tensor, layout: Layout, path: Path) -> obj
     except (RuntimeError, torch.jit.Error) as error:
         # The interpreter hides the type of the error that it passes on.
         if is_out_of_memory(error):
-            raise torch.OutOfMemoryError(_reason(error)) from None
+            raise torch.cuda.OutOfMemoryError(_reason(error)) from None
         raise ProgramError(f'{path}: the program failed: {_reason(error)}') from None
 
 

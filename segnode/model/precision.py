@@ -9,6 +9,8 @@ passes from block to block of a Swin Transformer or a ConvNeXt, are float32 too,
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -30,7 +32,8 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     """Return the format for a ``precision`` setting.
 
     ``auto`` is fp16 on a GPU with fast half precision (compute capability 7 and up, or ROCm),
-    bf16 on a processor with bfloat16 instructions, and fp32 elsewhere.
+    bf16 on a processor with bfloat16 instructions, and fp32 elsewhere. FP16 is never chosen on a
+    CPU: what Arm's FP16 instructions give was never measured here.
     """
     if wanted != 'auto':
         return wanted
@@ -41,11 +44,32 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def has_bfloat16_instructions() -> bool:
-    """Return whether this processor multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+    """Return whether PyTorch multiplies bfloat16 by instructions of this processor.
+
+    On x86-64 these are AVX-512 BF16 or AMX. On an Arm it is the extension BF16, of Armv8.6 and
+    later: no Jetson up to Orin has it. In a PyTorch without oneDNN, as boards' builds may be,
+    bfloat16 runs in plain loops.
+    """
+    if platform.machine() in ('aarch64', 'arm64'):
+        return bool(_capabilities() & _ARM_BFLOAT16) and torch.backends.mkldnn.is_available()
     try:
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     except AttributeError:
         return False
+
+
+# AT_HWCAP2 of <elf.h>, and HWCAP2_BF16 of Linux's arch/arm64/include/uapi/asm/hwcap.h.
+_SECOND_CAPABILITIES, _ARM_BFLOAT16 = 26, 1 << 14
+
+
+def _capabilities() -> int:
+    """Return the second word of what the kernel says that this processor can, 0 if nothing."""
+    try:
+        ask = ctypes.CDLL(None).getauxval
+    except (OSError, AttributeError):
+        return 0
+    ask.argtypes, ask.restype = [ctypes.c_ulong], ctypes.c_ulong
+    return int(ask(_SECOND_CAPABILITIES))
 
 
 @contextmanager

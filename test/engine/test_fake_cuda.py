@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from emulated_graphs import EmulatedCuda
+from fake_gpu import fakes_a_gpu
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -47,6 +48,11 @@ SETTINGS = InferenceSettings(
     max_instances=100,
     proposals=1000,
     classes=frozenset(range(80)),
+)
+
+
+pytestmark = pytest.mark.skipif(
+    not fakes_a_gpu(), reason=f'PyTorch {torch.__version__} cannot fake an absent GPU'
 )
 
 

@@ -14,7 +14,7 @@ import pytest
 from segnode.__main__ import main
 from segnode.checkpoint import load_model
 from segnode.config import Config
-from segnode.doctor import model as model_finding
+from segnode.doctor.command import run_model
 from segnode.engine import Engine, Segmentation
 from segnode.engine.null import INSTANCES
 from segnode.errors import ConfigError
@@ -119,7 +119,7 @@ def test_what_it_is_is_said() -> None:
     assert 'none' in engine.execution()['network']
     Engine(Config(model='null'), report=said.append)
     assert line in said
-    finding = model_finding(Config(model='null:5'))
+    finding, _ = run_model(Config(model='null:5'))
     assert (finding.level, 'nothing is detected' in finding.found) == ('warn', True)
 
 

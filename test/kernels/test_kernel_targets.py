@@ -247,6 +247,8 @@ def compiling(
 @needs_triton
 @pytest.mark.parametrize('target', TARGETS)
 def test_every_kernel_compiles(target: str, compiling: dict[str, Future[list[Compiled]]]) -> None:
+    # That of Triton 3.1, of PyTorch 2.5, is called in another way.
+    pytest.importorskip('triton', minversion='3.2')
     if reason := obstacle(target):
         pytest.skip(reason)
     compiled = compiling[target].result()

@@ -328,6 +328,8 @@ needs_triton = pytest.mark.skipif(
 @pytest.mark.parametrize('seed', fresh_seeds(1))
 @pytest.mark.parametrize('name', CHECKS)
 def test_the_interpreted_kernel_is_its_twin(name: str, seed: int) -> None:
+    # The interpreter of Triton 3.1, of PyTorch 2.5, wants each length to be a constant.
+    pytest.importorskip('triton', minversion='3.2')
     failure = interpreted(seed)[name]
     assert not failure, failure
 

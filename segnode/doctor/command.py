@@ -12,16 +12,16 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from segnode.cli import Parser, add_config_options, config_from, say
 from segnode.config import Config
-from segnode.errors import ConfigError, SegnodeError
+from segnode.doctor.finding import Finding
+from segnode.doctor.network import fetched_weights, limits, run_model
+from segnode.errors import ConfigError, DeviceError, SegnodeError
 from segnode.output_files import Inputs, check_writable, is_own_json, write_json
 from segnode.ros import security
 from segnode.ros_distribution import profile_variable
@@ -48,25 +48,6 @@ needed by the node and the demo only.
 
 _OWN_JSON = r'\[\{"level": "(?:ok|warn|FAIL)", "name": "'
 
-Level = Literal['ok', 'warn', 'FAIL']
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the answer; the remedy is empty where all is well."""
-
-    level: Level
-    name: str
-    found: str
-    remedy: str = ''
-
-    def line(self) -> str:
-        """Return it as text."""
-        text = ' '.join(self.found.split())
-        return f'{self.level:<4}  {self.name:<14}  {text}' + (
-            f' -> {self.remedy}' if self.remedy else ''
-        )
-
 
 def main(args: Sequence[str]) -> int:
     """Run the command; return 0 when nothing fails, else 1."""
@@ -92,13 +73,16 @@ def examine(config: Config) -> Iterator[Finding]:
     """Yield all findings, the quick ones first."""
     yield python_version()
     yield from packages()
+    yield from old_torch(config)
     yield from device(config)
     yield from hardware(config)
     yield from kernels()
     yield from ros()
     yield from transport()
-    yield model(config)
+    found, network = run_model(config)
+    yield found
     yield from fetched_weights(config)
+    yield from limits(config, network)
 
 
 def python_version() -> Finding:
@@ -119,7 +103,13 @@ def packages() -> Iterator[Finding]:
         except (ImportError, OSError) as error:
             missing.append(f'{name} ({error})')
     if missing:
-        yield Finding('FAIL', 'libraries', ', '.join(missing), 'run `make setup` or pip install')
+        yield Finding(
+            'FAIL',
+            'libraries',
+            ', '.join(missing),
+            'run `make setup` or pip install; without a network see "A robot without a network" '
+            'in the README',
+        )
     else:
         yield Finding('ok', 'libraries', ', '.join(versions))
     try:
@@ -133,6 +123,25 @@ def packages() -> Iterator[Finding]:
         )
     else:
         yield Finding('ok', 'torch', f'{torch.__version__}, torchvision {torchvision.__version__}')
+
+
+def old_torch(config: Config) -> Iterator[Finding]:
+    """Say what this PyTorch is too old for."""
+    try:
+        from segnode.engine.device import select_device
+        from segnode.torch_features import check_torch, missing_features
+
+        check_torch()
+        on_gpu = select_device(config.device).type == 'cuda'
+        missing = missing_features('cuda', 'graphs') if on_gpu else missing_features('cpu')
+    except DeviceError as error:
+        yield Finding('FAIL', 'torch', str(error), 'install a newer PyTorch, or choose a device')
+        return
+    except (ImportError, OSError, SegnodeError):
+        return  # Said of torch or of the device.
+    for feature in missing:
+        remedy = f'PyTorch {feature.first} or newer has it; nothing else is lost'
+        yield Finding('warn', 'torch', feature.line(), remedy)
 
 
 def device(config: Config) -> Iterator[Finding]:
@@ -272,7 +281,7 @@ def ros() -> Iterator[Finding]:
 
 
 def _package_root() -> str:
-    return str(Path(__file__).resolve().parents[1])
+    return str(Path(__file__).resolve().parents[2])
 
 
 def _python_path() -> list[str]:
@@ -331,64 +340,3 @@ def transport() -> Iterator[Finding]:
             )
         else:
             yield Finding('ok', 'socket buffers', found)
-
-
-def model(config: Config) -> Finding:
-    """Load the model and run one empty image."""
-    try:
-        import numpy as np
-
-        from segnode.engine import Engine
-        from segnode.image import Image
-
-        warnings: list[str] = []
-        engine = Engine(config, warn=warnings.append)
-        engine.warm_up((480, 640))
-        start = time.perf_counter()
-        engine.segment([Image(np.zeros((480, 640, 3), np.uint8), 'bgr')])
-        took_ms = (time.perf_counter() - start) * 1e3
-    except ImportError as error:
-        return Finding('FAIL', 'model', f'cannot be run ({error})', 'mend the lines above first')
-    except SegnodeError as error:
-        return Finding('FAIL', 'model', str(error), 'give another --model or --weights')
-    if warnings:
-        return Finding('warn', 'model', warnings[0], 'give another --model to detect something')
-    return Finding(
-        'ok',
-        'model',
-        f'{engine.model_name}, weights {engine.weights_sha256[:12]}, {engine.precision}, '
-        f'{took_ms:.0f} ms for an empty 640 x 480 image',
-    )
-
-
-def fetched_weights(config: Config) -> Iterator[Finding]:
-    """Say of weights from the cache what they are of, and whether their server has others."""
-    try:
-        from segnode.checkpoint import PRESETS
-        from segnode.checkpoint.download import cached_path, date_of, freshness
-        from segnode.checkpoint.presets import published_checksum, published_url
-        from segnode.checkpoint.web import shown
-    except (ImportError, OSError):
-        return  # Said of the model already.
-    preset = PRESETS.get(config.model)
-    url = published_url(config.weights or (preset.url if preset else ''))
-    try:
-        path = cached_path(url) if url.startswith(('http://', 'https://')) else None
-    except SegnodeError:
-        return
-    if path is None or not path.is_file():
-        return
-    found = f'{path}, {path.stat().st_size / 1e6:.1f} MB of {date_of(path)}'
-    if published_checksum(url) is not None:
-        yield Finding('ok', 'weights', f'{found}, published')
-        return
-    fresh = freshness(url)
-    if fresh.state == 'changed':
-        yield Finding(
-            'warn',
-            'weights',
-            f'{found}, {shown(url)} has changed since',
-            f'segnode fetch --refresh {shown(url)}',
-        )
-    else:
-        yield Finding('ok', 'weights', f'{found}, {fresh.text or "as on the server"}')

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What ``segnode doctor`` says of a Jetson: one line and one remedy a thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from segnode.doctor.finding import Finding
+from segnode.hardware.board import Board
+
+# PyTorch with CUDA, its libraries and a desktop, besides the network.
+_TAKEN_MIB = 2048
+_DESKTOP_MIB = 8192
+_SWAPPED_MIB = 64
+_WHEEL = 'install the PyTorch that NVIDIA builds for this JetPack (README, "On a Jetson")'
+
+
+@dataclass(frozen=True, slots=True)
+class Torch:
+    """What PyTorch says of itself.
+
+    Attributes:
+        version: its own.
+        cuda: that it is built with, empty for none.
+        sees_gpu: whether it can use one.
+        architectures: that its kernels are compiled for, ``sm_87`` and the like.
+    """
+
+    version: str
+    cuda: str
+    sees_gpu: bool
+    architectures: tuple[str, ...] = ()
+
+
+def read_torch() -> Torch:
+    """Return what the installed PyTorch says."""
+    import torch
+
+    sees = torch.cuda.is_available()
+    return Torch(
+        torch.__version__,
+        torch.version.cuda or '',
+        sees,
+        tuple(torch.cuda.get_arch_list()) if sees else (),
+    )
+
+
+def board_findings(board: Board, torch: Torch, needed_mib: float = 0) -> Iterator[Finding]:
+    """Yield what there is to say of a board.
+
+    Args:
+        board: as it runs now.
+        torch: the installed one.
+        needed_mib: by the chosen network's weights and activations, 0 if unknown.
+    """
+    yield _software(board, torch)
+    if finding := _abilities(board):
+        yield finding
+    if finding := _power_mode(board):
+        yield finding
+    yield from _clocks(board)
+    yield from _memory(board, needed_mib)
+    yield from _swap(board)
+
+
+def _software(board: Board, torch: Torch) -> Finding:
+    jetpack = f'JetPack {board.jetpack}' if board.jetpack else 'an unknown JetPack'
+    found = (
+        f'{board.name}, {jetpack} (L4T {board.release or "not told"}), CUDA '
+        f'{board.cuda or "not told"}; PyTorch {torch.version} with CUDA {torch.cuda or "none"}'
+    )
+    if board.jetpack.startswith(('4', '5')):
+        last = board.module is not None and board.module.capability < (8, 7)
+        return Finding(
+            'warn',
+            'board',
+            f'{found}; PyTorch for this JetPack is for Python 3.8 and older, segnode needs 3.10',
+            'build PyTorch for Python 3.10 on it, as a Xavier gets no later JetPack'
+            if last
+            else 'update to JetPack 6',
+        )
+    if not torch.cuda:
+        return Finding('FAIL', 'board', f'{found}: the GPU is not used', _WHEEL)
+    if board.cuda and torch.cuda.split('.')[0] != board.cuda.split('.')[0]:
+        return Finding('FAIL', 'board', f'{found}: another CUDA than the board has', _WHEEL)
+    if not torch.sees_gpu:
+        return Finding(
+            'FAIL',
+            'board',
+            f'{found}, which sees no GPU',
+            'in a container start it with --runtime nvidia; else add the user to the groups '
+            'video and render, and log in again',
+        )
+    if board.module and torch.architectures:
+        wanted = 'sm_{}{}'.format(*board.module.capability)
+        if wanted not in torch.architectures:
+            return Finding('FAIL', 'board', f'{found}, compiled without {wanted}', _WHEEL)
+    return Finding('ok', 'board', found)
+
+
+def _abilities(board: Board) -> Finding | None:
+    if board.module is None:
+        return None
+    module = board.module
+    modern = module.capability >= (8, 0)
+    formats = ('FP16', 'INT8', 'BF16', 'TF32') if modern else ('FP16', 'INT8')
+    lacks = '' if modern else '; no TF32 and no BF16: FP32 runs without tensor cores'
+    return Finding(
+        'ok',
+        'abilities',
+        f'{module.name}: compute capability {module.capability[0]}.{module.capability[1]}, tensor '
+        f'cores for {", ".join(formats)}{lacks}; CPU cores without bfloat16',
+    )
+
+
+def _power_mode(board: Board) -> Finding | None:
+    if not board.mode:
+        return None
+    best = board.best_mode()
+    if best is None or best[1] == board.mode:
+        return Finding('ok', 'power mode', board.mode)
+    return Finding(
+        'warn',
+        'power mode',
+        f'{board.mode} limits clocks and cores, the board has {best[1]} as well',
+        f'sudo nvpmodel -m {best[0]}, if battery and cooling allow it',
+    )
+
+
+def _clocks(board: Board) -> Iterator[Finding]:
+    for name, clock in (('GPU clock', board.gpu), ('memory clock', board.memory)):
+        if clock is None:
+            continue
+        if not clock.most:
+            yield Finding('ok', name, f'{clock.now:.0f} MHz')
+        elif clock.pinned:
+            yield Finding('ok', name, f'held at {clock.most:.0f} MHz')
+        else:
+            yield Finding(
+                'warn',
+                name,
+                f'{clock.now:.0f} MHz now, moves between {clock.least:.0f} and '
+                f'{clock.most:.0f} MHz with the load, so that single frames come late',
+                'sudo jetson_clocks after every start (resource/systemd has a unit that does)',
+            )
+
+
+def _memory(board: Board, needed_mib: float) -> Iterator[Finding]:
+    if board.memory_mib is None or board.available_mib is None:
+        return
+    wanted = needed_mib + _TAKEN_MIB
+    found = (
+        f'{board.available_mib:.0f} of {board.memory_mib:.0f} MiB free, which CPU and GPU share; '
+        f'the network takes about {needed_mib:.0f} and PyTorch with CUDA {_TAKEN_MIB}'
+    )
+    if board.available_mib >= wanted:
+        yield Finding('ok', 'board memory', found)
+        return
+    desktop = ''
+    if board.memory_mib <= _DESKTOP_MIB:
+        desktop = 'end the desktop (sudo systemctl isolate multi-user.target), then '
+    yield Finding(
+        'warn',
+        'board memory',
+        found,
+        f'{desktop}lower resolution.short_side, then take a smaller model; memory_limit_mb keeps '
+        'the rest for others',
+    )
+
+
+def _swap(board: Board) -> Iterator[Finding]:
+    used = sum(swap.used_mib for swap in board.swaps)
+    compressed = any(swap.compressed for swap in board.swaps)
+    size = sum(swap.size_mib for swap in board.swaps)
+    if not board.swaps:
+        if board.memory_mib is not None and board.memory_mib <= _DESKTOP_MIB:
+            yield Finding(
+                'warn',
+                'swap',
+                'none; what starts TensorRT or compiles kernels may be killed',
+                'make a swap file on an NVMe: sudo fallocate -l 8G /ssd/swap, chmod 600, mkswap, '
+                'swapon',
+            )
+        return
+    kind = 'compressed memory (zram)' if compressed else 'on a disk'
+    found = f'{used:.0f} of {size:.0f} MiB used, {kind}'
+    if used > _SWAPPED_MIB:
+        yield Finding(
+            'warn',
+            'swap',
+            f'{found}: frames wait for it',
+            'free memory as said above'
+            + (
+                '; sudo systemctl disable nvzramconfig and a swap file on an NVMe keep the CPU '
+                'out of it'
+                if compressed
+                else ''
+            ),
+        )
+    else:
+        yield Finding('ok', 'swap', found)

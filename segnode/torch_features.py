@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What segnode takes from PyTorch that some releases do not have, and what it does without.
+
+A board's PyTorch comes with its JetPack, and may be years old. The first releases were read off
+the published wheels of 2.3 to 2.9, and off PyTorch's release notes where they are older.
+"""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from segnode.errors import DeviceError
+
+# torch.uint16 is of this release, and label images are made of it on the device.
+OLDEST = '2.3'
+
+Where = Literal['cpu', 'cuda', 'graphs']
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that is done without where it is missing.
+
+    Attributes:
+        name: as PyTorch spells it.
+        first: the release that brought it.
+        where: the device that needs it; ``graphs`` is a GPU's capture of CUDA graphs.
+        without: what happens in its place.
+        present: whether this PyTorch has it.
+        for_capture: nothing can be captured without it.
+    """
+
+    name: str
+    first: str
+    where: Where
+    without: str
+    present: Callable[[], bool]
+    for_capture: bool = False
+
+    def line(self) -> str:
+        """Return that it is missing and what that means, for people."""
+        return f'PyTorch {torch.__version__} lacks {self.name} (of {self.first}): {self.without}'
+
+
+def _has_external_events() -> bool:
+    if torch.version.hip is not None:
+        return True  # ROCm's are tried when they are recorded.
+    try:
+        torch.cuda.Event(external=True)
+    except TypeError:
+        return False
+    except RuntimeError:  # A build without CUDA has nothing to record.
+        pass
+    return True
+
+
+def _has_capture_error_mode() -> bool:
+    return 'capture_error_mode' in inspect.signature(torch.cuda.graph).parameters
+
+
+def _has_cudnn_relu() -> bool:
+    names = ('cudnn_convolution_relu', 'cudnn_convolution_add_relu')
+    return torch.version.hip is not None or all(hasattr(torch, name) for name in names)
+
+
+def _has_onednn_pointwise() -> bool:
+    names = ('_convolution_pointwise', '_reorder_convolution_weight')
+    return all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+def _tells_of_bfloat16() -> bool:
+    names = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    # On an Arm it is the kernel that tells.
+    return platform.machine() != 'x86_64' or all(hasattr(torch.cpu, name) for name in names)
+
+
+def _gives_gpu_uuid() -> bool:
+    if torch.version.hip is not None or not torch.cuda.is_available():
+        return True
+    return hasattr(torch.cuda.get_device_properties(torch.cuda.current_device()), 'uuid')
+
+
+FEATURES = (
+    Feature(
+        'torch.cuda.graph(capture_error_mode=)',
+        '2.1',
+        'graphs',
+        'no CUDA graphs, kernels are launched one by one',
+        _has_capture_error_mode,
+        for_capture=True,
+    ),
+    Feature(
+        'torch._C._cuda_clearCublasWorkspaces',
+        '2.0',
+        'graphs',
+        'no CUDA graphs, kernels are launched one by one',
+        lambda: hasattr(torch._C, '_cuda_clearCublasWorkspaces'),
+        for_capture=True,
+    ),
+    Feature(
+        'torch.cuda.Event(external=)',
+        '2.8',
+        'graphs',
+        'stages inside of a CUDA graph are timed together',
+        _has_external_events,
+    ),
+    Feature(
+        'torch.cudnn_convolution_relu',
+        '1.10',
+        'cuda',
+        'bias, residual and ReLU are launches of their own',
+        _has_cudnn_relu,
+    ),
+    Feature(
+        'the uuid of torch.cuda.get_device_properties',
+        '2.5',
+        'cuda',
+        "the GPU's temperature and power are not read by NVML",
+        _gives_gpu_uuid,
+    ),
+    Feature(
+        'torch.ops.mkldnn._convolution_pointwise',
+        '2.0',
+        'cpu',
+        'bias, residual and ReLU are passes of their own',
+        _has_onednn_pointwise,
+    ),
+    Feature(
+        'torch.cpu._is_avx512_bf16_supported',
+        '2.5',
+        'cpu',
+        'precision auto is fp32 here, choose bf16 yourself where the processor has it',
+        _tells_of_bfloat16,
+    ),
+)
+
+
+def missing_features(*where: Where) -> list[Feature]:
+    """Return what this PyTorch lacks of what the given places need."""
+    return [each for each in FEATURES if each.where in where and not each.present()]
+
+
+def check_torch() -> None:
+    """Refuse a PyTorch that is too old.
+
+    Raises:
+        DeviceError: it is.
+    """
+    if not hasattr(torch, 'uint16'):
+        raise DeviceError(
+            f'PyTorch: expected {OLDEST} or newer (torch.uint16), found {torch.__version__}; '
+            'install a newer one, on a Jetson that of JetPack 6'
+        )

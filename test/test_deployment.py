@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""Containers, units and the lists for other machines: nothing of it can run here, all is read."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+DOCKER, SYSTEMD = CHECKOUT / 'resource/docker', CHECKOUT / 'resource/systemd'
+DOCKERFILES = ('Dockerfile', 'Dockerfile.jetson')
+UNITS = ('segnode.service', 'jetson-clocks.service')
+
+
+def tool(name: str) -> str:
+    """Of the virtual environment or the system; skips without it."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+    found = shutil.which(name, path=places)
+    if found is None:
+        pytest.skip(f'needs {name}')
+    return found
+
+
+@pytest.mark.parametrize('name', DOCKERFILES)
+def test_dockerfiles_are_linted(name: str) -> None:
+    run = subprocess.run(
+        [tool('hadolint'), str(DOCKER / name)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout
+
+
+def test_a_lint_can_fail(tmp_path: Path) -> None:
+    (tmp_path / 'Dockerfile').write_text('FROM ubuntu\nRUN apt-get install curl\n')
+    run = subprocess.run(
+        [tool('hadolint'), str(tmp_path / 'Dockerfile')],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode != 0
+
+
+@pytest.mark.parametrize('name', DOCKERFILES)
+def test_dockerfiles_name_what_there_is(name: str) -> None:
+    text = (DOCKER / name).read_text(encoding='utf-8')
+    assert 'not built yet' in text
+    for source in re.findall(r'(?m)^COPY (\S+) ', text):
+        assert (CHECKOUT / source).exists()
+    (entrypoint,) = re.findall(r'ENTRYPOINT \["/ws/src/segnode/(\S+)"\]', text)
+    assert os.access(CHECKOUT / entrypoint, os.X_OK)
+    subprocess.run(['bash', '-n', str(CHECKOUT / entrypoint)], check=True)
+    (profile,) = re.findall(r'share/segnode/(config/\S+)', text)
+    assert (CHECKOUT / profile).is_file()
+    assert 'make setup PYTHON=' in text
+
+
+def test_the_compose_example() -> None:
+    services = yaml.safe_load((DOCKER / 'compose.yaml').read_text(encoding='utf-8'))['services']
+    assert services['pc']['ipc'] == services['jetson']['ipc'] == 'host'
+    assert services['jetson']['runtime'] == 'nvidia'
+    (device,) = services['pc']['deploy']['resources']['reservations']['devices']
+    assert device['capabilities'] == ['gpu']
+    assert services['alone']['shm_size'] == '1gb'
+    launch = (CHECKOUT / 'launch/seg.launch.py').read_text(encoding='utf-8')
+    for service in services.values():
+        assert 'config/fastdds.xml' in service['environment']['FASTRTPS_DEFAULT_PROFILES_FILE']
+        for argument in re.findall(r'(\w+):=', service['command']):
+            assert f"'{argument}'" in launch
+        if 'build' in service:
+            assert (CHECKOUT / service['build']['dockerfile']).is_file()
+            assert (DOCKER / service['build']['context']).resolve() == CHECKOUT
+
+
+@pytest.mark.parametrize('name', UNITS)
+def test_units(name: str) -> None:
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(SYSTEMD / name)
+    assert {'Unit', 'Service', 'Install'} == set(parser.sections())
+    assert parser['Install']['WantedBy'] == 'multi-user.target'
+    run = subprocess.run(
+        [tool('systemd-analyze'), 'verify', str(SYSTEMD / name)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # That its program is missing here is no fault of the file.
+    wrong = [x for x in run.stderr.splitlines() if name in x and 'not executable' not in x]
+    assert wrong == []
+
+
+def test_the_unit_of_the_node_ends_it_as_it_ends() -> None:
+    text = (SYSTEMD / 'segnode.service').read_text(encoding='utf-8')
+    assert 'KillSignal=SIGINT' in text
+    assert 'RestartPreventExitStatus=2' in text
+    assert 'lib/segnode/node --ros-args' in text
+
+
+@pytest.fixture(scope='module')
+def aarch64() -> ModuleType:
+    path = CHECKOUT / 'resource/environment/aarch64.py'
+    spec = importlib.util.spec_from_file_location('aarch64', path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize('version', ['3.10', '3.12'])
+def test_pins_of_a_python(aarch64: ModuleType, version: str) -> None:
+    found = aarch64.pins(version, 'build', 'runtime', 'test')
+    names = [aarch64.name_of(pin) for pin in found]
+    assert len(names) == len(set(names))
+    assert ('tomli' in names) == (version == '3.10')
+    assert {'torch', 'numpy', 'pytest'} <= set(names)
+
+
+def test_the_record_is_of_all_lists(aarch64: ModuleType) -> None:
+    text = aarch64.RECORD.read_text(encoding='utf-8')
+    assert re.search(r'on 20\d\d-\d\d-\d\d', text)
+    for version in aarch64.PYTHONS:
+        for stem in aarch64.STEMS:
+            assert f'| {stem} | {version} |' in text
+            row = next(x for x in text.splitlines() if x.startswith(f'| {stem} | {version} |'))
+            assert row.endswith('| - |'), f'no package of {stem} may be missing'
+
+
+def test_older_packages_take_the_place_of_pinned_ones() -> None:
+    path = CHECKOUT / 'resource/environment/setup_environment.py'
+    spec = importlib.util.spec_from_file_location('setup_environment', path)
+    assert spec is not None
+    assert spec.loader is not None
+    setup = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = setup
+    spec.loader.exec_module(setup)
+    lines = setup.requirements('runtime', None, old=True)
+    names = [line.split('==')[0] for line in lines]
+    assert {'torch==2.5.1', 'numpy==1.26.4'} <= set(lines)
+    assert names.count('torch') == names.count('numpy') == 1
+    assert not [name for name in names if name.startswith(('nvidia-', 'cuda-'))]
+    test = setup.requirements('test', None, old=True)
+    assert not {'torch==2.5.1'} & set(test)

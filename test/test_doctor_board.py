@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""``segnode doctor`` on recorded Jetsons: findings, remedies, and what the roofline allows."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from recorded_boards import AGX_ORIN, BOARDS, ORIN_NANO, ORIN_NX, XAVIER, Recorded
+
+from segnode.benchmark.floor import Peak, known_peak
+from segnode.config import Config
+from segnode.doctor import network
+from segnode.doctor.board import Torch, board_findings, read_torch
+from segnode.doctor.finding import Finding
+from segnode.doctor.roofline import board_peak, roofline, roofline_finding
+from segnode.engine.settings import InferenceSettings
+from segnode.errors import FetchError
+from segnode.hardware.board import MODULES, Board, read_board
+from segnode.model.architecture import Architecture
+
+# As NVIDIA's own for JetPack 6.1.
+GOOD = Torch('2.5.0a0+872d972e41.nv24.08', '12.6', True, ('sm_87',))
+SETTINGS = InferenceSettings(
+    short_side=800,
+    long_side=1333,
+    score_threshold=0.05,
+    nms_threshold=0.5,
+    max_instances=100,
+    proposals=1000,
+)
+
+
+def findings(
+    recorded: Recorded, root: Path, torch: Torch = GOOD, needed_mib: float = 600
+) -> dict[str, Finding]:
+    board = read_board(recorded.written(root), recorded.run)
+    assert board is not None
+    found = list(board_findings(board, torch, needed_mib))
+    for each in found:
+        assert (each.level == 'ok') == (not each.remedy), each
+        assert '\n' not in each.line()
+    return {each.name: each for each in found}
+
+
+def test_an_orin_nano_as_it_comes(tmp_path: Path) -> None:
+    found = findings(ORIN_NANO, tmp_path)
+    assert found['board'].level == 'ok'
+    assert 'JetPack 6.2 (L4T 36.4.3), CUDA 12.6.68' in found['board'].found
+    assert 'TF32' in found['abilities'].found
+    assert found['power mode'].remedy.startswith('sudo nvpmodel -m 2')
+    assert 'MAXN_SUPER' in found['power mode'].found
+    assert found['GPU clock'].remedy.startswith('sudo jetson_clocks')
+    assert '306 MHz now' in found['GPU clock'].found
+    memory = found['board memory']
+    assert memory.level == 'warn'
+    assert 'isolate multi-user.target' in memory.remedy
+    assert 'lower resolution.short_side' in memory.remedy
+    assert '420 of 3810 MiB used, compressed' in found['swap'].found
+    assert 'nvzramconfig' in found['swap'].remedy
+
+
+def test_an_orin_nx_that_tells_an_ordinary_user_little(tmp_path: Path) -> None:
+    found = findings(ORIN_NX, tmp_path)
+    assert found['power mode'].remedy.startswith('sudo nvpmodel -m 0')
+    assert '25W limits' in found['power mode'].found
+    assert 'between 306 and 408 MHz' in found['GPU clock'].found
+    assert found['memory clock'] == Finding('ok', 'memory clock', '3199 MHz')
+    assert found['board memory'].level == 'ok'
+    assert found['swap'].level == 'ok'
+
+
+def test_an_agx_orin_that_is_set_up(tmp_path: Path) -> None:
+    found = findings(AGX_ORIN, tmp_path)
+    assert {each.level for each in found.values()} == {'ok'}
+    assert found['GPU clock'].found == 'held at 1300 MHz'
+
+
+def test_a_xavier_has_no_later_jetpack(tmp_path: Path) -> None:
+    found = findings(XAVIER, tmp_path, Torch('2.1.0a0', '11.4', True, ('sm_72',)))
+    assert found['board'].level == 'warn'
+    assert 'build PyTorch for Python 3.10' in found['board'].remedy
+    assert 'no TF32 and no BF16' in found['abilities'].found
+    assert found['power mode'].remedy.startswith('sudo nvpmodel -m 0')
+    assert 'swap' not in found
+
+
+@pytest.mark.parametrize(
+    ('torch', 'found', 'remedy'),
+    [
+        (Torch('2.9.1', '', False), 'with CUDA none: the GPU is not used', 'NVIDIA builds'),
+        (Torch('2.14.1', '13.0', True), 'another CUDA than the board has', 'NVIDIA builds'),
+        (Torch('2.5.0', '12.6', False), 'sees no GPU', '--runtime nvidia'),
+        (Torch('2.5.1', '12.4', True, ('sm_80', 'sm_90')), 'without sm_87', 'NVIDIA builds'),
+    ],
+)
+def test_the_wrong_torch(tmp_path: Path, torch: Torch, found: str, remedy: str) -> None:
+    finding = findings(AGX_ORIN, tmp_path, torch)['board']
+    assert finding.level == 'FAIL'
+    assert found in finding.found
+    assert remedy in finding.remedy
+
+
+def test_an_orin_below_jetpack_6_is_to_be_updated(tmp_path: Path) -> None:
+    release = '# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref\n'
+    old = Recorded(AGX_ORIN.files | {'etc/nv_tegra_release': release}, AGX_ORIN.tools)
+    assert findings(old, tmp_path)['board'].remedy == 'update to JetPack 6'
+
+
+def test_a_small_board_without_swap(tmp_path: Path) -> None:
+    bare = {name: text for name, text in ORIN_NANO.files.items() if name != 'proc/swaps'}
+    assert 'fallocate' in findings(Recorded(bare, ORIN_NANO.tools), tmp_path)['swap'].remedy
+
+
+@pytest.mark.parametrize('name', BOARDS)
+def test_without_any_tool(tmp_path: Path, name: str) -> None:
+    assert 'board' in findings(Recorded(BOARDS[name].files), tmp_path)
+
+
+def test_a_board_that_tells_nothing_but_its_name() -> None:
+    (finding,) = board_findings(Board('a Jetson'), GOOD)
+    assert finding.level == 'ok'
+    assert 'not told' in finding.found
+
+
+def test_this_torch() -> None:
+    found = read_torch()
+    assert found.version == torch.__version__
+    assert found.sees_gpu == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    ('recorded', 'tflops', 'gb_s'),
+    [
+        (ORIN_NANO, 8 * 2.048 * 0.612, 68.3),
+        # 408 MHz in the mode of 25 W; tegrastats tells where the memory is, not how far it goes.
+        (ORIN_NX, 8 * 2.048 * 0.408, 102.4),
+        (AGX_ORIN, 42.6, 204.7),
+        (XAVIER, 8 * 1.024 * 0.905, 102.4),
+    ],
+)
+def test_peaks_follow_the_clocks_that_the_mode_allows(
+    tmp_path: Path, recorded: Recorded, tflops: float, gb_s: float
+) -> None:
+    board = read_board(recorded.written(tmp_path), recorded.run)
+    assert board is not None
+    peak = board_peak(board)
+    assert peak is not None
+    assert (peak.tflops, peak.gb_s) == pytest.approx((tflops, gb_s), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ('name', 'clocks'), [('AGX Orin', (1300, 3199)), ('Orin NX 8GB', (1020, 3199))]
+)
+def test_a_module_and_its_gpu_have_one_peak(name: str, clocks: tuple[float, float]) -> None:
+    module = next(each for each in MODULES if each.name == name)
+    peak = known_peak('Orin', module.processors)
+    assert peak is not None
+    found = (module.tflops(clocks[0]), module.gb_s(clocks[1]))
+    assert found == pytest.approx((peak.tflops, peak.gb_s), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ('peak', 'settings', 'published_ms'),
+    [
+        (Peak('AGX Orin', 42.5, 204.8), {}, 10.9),
+        (Peak('Orin Nano Super', 16.7, 102), {}, 26),
+        (Peak('AGX Orin', 42.5, 204.8), {'short_side': 480}, 5.1),
+    ],
+)
+def test_the_roofline(peak: Peak, settings: dict[str, int], published_ms: float) -> None:
+    chosen = dataclasses.replace(SETTINGS, proposals=300, **settings)
+    found = roofline(Architecture(), chosen, peak)
+    # The table counts a part whole, we each layer, and a frame of 16:9 in place of 5:3.
+    assert 0.9 * published_ms < found.ms < 1.2 * published_ms
+    assert 100 < found.needed_mib < 2000
+    assert found.lowered[0][0].startswith('resolution.short_side')
+    assert all(ms < found.ms for _, ms in found.lowered)
+
+
+def test_what_to_lower_first() -> None:
+    slow, fast = Peak('Slow', 1, 20), Peak('Fast', 42.5, 204.8)
+    found = roofline(Architecture(), SETTINGS, fast)
+    assert [what for what, _ in found.lowered] == [
+        'resolution.short_side to 608',
+        'proposals to 300',
+    ]
+    (line,) = roofline_finding(found, fast)
+    assert line.level == 'ok'
+    assert 'network input of 750x1333 with 20 masks' in line.found
+    assert 'what to lower first: resolution.short_side to 608' in line.found
+    (line,) = roofline_finding(roofline(Architecture(), SETTINGS, slow), slow)
+    assert line.level == 'warn'
+    assert line.remedy.startswith('lower resolution.short_side to 608')
+
+
+def test_the_frame_as_it_is() -> None:
+    found = roofline(
+        Architecture(), dataclasses.replace(SETTINGS, short_side=0), Peak('x', 42.5, 204.8)
+    )
+    assert found.network_hw == (720, 1280)
+    assert found.lowered[0][0] == 'resolution.short_side to 544'
+
+
+def test_doctor_says_it_of_the_chosen_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = ORIN_NANO.written(tmp_path)
+    monkeypatch.setattr(network, 'read_board', lambda: read_board(root, ORIN_NANO.run))
+    names = [f.name for f in network.limits(Config(device='cpu'), (Architecture(), SETTINGS))]
+    assert names[0] == 'board'
+    assert names[-1] == 'roofline'
+    names = [f.name for f in network.limits(Config(device='cpu'), None)]
+    assert names[0] == 'board'
+    assert 'roofline' not in names
+    monkeypatch.setattr(network, 'read_board', lambda: None)
+    assert not list(network.limits(Config(device='cpu'), (Architecture(), SETTINGS)))
+
+
+def test_weights_that_a_robot_without_a_network_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object) -> None:
+        raise FetchError('https://example.com/w.pkl: cannot be fetched (no network)')
+
+    monkeypatch.setattr('segnode.checkpoint.load_model', unreachable)
+    finding, _ = network.run_model(Config(model='mask_rcnn_R_50_FPN_3x'))
+    assert finding.level == 'FAIL'
+    assert 'SEGNODE_CACHE=weights segnode fetch mask_rcnn_R_50_FPN_3x' in finding.remedy
+    assert 'rsync -a weights/' in finding.remedy
+    finding, _ = network.run_model(Config(weights='https://example.com/w.pkl'))
+    assert 'segnode fetch https://example.com/w.pkl' in finding.remedy
