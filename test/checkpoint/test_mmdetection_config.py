@@ -279,6 +279,7 @@ def test_backbones(keys: dict[str, Any], spec: object) -> None:
         ('model.data_preprocessor.std', [0, 1, 1]),
         ('model.data_preprocessor.pad_value', 114),
         ('model.data_preprocessor.pad_size_divisor', 1),
+        ('model.data_preprocessor.pad_size_divisor', 65536),
         (f'{PIPELINE}.0.to_float32', True),
         (f'{PIPELINE}.1.type', 'FixScaleResize'),
         (f'{PIPELINE}.1.keep_ratio', False),
@@ -287,6 +288,9 @@ def test_backbones(keys: dict[str, Any], spec: object) -> None:
         (f'{PIPELINE}.1.backend', 'pillow'),
         (f'{PIPELINE}.1.scale', [(1333, 800), (1333, 640)]),
         (f'{PIPELINE}.2.type', 'TestTimeAug'),
+        (f'{PIPELINE}.2.type', 'Resize'),
+        (f'{PIPELINE}.2.type', 'LoadImageFromFile'),
+        (f'{PIPELINE}.1.scale', (65536, 65536)),
         (f'{PIPELINE}.2', {'type': 'RandomFlip', 'prob': 1.0}),
         (f'{PIPELINE}.2', {'type': 'Pad', 'size_divisor': 64}),
     ],
@@ -322,6 +326,62 @@ def test_pipelines_of_2_that_are_refused(key: str, value: Any) -> None:
     config['data']['test']['pipeline'] = config['test_pipeline']
     with pytest.raises(ConfigError, match=r'^config: .*transforms|^config: .*pipeline'):
         read_architecture(config, 'config')
+
+
+NORMALIZE: dict[str, Any] = {'type': 'Normalize', 'mean': [1, 2, 3], 'std': [4, 5, 6]}
+RESIZE = {'type': 'Resize', 'img_scale': (640, 320)}
+PAD = {'type': 'Pad', 'size_divisor': 32}
+LOAD = {'type': 'LoadImageFromFile'}
+FLIP = {'type': 'RandomFlip', 'flip_ratio': 0.5}
+INNER = {'type': 'Resize', 'keep_ratio': True}
+
+
+def augmented(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {'type': 'MultiScaleFlipAug', 'img_scale': (640, 320), 'transforms': list(steps)}
+
+
+@pytest.mark.parametrize(
+    ('steps', 'part'),
+    [
+        ([LOAD, NORMALIZE, RESIZE, PAD], '[2].type'),
+        ([LOAD, PAD, RESIZE, NORMALIZE], '[2].type'),
+        ([LOAD, RESIZE, PAD, NORMALIZE], '[3].type'),
+        ([RESIZE, LOAD, NORMALIZE, PAD], '[1].type'),
+        ([LOAD, RESIZE, NORMALIZE, NORMALIZE, PAD], '[3].type'),
+        ([LOAD, RESIZE, INNER, NORMALIZE, PAD], '[2].type'),
+        ([LOAD, RESIZE, NORMALIZE, PAD, PAD], '[4].type'),
+        ([LOAD, RESIZE, NORMALIZE, {'type': 'ImageToTensor'}, PAD], '[4].type'),
+        ([LOAD, RESIZE, FLIP, NORMALIZE, PAD], '[2].flip_ratio'),
+        ([LOAD, augmented(NORMALIZE, INNER, PAD)], '[1].transforms[1].type'),
+        ([LOAD, augmented(INNER, NORMALIZE, NORMALIZE, PAD)], '[1].transforms[2].type'),
+        ([LOAD, augmented(INNER, INNER, NORMALIZE, PAD)], '[1].transforms[1].type'),
+        ([LOAD, augmented(INNER, NORMALIZE, PAD), FLIP], '[2].type'),
+        ([LOAD, augmented(INNER, NORMALIZE), PAD], '[2].type'),
+        ([LOAD, augmented(augmented(INNER, NORMALIZE, PAD))], '[1].transforms[0].type'),
+        ([LOAD, augmented(NORMALIZE, PAD)], 'data: expected'),
+        ([LOAD, RESIZE, PAD], 'a pipeline with Normalize'),
+        ([LOAD, INNER, NORMALIZE, PAD], 'data: expected'),
+    ],
+)
+def test_steps_of_2_in_another_order_are_refused(steps: list[Any], part: str) -> None:
+    config = changed('data.test.pipeline', steps, SECOND)
+    with pytest.raises(ConfigError, match=re.escape(part)):
+        read_architecture(config, 'config')
+
+
+@pytest.mark.parametrize(
+    'steps',
+    [
+        [LOAD, RESIZE, NORMALIZE, PAD],
+        [LOAD, RESIZE, FLIP | {'flip_ratio': 0.0}, NORMALIZE, PAD, {'type': 'ImageToTensor'}],
+        [LOAD, augmented(INNER, FLIP, NORMALIZE, PAD), {'type': 'Collect'}],
+        [LOAD, {'type': 'LoadAnnotations'}, augmented(INNER, NORMALIZE, PAD)],
+    ],
+)
+def test_steps_of_2_in_order(steps: list[Any]) -> None:
+    found = read_architecture(changed('data.test.pipeline', steps, SECOND), 'config')
+    expected = {'pixel_mean': (1.0, 2.0, 3.0), 'pixel_std': (4.0, 5.0, 6.0)}
+    assert found == dataclasses.replace(ARCHITECTURE, **expected)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
