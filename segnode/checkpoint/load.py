@@ -15,7 +15,12 @@ from segnode.checkpoint.coco_classes import COCO_CATEGORY_IDS, COCO_CLASS_NAMES
 from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
 from segnode.checkpoint.download import fetch
 from segnode.checkpoint.mmdetection_config import read_architecture
-from segnode.checkpoint.mmdetection_file import check_background, stored_config, stored_names
+from segnode.checkpoint.mmdetection_file import (
+    check_background,
+    check_classes,
+    stored_config,
+    stored_names,
+)
 from segnode.checkpoint.model import (
     ModelDescription,
     NativeModel,
@@ -194,17 +199,29 @@ def _check_own(
 ) -> None:
     """Refuse a checkpoint that carries another config than the preset it is named with."""
     check_background(stored.meta, stored.tensors, architecture.num_classes, path)
+    if other := _other_fields(stored, architecture, name, path, report):
+        raise CheckpointError(
+            f'{path}: expected weights of {name}, found a config in it of another {other}; '
+            'name the file itself as the model'
+        )
+    check_classes(stored.tensors, architecture.num_classes, path)
+
+
+def _other_fields(
+    stored: WeightsFile,
+    architecture: Architecture,
+    name: str,
+    path: Path,
+    report: Callable[[str], None],
+) -> str:
+    """Return in what the config that a checkpoint carries differs from the one in force."""
     try:
         own = _own_architecture(stored, path) if stored_config(stored.meta, path) else architecture
     except (CheckpointError, ConfigError) as error:
         report(f'{path}: taken as {name}, as its own config cannot be read: {error}')
-        return
+        return ''
     fields = (field.name for field in dataclasses.fields(Architecture))
-    if other := [each for each in fields if getattr(own, each) != getattr(architecture, each)]:
-        raise CheckpointError(
-            f'{path}: expected weights of {name}, found a config in it of another '
-            f'{", ".join(other)}; name the file itself as the model'
-        )
+    return ', '.join(each for each in fields if getattr(own, each) != getattr(architecture, each))
 
 
 def _load_checkpoint(config: Config, path: Path, report: Callable[[str], None]) -> NativeModel:
@@ -227,9 +244,10 @@ def _load_mmdetection(config: Config, path: Path, report: Callable[[str], None])
             'found none; name the checkpoint with --weights'
         )
     weights = _weights_path(config.weights, config, report)
-    return _native_mmdetection(
-        config, architecture, read_weights(weights, report), path, weights, report
-    )
+    stored = read_weights(weights, report)
+    if other := _other_fields(stored, architecture, str(path), weights, report):
+        report(f'{weights}: taken as {path} says, though its own config has another {other}')
+    return _native_mmdetection(config, architecture, stored, path, weights, report)
 
 
 def _native_mmdetection(
@@ -241,6 +259,7 @@ def _native_mmdetection(
     report: Callable[[str], None],
 ) -> NativeModel:
     check_background(stored.meta, stored.tensors, architecture.num_classes, weights)
+    check_classes(stored.tensors, architecture.num_classes, weights)
     architecture = detectron2.with_norm_eps(architecture, config.norm_eps)
     names = class_names(
         config.class_names,

@@ -83,11 +83,31 @@ def check_background(
     """
     version = meta.get('mmdet_version')
     major = re.match(r'v?(\d{1,4})\.', version) if isinstance(version, str) else None
-    masks = tensors.get('roi_head.mask_head.conv_logits.bias')
-    boxes = tensors.get('roi_head.bbox_head.fc_reg.bias')
-    with_background = any(
-        found is not None and tuple(found.shape) == (count * (classes + 1),)
-        for found, count in ((masks, 1), (boxes, 4))
+    # Scores have one more row in all versions, boxes and masks in 1.x alone.
+    with_background = _rows(tensors, 'bbox_head.fc_cls') == classes + 1 and (
+        _rows(tensors, 'mask_head.conv_logits') == classes + 1
+        or _rows(tensors, 'bbox_head.fc_reg') == 4 * (classes + 1)
     )
     if with_background or (major and int(major[1]) < _FIRST_WITH_BACKGROUND_LAST):
         raise CheckpointError(f'{path}: {_UPGRADE}')
+
+
+def check_classes(tensors: Mapping[str, Tensor], classes: int, path: Path) -> None:
+    """Refuse a checkpoint of another number of classes than its config says.
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    rows = _rows(tensors, 'bbox_head.fc_cls')
+    if rows not in (None, classes + 1):
+        raise CheckpointError(
+            f'{path}: roi_head.bbox_head.fc_cls: expected {classes} classes and the background, '
+            f'as num_classes of the config says, found {rows} rows; change the config, or take '
+            'the one that the weights were trained with'
+        )
+
+
+def _rows(tensors: Mapping[str, Tensor], layer: str) -> int | None:
+    """Return how many outputs a layer of the heads has, None if not told."""
+    bias = tensors.get(f'roi_head.{layer}.bias')
+    return len(bias) if bias is not None and bias.ndim == 1 else None

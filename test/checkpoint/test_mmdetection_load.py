@@ -311,6 +311,30 @@ def test_the_background_first_is_refused(tmp_path: Path, content: dict[str, Any]
         load(content, tmp_path)
 
 
+@pytest.mark.parametrize('classes', [1, 2, 4, 80])
+def test_another_number_of_classes_is_called_that(tmp_path: Path, classes: int) -> None:
+    text = CONFIG.replace('num_classes=3', f'num_classes={classes}')
+    with pytest.raises(CheckpointError, match=rf'expected {classes} classes and the background'):
+        load({'meta': META | {'cfg': text}, 'state_dict': THEIRS}, tmp_path)
+
+
+def test_what_the_named_config_changes_is_told(tmp_path: Path) -> None:
+    (tmp_path / 'own.py').write_text(CONFIG)
+    (tmp_path / 'bgr.py').write_text(
+        CONFIG.replace('bgr_to_rgb=True', 'bgr_to_rgb=False').replace('0.05', '0.5')
+    )
+    torch.save({'meta': META, 'state_dict': THEIRS}, tmp_path / 'x.pth')
+    told = {}
+    for name in ('own', 'bgr'):
+        notes: list[str] = []
+        config = Config(model=str(tmp_path / f'{name}.py'), weights=str(tmp_path / 'x.pth'))
+        load_model(config, notes.append)
+        told[name] = notes
+    assert told['own'] == []
+    assert len(told['bgr']) == 1
+    assert 'its own config has another score_threshold, color' in told['bgr'][0]
+
+
 @pytest.mark.parametrize('version', ['2.0.0', '2.4.0', '2.28.2', '3.3.0', None, 5])
 def test_other_versions_are_taken(tmp_path: Path, version: object) -> None:
     content = {'meta': META | {'mmdet_version': version}, 'state_dict': THEIRS}
