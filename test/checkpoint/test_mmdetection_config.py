@@ -124,6 +124,13 @@ def test_a_key_is_honoured(key: str, value: Any, field: str, found: Any) -> None
         assert all(getattr(architecture, n) == getattr(ARCHITECTURE, n) for n in others)
 
 
+CONVNEXT = {
+    'type': 'mmpretrain.ConvNeXt',
+    'out_indices': [0, 1, 2, 3],
+    'gap_before_final_norm': False,
+}
+
+
 def backbone(**keys: Any) -> Any:
     return read('model.backbone', keys).backbone
 
@@ -206,7 +213,27 @@ def test_backbones(keys: dict[str, Any], spec: object) -> None:
     [
         ('model.type', 'CascadeRCNN'),
         ('model.type', 'MaskScoringRCNN'),
+        ('model.type', 'myproj.MaskRCNN'),
         ('model.unknown', 1),
+        ('model.backbone.type', 'mmseg.ResNet'),
+        ('model.backbone.type', 'mmdetection.ResNet'),
+        ('model.backbone.type', 'mmpretrainer.ConvNeXt'),
+        ('model.test_cfg.rpn.nms.type', 'mine.nms'),
+        ('model.backbone', {'type': 'SwinTransformer', 'depths': [2, 2, 2147483647, 2]}),
+        ('model.backbone', {'type': 'SwinTransformer', 'embed_dims': 4096}),
+        ('model.backbone', {'type': 'ResNeSt', 'depth': 50, 'base_channels': 4096}),
+        (
+            'model.backbone',
+            CONVNEXT | {'arch': {'depths': [3, 3, 65, 3], 'channels': [8, 8, 8, 8]}},
+        ),
+        (
+            'model.backbone',
+            CONVNEXT | {'arch': {'depths': [3, 3, 9, 3], 'channels': [8, 8, 8, 2**31 - 1]}},
+        ),
+        ('model.rpn_head.anchor_generator.scales', [8.0] * 30),
+        ('model.rpn_head.bbox_coder.target_stds', [1e-320] * 4),
+        ('model.data_preprocessor.std', [1e-9, 1, 1]),
+        ('model.test_cfg.rcnn.max_per_img', -5),
         ('model.neck', ...),
         ('model.neck.type', 'PAFPN'),
         ('model.neck.num_outs', 6),
@@ -282,6 +309,7 @@ def test_backbones(keys: dict[str, Any], spec: object) -> None:
         ('model.data_preprocessor.pad_size_divisor', 65536),
         (f'{PIPELINE}.0.to_float32', True),
         (f'{PIPELINE}.1.type', 'FixScaleResize'),
+        (f'{PIPELINE}.1.type', 'albu.Resize'),
         (f'{PIPELINE}.1.keep_ratio', False),
         (f'{PIPELINE}.1.keep_ratio', ...),
         (f'{PIPELINE}.1.interpolation', 'area'),
@@ -402,6 +430,11 @@ def test_steps_of_2_in_order(steps: list[Any]) -> None:
         ('model.roi_head.pretrained', None),
         ('model.rpn_head.test_cfg', {'nms_pre': 7}),
         ('model.rpn_head.train_cfg', None),
+        ('model.test_cfg.rpn.nms.type', ...),
+        ('model.test_cfg.rcnn.nms.type', ...),
+        ('model.type', 'mmdet.models.detectors.mask_rcnn.MaskRCNN'),
+        (f'{PIPELINE}.0.type', 'mmcv.LoadImageFromFile'),
+        ('model.backbone.norm_cfg.type', 'mmengine.BN'),
     ],
 )
 def test_what_does_not_matter_is_ignored(key: str, value: Any) -> None:
