@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from segnode.checkpoint import detectron2, mmdetection, torchvision
 from segnode.checkpoint.class_names import category_ids, class_names, is_published_coco
@@ -18,6 +18,7 @@ from segnode.checkpoint.mmdetection_config import read_architecture
 from segnode.checkpoint.mmdetection_file import (
     check_background,
     check_classes,
+    config_names,
     stored_config,
     stored_names,
 )
@@ -136,10 +137,14 @@ def file_architecture(path: Path) -> Architecture:
 
 def _own_architecture(stored: WeightsFile, path: Path) -> Architecture:
     """Return the network that a checkpoint's own config describes."""
+    return read_architecture(_own_config(stored, path), f'{path}: its config')
+
+
+def _own_config(stored: WeightsFile, path: Path) -> dict[str, Any]:
     config = stored_config(stored.meta, path)
     if config is None:
         raise CheckpointError(f'{path}: {_WEIGHTS_ALONE}')
-    return read_architecture(config, f'{path}: its config')
+    return config
 
 
 def _check_backend(config: Config, backend: str) -> None:
@@ -232,12 +237,15 @@ def _load_checkpoint(config: Config, path: Path, report: Callable[[str], None]) 
             f'{shown(config.weights)}'
         )
     stored = read_weights(path, report)
-    return _native_mmdetection(config, _own_architecture(stored, path), stored, path, path, report)
+    values = _own_config(stored, path)
+    architecture = read_architecture(values, f'{path}: its config')
+    return _native_mmdetection(config, architecture, values, stored, path, path, report)
 
 
 def _load_mmdetection(config: Config, path: Path, report: Callable[[str], None]) -> NativeModel:
     """Load a config of MMDetection and the weights that the user names."""
-    architecture = read_architecture(read_python_config(path), str(path))
+    values = read_python_config(path)
+    architecture = read_architecture(values, str(path))
     if not config.weights:
         raise CheckpointError(
             f'{path}: expected weights with it, as a config of MMDetection names none of its own, '
@@ -247,12 +255,13 @@ def _load_mmdetection(config: Config, path: Path, report: Callable[[str], None])
     stored = read_weights(weights, report)
     if other := _other_fields(stored, architecture, str(path), weights, report):
         report(f'{weights}: taken as {path} says, though its own config has another {other}')
-    return _native_mmdetection(config, architecture, stored, path, weights, report)
+    return _native_mmdetection(config, architecture, values, stored, path, weights, report)
 
 
 def _native_mmdetection(
     config: Config,
     architecture: Architecture,
+    values: dict[str, Any],
     stored: WeightsFile,
     path: Path,
     weights: Path,
@@ -263,7 +272,9 @@ def _native_mmdetection(
     architecture = detectron2.with_norm_eps(architecture, config.norm_eps)
     names = class_names(
         config.class_names,
-        stored.metadata or stored_names(stored.meta),
+        stored.metadata
+        or stored_names(stored.meta)
+        or config_names(values, architecture.num_classes),
         architecture.num_classes,
         report,
         is_coco=lambda: is_published_coco(weights),

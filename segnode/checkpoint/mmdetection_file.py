@@ -45,22 +45,43 @@ def stored_config(meta: Mapping[Any, Any], path: Path) -> dict[str, Any] | None:
 
 def stored_names(meta: Mapping[Any, Any]) -> dict[str, str]:
     """Return the class names of a checkpoint as metadata, empty where it has none."""
-    dataset = meta.get('dataset_meta')
-    places = [dataset, meta] if isinstance(dataset, Mapping) else [meta]
-    for place in places:
-        for key in ('classes', 'CLASSES'):
-            names = place.get(key)
-            # Of one class it is often the bare name, for want of a comma.
-            names = [names] if isinstance(names, str) else names
-            if (
-                isinstance(names, list | tuple)
-                and 0 < len(names) <= _MOST_NAMES
-                and all(isinstance(name, str) for name in names)
-            ):
-                # Early versions wrote COCO's names without spaces.
-                if tuple(name.replace('_', ' ') for name in names) == COCO_CLASS_NAMES:
-                    names = COCO_CLASS_NAMES
-                return {'class_names': json.dumps(list(names))}
+    return _names(meta.get('dataset_meta')) or _names(meta)
+
+
+def config_names(config: Mapping[str, Any], classes: int) -> dict[str, str]:
+    """Return the class names of a config's test data as metadata.
+
+    Args:
+        config: its values.
+        classes: how many names are wanted; others are of other data.
+    """
+    loader, data = config.get('test_dataloader'), config.get('data')
+    place = loader.get('dataset') if isinstance(loader, Mapping) else None
+    if place is None and isinstance(data, Mapping):
+        place = data.get('test')
+    while isinstance(place, Mapping):
+        found = _names(place.get('metainfo')) or _names(place)
+        if found:
+            return found if len(json.loads(found['class_names'])) == classes else {}
+        place = place.get('dataset')
+    return {}
+
+
+def _names(place: object) -> dict[str, str]:
+    """Return the class names that stand in a mapping, empty where there are none."""
+    for key in ('classes', 'CLASSES'):
+        names = place.get(key) if isinstance(place, Mapping) else None
+        # Of one class it is often the bare name, for want of a comma.
+        names = [names] if isinstance(names, str) else names
+        if (
+            isinstance(names, list | tuple)
+            and 0 < len(names) <= _MOST_NAMES
+            and all(isinstance(name, str) for name in names)
+        ):
+            # Early versions wrote COCO's names without spaces.
+            if tuple(name.replace('_', ' ') for name in names) == COCO_CLASS_NAMES:
+                names = COCO_CLASS_NAMES
+            return {'class_names': json.dumps(list(names))}
     return {}
 
 
