@@ -25,6 +25,11 @@ DUMP: Final = (
 )
 # By these any name can be changed without being named.
 _ANYTHING: Final = frozenset({'exec', 'eval', 'globals', 'locals', 'vars'})
+# What gives a name to something otherwise than by ast.Name.
+_NAMING: Final = (
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
+    *(ast.ExceptHandler, ast.MatchAs, ast.MatchStar),
+)
 # What runs later, if at all, with what its names stand for then.
 _LATER: Final = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
@@ -161,8 +166,10 @@ class PythonModule:
                 self._import(each)
             elif isinstance(each, ast.Name):
                 self._lose_name(each)
-            elif isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            elif isinstance(each, _NAMING) and each.name:
                 self.names[each.name] = self._unresolved(each, f'the definition of {each.name}')
+            elif isinstance(each, ast.MatchMapping) and each.rest:
+                self.names[each.rest] = self._unresolved(each, f'the definition of {each.rest}')
 
     def _walk(self, node: ast.AST) -> list[ast.AST]:
         """Return a node and all in it; what its functions name they may change later, too."""
