@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from segnode.checkpoint.message import one_line
-from segnode.checkpoint.python_values import BaseDict, Budget, Lost, Unresolved, add
+from segnode.checkpoint.python_values import BaseDict, Budget, Lost, Unresolved, add, of_base
 from segnode.errors import CheckpointError
 
 DUMP: Final = (
@@ -59,9 +59,9 @@ class PythonModule:
     def __init__(self, source: str, path: Path, base: dict[str, Any], budget: Budget) -> None:
         self.names: dict[str, Any] = {}
         self._source = source
-        self._base = BaseDict(base)
         self._budget = budget
         self._lost = Lost()
+        self._base = of_base(base, self._lost)
         # Of functions, which may change it whenever they run.
         self._captured: set[str] = set()
         self._predefined = {
@@ -201,7 +201,8 @@ class PythonModule:
             for part, each in zip(target.elts, values, strict=True):
                 self._assign(part, each)
         elif place := self._place(target):
-            place.container[place.key] = value
+            of_a_base = isinstance(place.container, BaseDict)
+            place.container[place.key] = of_base(value, self._lost) if of_a_base else value
         else:
             self._lose_target(target, value)
 
@@ -278,7 +279,11 @@ class PythonModule:
         elif isinstance(node, ast.Set) and len(node.elts) == 1:
             # {{_base_.x}} is a set in a set to Python.
             inner = node.elts[0]
-            if isinstance(inner, ast.Set) and len(inner.elts) == 1 and _of_base(inner.elts[0]):
+            if (
+                isinstance(inner, ast.Set)
+                and len(inner.elts) == 1
+                and _rooted_in_base(inner.elts[0])
+            ):
                 return self.value(inner.elts[0])
         elif isinstance(node, ast.JoinedStr):
             return self._joined(node)
@@ -376,7 +381,7 @@ class PythonModule:
         return Unresolved(one_line(what, 60), self._source, getattr(node, 'lineno', 0))
 
 
-def _of_base(node: ast.expr) -> bool:
+def _rooted_in_base(node: ast.expr) -> bool:
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     return isinstance(node, ast.Name) and node.id == '_base_'

@@ -76,20 +76,7 @@ class Budget:
 
 
 class BaseDict(dict[Any, Any]):
-    """A mapping of a base: its keys are attributes, and a mapping put into it is copied."""
-
-    def __init__(self, content: dict[Any, Any]) -> None:
-        super().__init__({key: _of_base(value) for key, value in content.items()})
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Put a value, or a copy of it where it is not of a base itself."""
-        super().__setitem__(key, _of_base(value))
-
-
-def _of_base(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return type(value)(_of_base(each) for each in value)
-    return BaseDict(value) if type(value) is dict else value
+    """A mapping of a base, whose keys are attributes, too."""
 
 
 class Lost:
@@ -113,6 +100,16 @@ class Lost:
         if isinstance(value, dict | list) and id(value) in self._containers:
             return self._containers[id(value)][1]
         return value
+
+
+def of_base(value: Any, lost: Lost) -> Any:
+    """Return what a value becomes in a base: mappings and lists that are of none are copied."""
+    value = lost.found(value)
+    if isinstance(value, list | tuple):
+        return type(value)(of_base(each, lost) for each in value)
+    if type(value) is dict:
+        return BaseDict({key: of_base(each, lost) for key, each in value.items()})
+    return value
 
 
 def add(left: Any, operator: ast.operator, right: Any, budget: Budget) -> Any:

@@ -161,10 +161,10 @@ def test_a_config_with_weights(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     'text',
     [
-        f'\ufeff{MODEL}',
+        f'\ufeff{MODEL.lstrip()}',
         f'# Ported from a LazyConfig, LazyCall(\n{CONFIG}',
         f'"""Once a LazyConfig of Detectron2."""\n{CONFIG}',
-        CONFIG.replace('model = dict', 'model: dict[str, object] = dict'),
+        MODEL.replace('model = dict', 'model: dict[str, object] = dict'),
     ],
 )
 def test_a_config_is_known_as_one(tmp_path: Path, text: str) -> None:

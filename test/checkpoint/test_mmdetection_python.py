@@ -210,18 +210,21 @@ def test_what_a_function_names_stays_lost(text: str) -> None:
         # What is put into a base is copied there.
         ("p = dict(depth=18)\n_base_.model.part = p\np['depth'] = 34", 18),
         ('m = _base_.model.part\n_base_.model.more = m\nm.depth = 34', 34),
+        ('p = dict(depth=1)\nq = dict(part=p)\nf(p)\n_base_.model = dict(q=q)', ...),
         ('f(_base_)', None),
         ('m = _base_.model\nf(m)', None),
         ('x = [_base_ for _ in y]', None),
         ('def f():\n    _base_.model.part.depth = 1', None),
     ],
 )
-def test_names_share_with_their_base(tmp_path: Path, statements: str, depth: int | None) -> None:
+def test_names_share_with_their_base(tmp_path: Path, statements: str, depth: Any) -> None:
     (tmp_path / 'base.py').write_text('model = dict(part=dict(depth=50), sizes=[1])\n')
     (tmp_path / 'leaf.py').write_text(f"_base_ = './base.py'\n{statements}\n")
     model = read_python_config(tmp_path / 'leaf.py')['model']
     if depth is None:
         assert isinstance(model, Unresolved)
+    elif depth is ...:
+        assert isinstance(model['q']['part'], Unresolved)
     else:
         assert model['part']['depth'] == depth
 
