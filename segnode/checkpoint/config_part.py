@@ -17,6 +17,11 @@ from segnode.errors import ConfigError
 
 # Keys that any part may have: where its first weights came from, and whose classes are meant.
 _EVERYWHERE: Final = ('init_cfg', '_scope_', 'pretrained')
+# Whose types a name may stand for; what others call by the same name may be anything.
+_LIBRARIES: Final = ('', 'mmdet', 'mmcv', 'mmengine')
+_CLASSIFIERS: Final = ('mmpretrain', 'mmcls')
+# A smaller one divides by next to nothing.
+_SMALLEST: Final = 1e-6
 REQUIRED: Final = object()
 
 
@@ -92,23 +97,25 @@ class ConfigPart:
             for index, value in enumerate(values)
         ]
 
-    def kind(self, expected: str, *known: str) -> str:
+    def kind(self, expected: str, *known: str, default: Any = REQUIRED) -> str:
         """Return the part's ``type`` without the library in front of it.
 
         Args:
             expected: for the message.
             known: types that are run; ``mmpretrain.`` in front of one stands for any name of
                 that library.
+            default: where there is none.
 
         Raises:
-            ConfigError: it is another.
+            ConfigError: it is another, or one of another library.
         """
-        value = self.value('type', expected=expected)
+        value = self.value('type', default, expected)
         if not isinstance(value, str):
             raise self.error('type', expected)
         library, _, name = value.rpartition('.')
-        classifier = library.startswith(('mmpretrain', 'mmcls'))
-        if (f'mmpretrain.{name}' if classifier else name) not in known:
+        library = library.partition('.')[0]
+        wanted = f'mmpretrain.{name}' if library in _CLASSIFIERS else name
+        if library not in _LIBRARIES + _CLASSIFIERS or wanted not in known:
             raise self.error('type', expected)
         return name
 
@@ -152,27 +159,28 @@ class ConfigPart:
         self, key: str, default: Any, count: int | None = None, *, positive: bool = False
     ) -> tuple[float, ...]:
         """Return a list of numbers, ``count`` of them or any number but 0."""
-        expected = f'{count or "some"} {"positive " if positive else ""}numbers'
+        expected = f'{count or "some"} numbers{f" from {_SMALLEST:g} up" if positive else ""}'
         value = self.value(key, default, expected)
         if (
             not isinstance(value, list | tuple)
             or len(value) != (count or len(value))
             or not value
             or not all(
-                type(v) in (int, float) and abs(v) < 1e9 and (v > 0 or not positive) for v in value
+                type(v) in (int, float) and abs(v) < 1e9 and (v >= _SMALLEST or not positive)
+                for v in value
             )
         ):
             raise self.error(key, expected)
         return tuple(float(v) for v in value)
 
-    def integers(self, key: str, default: Any, count: int) -> tuple[int, ...]:
-        """Return ``count`` positive whole numbers."""
-        expected = f'{count} positive integers'
+    def integers(self, key: str, default: Any, count: int, high: int) -> tuple[int, ...]:
+        """Return ``count`` whole numbers from 1 to ``high``."""
+        expected = f'{count} integers from 1 to {high}'
         value = self.value(key, default, expected)
         if (
             not isinstance(value, list | tuple)
             or len(value) != count
-            or not all(type(v) is int and 0 < v < 2**31 for v in value)
+            or not all(type(v) is int and 0 < v <= high for v in value)
         ):
             raise self.error(key, expected)
         return tuple(value)

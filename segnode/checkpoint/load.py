@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from segnode.checkpoint import detectron2, mmdetection, torchvision
 from segnode.checkpoint.class_names import category_ids, class_names, is_published_coco
@@ -16,7 +16,13 @@ from segnode.checkpoint.detectron2_config import Detectron2Config, read_config
 from segnode.checkpoint.download import fetch
 from segnode.checkpoint.exported import ExportedModel, is_exported, load_exported
 from segnode.checkpoint.mmdetection_config import read_architecture
-from segnode.checkpoint.mmdetection_file import check_background, stored_config, stored_names
+from segnode.checkpoint.mmdetection_file import (
+    check_background,
+    check_classes,
+    config_names,
+    stored_config,
+    stored_names,
+)
 from segnode.checkpoint.model import (
     ModelDescription,
     NativeModel,
@@ -135,10 +141,14 @@ def file_architecture(path: Path) -> Architecture:
 
 def _own_architecture(stored: WeightsFile, path: Path) -> Architecture:
     """Return the network that a checkpoint's own config describes."""
+    return read_architecture(_own_config(stored, path), f'{path}: its config')
+
+
+def _own_config(stored: WeightsFile, path: Path) -> dict[str, Any]:
     config = stored_config(stored.meta, path)
     if config is None:
         raise CheckpointError(f'{path}: {_WEIGHTS_ALONE}')
-    return read_architecture(config, f'{path}: its config')
+    return config
 
 
 def _check_backend(config: Config, backend: str) -> None:
@@ -198,17 +208,29 @@ def _check_own(
 ) -> None:
     """Refuse a checkpoint that carries another config than the preset it is named with."""
     check_background(stored.meta, stored.tensors, architecture.num_classes, path)
+    if other := _other_fields(stored, architecture, name, path, report):
+        raise CheckpointError(
+            f'{path}: expected weights of {name}, found a config in it of another {other}; '
+            'name the file itself as the model'
+        )
+    check_classes(stored.tensors, architecture.num_classes, path)
+
+
+def _other_fields(
+    stored: WeightsFile,
+    architecture: Architecture,
+    name: str,
+    path: Path,
+    report: Callable[[str], None],
+) -> str:
+    """Return in what the config that a checkpoint carries differs from the one in force."""
     try:
         own = _own_architecture(stored, path) if stored_config(stored.meta, path) else architecture
     except (CheckpointError, ConfigError) as error:
         report(f'{path}: taken as {name}, as its own config cannot be read: {error}')
-        return
+        return ''
     fields = (field.name for field in dataclasses.fields(Architecture))
-    if other := [each for each in fields if getattr(own, each) != getattr(architecture, each)]:
-        raise CheckpointError(
-            f'{path}: expected weights of {name}, found a config in it of another '
-            f'{", ".join(other)}; name the file itself as the model'
-        )
+    return ', '.join(each for each in fields if getattr(own, each) != getattr(architecture, each))
 
 
 def _load_checkpoint(config: Config, path: Path, report: Callable[[str], None]) -> NativeModel:
@@ -219,36 +241,44 @@ def _load_checkpoint(config: Config, path: Path, report: Callable[[str], None]) 
             f'{shown(config.weights)}'
         )
     stored = read_weights(path, report)
-    return _native_mmdetection(config, _own_architecture(stored, path), stored, path, path, report)
+    values = _own_config(stored, path)
+    architecture = read_architecture(values, f'{path}: its config')
+    return _native_mmdetection(config, architecture, values, stored, path, path, report)
 
 
 def _load_mmdetection(config: Config, path: Path, report: Callable[[str], None]) -> NativeModel:
     """Load a config of MMDetection and the weights that the user names."""
-    architecture = read_architecture(read_python_config(path), str(path))
+    values = read_python_config(path)
+    architecture = read_architecture(values, str(path))
     if not config.weights:
         raise CheckpointError(
             f'{path}: expected weights with it, as a config of MMDetection names none of its own, '
             'found none; name the checkpoint with --weights'
         )
     weights = _weights_path(config.weights, config, report)
-    return _native_mmdetection(
-        config, architecture, read_weights(weights, report), path, weights, report
-    )
+    stored = read_weights(weights, report)
+    if other := _other_fields(stored, architecture, str(path), weights, report):
+        report(f'{weights}: taken as {path} says, though its own config has another {other}')
+    return _native_mmdetection(config, architecture, values, stored, path, weights, report)
 
 
 def _native_mmdetection(
     config: Config,
     architecture: Architecture,
+    values: dict[str, Any],
     stored: WeightsFile,
     path: Path,
     weights: Path,
     report: Callable[[str], None],
 ) -> NativeModel:
     check_background(stored.meta, stored.tensors, architecture.num_classes, weights)
+    check_classes(stored.tensors, architecture.num_classes, weights)
     architecture = detectron2.with_norm_eps(architecture, config.norm_eps)
     names = class_names(
         config.class_names,
-        stored.metadata or stored_names(stored.meta),
+        stored.metadata
+        or stored_names(stored.meta)
+        or config_names(values, architecture.num_classes),
         architecture.num_classes,
         report,
         is_coco=lambda: is_published_coco(weights),

@@ -19,6 +19,9 @@ from segnode.model.conv import GROUPS
 # Of norms where a config does not say another: PyTorch's, and that of mmpretrain's ConvNeXt.
 NORM_EPS: Final = 1e-5
 _CONVNEXT_EPS: Final = 1e-6
+# Far above those of any model: ConvNeXt's largest have 27 blocks a stage and 2816 channels.
+_MOST_BLOCKS: Final = 64
+_MOST_CHANNELS: Final = 4096
 _BATCH_NORMS: Final = ('BN', 'BN2d', 'SyncBN', 'MMSyncBN', 'NaiveSyncBN')
 _EXPECTED: Final = "'ResNet', 'ResNeXt', 'ResNeSt', 'SwinTransformer' or 'mmpretrain.ConvNeXt'"
 _CONVNEXTS: Final = {
@@ -129,8 +132,12 @@ def _resnest(part: ConfigPart) -> ResNeStSpec:
     part.only('groups', 1)
     part.only('avg_down_stride', True)
     part.only('style', 'pytorch')
-    base = part.integer('base_channels', 64, 1, 4096)
-    stem = part.integer('stem_channels', None, 2, 4096) if part.has('stem_channels') else base
+    base = part.integer('base_channels', 64, 1, _MOST_CHANNELS // 8)
+    stem = (
+        part.integer('stem_channels', None, 2, _MOST_CHANNELS // 8)
+        if part.has('stem_channels')
+        else base
+    )
     part.ignore('stem_channels')
     if read_norm(part, 'BN') != 'BN':
         raise part.error('norm_cfg', "'BN' or 'SyncBN'")
@@ -155,17 +162,17 @@ def _swin(part: ConfigPart) -> SwinSpec:
     part.only('use_abs_pos_embed', False)
     part.only('act_cfg', {'type': 'GELU'})
     _layer_norm(part, 'LN', NORM_EPS)
-    heads = part.integers('num_heads', (3, 6, 12, 24), 4)
-    channels = part.integer('embed_dims', 96, 1, 4096)
+    heads = part.integers('num_heads', (3, 6, 12, 24), 4, _MOST_CHANNELS)
+    channels = part.integer('embed_dims', 96, 1, _MOST_CHANNELS // 8)
     if any(channels * 2**stage % count for stage, count in enumerate(heads)):
         raise part.error('num_heads', 'numbers that divide the channels of their stages')
-    depths = part.integers('depths', (2, 2, 6, 2), 4)
+    depths = part.integers('depths', (2, 2, 6, 2), 4, _MOST_BLOCKS)
     return SwinSpec(
         depths=(depths[0], depths[1], depths[2], depths[3]),
         heads=(heads[0], heads[1], heads[2], heads[3]),
         channels=channels,
         window=part.integer('window_size', 7, 1, 64),
-        mlp_ratio=part.integer('mlp_ratio', 4, 1, 64),
+        mlp_ratio=part.integer('mlp_ratio', 4, 1, 16),
         qkv_bias=part.flag('qkv_bias', True),
     )
 
@@ -183,8 +190,8 @@ def _convnext(part: ConfigPart) -> ConvNeXtSpec:
     arch = part.value('arch', 'tiny', 'a name or a dict')
     if isinstance(arch, dict):
         given = part.part('arch')
-        depths = given.integers('depths', REQUIRED, 4)
-        channels = given.integers('channels', REQUIRED, 4)
+        depths = given.integers('depths', REQUIRED, 4, _MOST_BLOCKS)
+        channels = given.integers('channels', REQUIRED, 4, _MOST_CHANNELS)
         given.end()
     else:
         depths, channels = _CONVNEXTS[part.choice('arch', 'tiny', *_CONVNEXTS)]

@@ -23,6 +23,7 @@ _STRIDES: Final = (4, 8, 16, 32, 64)
 _FINEST_SCALE: Final = 56
 # Boxes above which MMDetection suppresses class by class.
 _SPLIT: Final = 10_000
+_MOST_ANCHORS: Final = 64
 
 
 def read_architecture(config: dict[str, Any], source: str) -> Architecture:
@@ -129,6 +130,8 @@ def _anchors(part: ConfigPart) -> dict[str, Any]:
     offset = part.number('center_offset', 0.0, 0, 0.999)
     scales = part.numbers('scales', REQUIRED, positive=True)
     ratios = part.numbers('ratios', REQUIRED, positive=True)
+    if len(scales) * len(ratios) > _MOST_ANCHORS:
+        raise part.error('scales', f'at most {_MOST_ANCHORS} anchors a place, with all ratios')
     bases = (
         part.numbers('base_sizes', None, _LEVELS, positive=True)
         if part.has('base_sizes')
@@ -272,7 +275,7 @@ def _proposals(part: ConfigPart) -> dict[str, Any]:
 
 def _detections(part: ConfigPart) -> dict[str, Any]:
     most = part.value('max_per_img', expected='a number of detections')
-    if type(most) is not int or most == 0 or most > MOST_INSTANCES:
+    if type(most) is not int or most == 0 or not -1 <= most <= MOST_INSTANCES:
         raise part.error('max_per_img', f'an integer from 1 to {MOST_INSTANCES}, or -1 for all')
     found = {
         'score_threshold': part.number('score_thr', REQUIRED, 0, 1),
@@ -286,7 +289,7 @@ def _detections(part: ConfigPart) -> dict[str, Any]:
 
 def _nms(part: ConfigPart) -> float:
     """Return the IoU from which the plain suppression drops a box."""
-    part.kind("'nms'", 'nms')
+    part.kind("'nms'", 'nms', default='nms')
     part.only('class_agnostic', False)
     part.only('split_thr', _SPLIT)
     part.only('offset', 0)

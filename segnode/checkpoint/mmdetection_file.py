@@ -45,22 +45,43 @@ def stored_config(meta: Mapping[Any, Any], path: Path) -> dict[str, Any] | None:
 
 def stored_names(meta: Mapping[Any, Any]) -> dict[str, str]:
     """Return the class names of a checkpoint as metadata, empty where it has none."""
-    dataset = meta.get('dataset_meta')
-    places = [dataset, meta] if isinstance(dataset, Mapping) else [meta]
-    for place in places:
-        for key in ('classes', 'CLASSES'):
-            names = place.get(key)
-            # Of one class it is often the bare name, for want of a comma.
-            names = [names] if isinstance(names, str) else names
-            if (
-                isinstance(names, list | tuple)
-                and 0 < len(names) <= _MOST_NAMES
-                and all(isinstance(name, str) for name in names)
-            ):
-                # Early versions wrote COCO's names without spaces.
-                if tuple(name.replace('_', ' ') for name in names) == COCO_CLASS_NAMES:
-                    names = COCO_CLASS_NAMES
-                return {'class_names': json.dumps(list(names))}
+    return _names(meta.get('dataset_meta')) or _names(meta)
+
+
+def config_names(config: Mapping[str, Any], classes: int) -> dict[str, str]:
+    """Return the class names of a config's test data as metadata.
+
+    Args:
+        config: its values.
+        classes: how many names are wanted; others are of other data.
+    """
+    loader, data = config.get('test_dataloader'), config.get('data')
+    place = loader.get('dataset') if isinstance(loader, Mapping) else None
+    if place is None and isinstance(data, Mapping):
+        place = data.get('test')
+    while isinstance(place, Mapping):
+        found = _names(place.get('metainfo')) or _names(place)
+        if found:
+            return found if len(json.loads(found['class_names'])) == classes else {}
+        place = place.get('dataset')
+    return {}
+
+
+def _names(place: object) -> dict[str, str]:
+    """Return the class names that stand in a mapping, empty where there are none."""
+    for key in ('classes', 'CLASSES'):
+        names = place.get(key) if isinstance(place, Mapping) else None
+        # Of one class it is often the bare name, for want of a comma.
+        names = [names] if isinstance(names, str) else names
+        if (
+            isinstance(names, list | tuple)
+            and 0 < len(names) <= _MOST_NAMES
+            and all(isinstance(name, str) for name in names)
+        ):
+            # Early versions wrote COCO's names without spaces.
+            if tuple(name.replace('_', ' ') for name in names) == COCO_CLASS_NAMES:
+                names = COCO_CLASS_NAMES
+            return {'class_names': json.dumps(list(names))}
     return {}
 
 
@@ -83,11 +104,31 @@ def check_background(
     """
     version = meta.get('mmdet_version')
     major = re.match(r'v?(\d{1,4})\.', version) if isinstance(version, str) else None
-    masks = tensors.get('roi_head.mask_head.conv_logits.bias')
-    boxes = tensors.get('roi_head.bbox_head.fc_reg.bias')
-    with_background = any(
-        found is not None and tuple(found.shape) == (count * (classes + 1),)
-        for found, count in ((masks, 1), (boxes, 4))
+    # Scores have one more row in all versions, boxes and masks in 1.x alone.
+    with_background = _rows(tensors, 'bbox_head.fc_cls') == classes + 1 and (
+        _rows(tensors, 'mask_head.conv_logits') == classes + 1
+        or _rows(tensors, 'bbox_head.fc_reg') == 4 * (classes + 1)
     )
     if with_background or (major and int(major[1]) < _FIRST_WITH_BACKGROUND_LAST):
         raise CheckpointError(f'{path}: {_UPGRADE}')
+
+
+def check_classes(tensors: Mapping[str, Tensor], classes: int, path: Path) -> None:
+    """Refuse a checkpoint of another number of classes than its config says.
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    rows = _rows(tensors, 'bbox_head.fc_cls')
+    if rows not in (None, classes + 1):
+        raise CheckpointError(
+            f'{path}: roi_head.bbox_head.fc_cls: expected {classes} classes and the background, '
+            f'as num_classes of the config says, found {rows} rows; change the config, or take '
+            'the one that the weights were trained with'
+        )
+
+
+def _rows(tensors: Mapping[str, Tensor], layer: str) -> int | None:
+    """Return how many outputs a layer of the heads has, None if not told."""
+    bias = tensors.get(f'roi_head.{layer}.bias')
+    return len(bias) if bias is not None and bias.ndim == 1 else None

@@ -13,8 +13,22 @@ from segnode.checkpoint.config_part import REQUIRED, ConfigPart
 
 # The network's coarsest map has one pixel for so many; MMDetection's own configs have no other.
 _DIVISOR: Final = 32
+# The short side makes the image; the long one often stands for no bound.
+_LONGEST_SHORT_SIDE: Final = 16_384
 _LARGEST_SIDE: Final = 65_536
+_LARGEST_DIVISOR: Final = 1024
 _NOT_TESTED: Final = 'every image is looked at once, in one size and as it is'
+# Steps that an image goes through in this order, those that change it once each.
+_ORDER: Final = {
+    **dict.fromkeys(('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadImageFromWebcam'), 0),
+    'MultiScaleFlipAug': 1,
+    'Resize': 2,
+    'Normalize': 3,
+    'Pad': 4,
+    **dict.fromkeys(('ImageToTensor', 'DefaultFormatBundle', 'Collect', 'PackDetInputs'), 5),
+}
+_LAST_ONCE: Final = 4
+_ELSEWHERE: Final = ('RandomFlip', 'LoadAnnotations', 'WrapFieldsToLists')
 
 
 class InputRule(NamedTuple):
@@ -59,8 +73,7 @@ def _third(config: ConfigPart, preprocessor: ConfigPart) -> InputRule:
     preprocessor.end()
     size: tuple[int, int] | None = None
     steps, where = _test_pipeline(config, 'test_dataloader')
-    for step in steps:
-        kind = _kind(step)
+    for step, kind, _ in _ordered(steps):
         if kind == 'Resize':
             step.ignore('clip_object_border')
             step.only('scale_factor', None)
@@ -78,8 +91,8 @@ def _second(config: ConfigPart) -> InputRule:
     size: tuple[int, int] | None = None
     normalisation: tuple[Literal['BGR', 'RGB'], Any, Any] | None = None
     divisor = 0
-    for step in _unfolded(steps):
-        kind = _kind(step)
+    resized = False
+    for step, kind, inside in _ordered(steps):
         if kind == 'MultiScaleFlipAug':
             step.only('flip', False, hint=_NOT_TESTED)
             step.only('scale_factor', None)
@@ -92,6 +105,7 @@ def _second(config: ConfigPart) -> InputRule:
             step.only('keep_ratio', True)
             if step.has('img_scale'):
                 size = _sides(step, 'img_scale', size)
+            resized = True
             _resampling(step)
         elif kind == 'Normalize':
             mean = step.numbers('mean', REQUIRED, 3)
@@ -104,11 +118,12 @@ def _second(config: ConfigPart) -> InputRule:
             step.only('pad_val', 0, {'img': 0, 'masks': 0, 'seg': 255})
             divisor = _divisor(step, 'size_divisor', None)
             step.end()
-        elif kind != 'RandomFlip' or size is None:
+        elif kind != 'RandomFlip' or not inside:
             # Inside of MultiScaleFlipAug that one says whether to flip.
             _other_step(step, kind)
-    if size is None or normalisation is None or not divisor:
-        lacking = 'MultiScaleFlipAug' if size is None else 'Pad' if normalisation else 'Normalize'
+    if size is None or not resized or normalisation is None or not divisor:
+        lacking = 'Pad' if normalisation else 'Normalize'
+        lacking = 'MultiScaleFlipAug' if size is None else lacking if resized else 'Resize'
         raise config.error(where, f'data_preprocessor in the model, or a pipeline with {lacking}')
     color, mean, std = normalisation
     return InputRule(color, _three(mean), _three(std), *size, divisor)
@@ -126,23 +141,34 @@ def _test_pipeline(config: ConfigPart, loader: str) -> tuple[list[ConfigPart], s
     return config.parts('test_pipeline', 'the test pipeline'), 'test_pipeline'
 
 
-def _unfolded(steps: list[ConfigPart]) -> list[ConfigPart]:
-    """Return steps, those within others behind them."""
-    unfolded = []
+def _ordered(steps: list[ConfigPart]) -> list[tuple[ConfigPart, str, bool]]:
+    """Return steps with their kinds, and whether they stand inside of a MultiScaleFlipAug.
+
+    Raises:
+        ConfigError: a step is not known, stands in an unknown place, or changes the image again.
+    """
+    unfolded: list[tuple[ConfigPart, str, bool]] = []
     for step in steps:
-        unfolded.append(step)
-        if step.has('transforms'):
-            unfolded += step.parts('transforms')
+        kind = _kind(step)
+        unfolded.append((step, kind, False))
+        if kind == 'MultiScaleFlipAug':
+            inner = step.parts('transforms')
+            unfolded += [(each, _kind(each), True) for each in inner]
+    before, flips = -1, False
+    for step, kind, inside in unfolded:
+        rank = _ORDER.get(kind, before)
+        again = kind in _ORDER and rank == before <= _LAST_ONCE
+        # What that one gives is a list, which no other step takes.
+        behind = flips and not inside and rank <= _LAST_ONCE
+        if rank < before or again or behind:
+            raise step.error('type', 'steps that load, Resize, Normalize, Pad, once in this order')
+        before, flips = rank, flips or kind == 'MultiScaleFlipAug'
     return unfolded
 
 
 def _kind(step: ConfigPart) -> str:
-    return step.kind(
-        'a step of which it is known what it does to an image',
-        *('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadImageFromWebcam', 'LoadAnnotations'),
-        *('Resize', 'RandomFlip', 'MultiScaleFlipAug', 'Normalize', 'Pad', 'PackDetInputs'),
-        *('ImageToTensor', 'DefaultFormatBundle', 'Collect', 'WrapFieldsToLists'),
-    )
+    expected = 'a step of which it is known what it does to an image'
+    return step.kind(expected, *_ORDER, *_ELSEWHERE)
 
 
 def _other_step(step: ConfigPart, kind: str) -> None:
@@ -174,7 +200,7 @@ def _resampling(step: ConfigPart, *keys: str) -> None:
 
 def _sides(step: ConfigPart, key: str, before: tuple[int, int] | None) -> tuple[int, int]:
     """Return short and long side; their order in the config does not count."""
-    expected = f'one size, of two sides up to {_LARGEST_SIDE}'
+    expected = f'one size, of two sides up to {_LONGEST_SHORT_SIDE} and {_LARGEST_SIDE}'
     value = step.value(key, expected=expected)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -182,6 +208,7 @@ def _sides(step: ConfigPart, key: str, before: tuple[int, int] | None) -> tuple[
         not isinstance(value, list | tuple)
         or len(value) != 2
         or not all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in value)
+        or min(value) > _LONGEST_SHORT_SIDE
         or before is not None
     ):
         raise step.error(key, expected, _NOT_TESTED)
@@ -189,9 +216,10 @@ def _sides(step: ConfigPart, key: str, before: tuple[int, int] | None) -> tuple[
 
 
 def _divisor(part: ConfigPart, key: str, default: int | None) -> int:
-    value = part.value(key, default, f'a multiple of {_DIVISOR}')
-    if type(value) is not int or value <= 0 or value % _DIVISOR or value > _LARGEST_SIDE:
-        raise part.error(key, f'a multiple of {_DIVISOR}')
+    expected = f'a multiple of {_DIVISOR} up to {_LARGEST_DIVISOR}'
+    value = part.value(key, default, expected)
+    if type(value) is not int or value % _DIVISOR or not 0 < value <= _LARGEST_DIVISOR:
+        raise part.error(key, expected)
     return value
 
 

@@ -15,9 +15,14 @@ REMEDY: Final = (
     'segnode runs Mask R-CNN with FPN of Detectron2, MMDetection and torchvision; another model '
     'can run as a TorchScript file that answers boxes and masks (README, "Own models")'
 )
-_LAZY: Final = re.compile(r'\bLazyCall\b|\bLazyConfig\b|^\s*(from|import)\s+detectron2\b', re.M)
+_COMMENT: Final = re.compile(r'#.*')
+_LAZY: Final = re.compile(
+    r'\bLazy(Call|Config)[ \t]*[(.]|^\s*(from|import)\s+detectron2\b'
+    r'|^\s*from\b.*\bimport\b.*\bLazy(Call|Config)\b',
+    re.M,
+)
 _MMDETECTION: Final = re.compile(
-    r'^(_base_|model|custom_imports|default_scope)[ \t]*=|^with read_base\(', re.M
+    r'^(_base_|model|custom_imports|default_scope)[ \t]*(:[^=\n]*)?=|^with read_base\(', re.M
 )
 _LARGEST: Final = 256 << 10
 _MMDETECTION_CONFIG: Final = 'a config of MMDetection'
@@ -132,7 +137,7 @@ def _program(path: Path) -> str:
     if path.suffix.lower() != '.py' or not path.is_file():
         return ''
     with path.open('rb') as stream:
-        text = stream.read(_LARGEST).decode('utf-8', 'replace')
+        text = _COMMENT.sub('', stream.read(_LARGEST).decode('utf-8-sig', 'replace'))
     if _LAZY.search(text):
         return 'a LazyConfig of Detectron2'
     return _MMDETECTION_CONFIG if _MMDETECTION.search(text) else 'a Python program'

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from segnode.checkpoint.message import one_line
 from segnode.checkpoint.python_module import DUMP, PythonModule
-from segnode.checkpoint.python_values import Budget, describe, merge
+from segnode.checkpoint.python_values import Budget, Unresolved, describe, merge
 from segnode.checkpoint.weights_file import check_file
 from segnode.errors import CheckpointError
 from segnode.text_files import read_at_most
@@ -69,7 +69,7 @@ def parse_python_config(text: str, source: str) -> dict[str, Any]:
         )
     module = PythonModule(source, Path(), {}, Budget(source))
     module.run(tree.body)
-    return module.names
+    return module.results()[0]
 
 
 class _Files:
@@ -103,7 +103,13 @@ class _Files:
         base: dict[str, Any] = {}
         for name in _base_names(tree, str(path)):
             given = self.read(_base_path(path, name), (*chain, resolved))
-            if twice := sorted(base.keys() & given.keys()):
+            # What both import, say, is no value of a config, or none that is known.
+            twice = [
+                key
+                for key in sorted(base.keys() & given.keys())
+                if not (isinstance(base[key], Unresolved) and isinstance(given[key], Unresolved))
+            ]
+            if twice:
                 raise CheckpointError(
                     f'{path}: _base_: expected each key in one base alone, found '
                     f'{one_line(twice[0])} in two'
@@ -112,8 +118,9 @@ class _Files:
         self._budget.source = str(path)
         module = PythonModule(str(path), path, base, self._budget)
         module.run(tree.body)
-        module.names.pop('_base_', None)
-        return merge(module.names, base, str(path))
+        names, base = module.results()
+        names.pop('_base_', None)
+        return merge(names, base, str(path))
 
 
 def _base_path(path: Path, name: str) -> Path:

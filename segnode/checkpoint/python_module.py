@@ -2,8 +2,8 @@
 # Copyright 2026 The segnode authors
 """A Python config's statements, followed as far as they are plain; nothing is called or imported.
 
-A name is given a copy of what another one stands for. Whatever is not followed makes all that it
-could change ``Unresolved``.
+Names share containers as they do in Python. Whatever is not followed makes all that it could
+change ``Unresolved``, by whatever name it is reached.
 """
 
 from __future__ import annotations
@@ -16,12 +16,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from segnode.checkpoint.message import one_line
-from segnode.checkpoint.python_values import Budget, Unresolved, add
+from segnode.checkpoint.python_values import BaseDict, Budget, Lost, Unresolved, add, of_base
 from segnode.errors import CheckpointError
 
 DUMP: Final = (
     "give MMDetection's dump of it, which has everything in one file: the .py that training wrote "
     'beside the checkpoint, or what tools/misc/print_config.py --save-path writes'
+)
+# By these any name can be changed without being named.
+_ANYTHING: Final = frozenset({'exec', 'eval', 'globals', 'locals', 'vars'})
+# What gives a name to something otherwise than by ast.Name.
+_NAMING: Final = (
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
+    *(ast.ExceptHandler, ast.MatchAs, ast.MatchStar),
+)
+# What runs later, if at all, with what its names stand for then.
+_LATER: Final = (
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
+    *(ast.Lambda, ast.GeneratorExp),
 )
 # What MMEngine puts into texts.
 _PLACE: Final = re.compile(
@@ -47,8 +59,11 @@ class PythonModule:
     def __init__(self, source: str, path: Path, base: dict[str, Any], budget: Budget) -> None:
         self.names: dict[str, Any] = {}
         self._source = source
-        self._base = base
         self._budget = budget
+        self._lost = Lost()
+        self._base = of_base(base, self._lost)
+        # Of functions, which may change it whenever they run.
+        self._captured: set[str] = set()
         self._predefined = {
             'fileDirname': path.parent.as_posix(),
             'fileBasename': path.name,
@@ -60,10 +75,21 @@ class PythonModule:
         """Follow statements.
 
         Raises:
-            CheckpointError: they import all names of another module, or their values are too many
-                or nested too deeply.
+            CheckpointError: they import all names of another module, may change any name
+                unnamed, or their values are too many or nested too deeply.
         """
         for statement in statements:
+            for each in ast.walk(statement):
+                if (
+                    isinstance(each, ast.Name)
+                    and isinstance(each.ctx, ast.Load)
+                    and each.id in _ANYTHING
+                    and each.id not in self.names
+                ):
+                    raise CheckpointError(
+                        f'{self._source}: line {each.lineno}: expected a config that can be '
+                        f'followed, found {each.id}, which may change all of it; {DUMP}'
+                    )
             try:
                 self._statement(statement)
             except RecursionError:
@@ -72,10 +98,21 @@ class PythonModule:
                     f'{statement.lineno}'
                 ) from None
 
+    def results(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what the file has defined and what it has made of its base, sharing nothing.
+
+        Raises:
+            CheckpointError: they are too many values, or nested too deeply.
+        """
+        base = self._lost.found(self._base)
+        if isinstance(base, Unresolved):
+            base = dict.fromkeys(self._base, base)
+        return self._budget.copied(self.names, self._lost), self._budget.copied(base, self._lost)
+
     def run_alone(self, statement: ast.Assign) -> Any:
         """Return what one statement assigns to a name."""
         self.run([statement])
-        return next(iter(self.names.values()))
+        return next(iter(self.results()[0].values()))
 
     def _statement(self, node: ast.stmt) -> None:
         if isinstance(node, ast.Assign):
@@ -85,8 +122,7 @@ class PythonModule:
         elif isinstance(node, ast.AnnAssign) and node.value is not None:
             self._assign(node.target, self.value(node.value))
         elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-            left = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)
-            self._assign(node.target, self._sum(left, node.op, node.value, node))
+            self._augment(node.target, node)
         elif isinstance(node, ast.Delete) and all(isinstance(t, ast.Name) for t in node.targets):
             for target in node.targets:
                 assert isinstance(target, ast.Name)
@@ -108,46 +144,78 @@ class PythonModule:
             name = alias.asname or alias.name.partition('.')[0]
             self.names[name] = self._unresolved(node, f'the import {name}')
 
+    def _augment(self, target: ast.Name, node: ast.AugAssign) -> None:
+        """Follow ``name += ...``, which changes a list or a mapping in its place."""
+        before, more = self._part(target), self.value(node.value)
+        if not isinstance(before, dict | list):
+            result = add(before, node.op, more, self._budget)
+            self._assign(target, self._unresolved(node, 'a sum') if result is None else result)
+        elif (
+            isinstance(before, list)
+            and isinstance(node.op, ast.Add)
+            and isinstance(more, list | tuple)
+        ):
+            before += more
+        else:
+            self._lose(node)
+
     def _lose(self, node: ast.AST) -> None:
         """Forget what a statement may change that is not followed."""
-        for each in ast.walk(node):
+        for each in self._walk(node):
             if isinstance(each, ast.ImportFrom | ast.Import):
                 self._import(each)
             elif isinstance(each, ast.Name):
-                self._lose_name(each.id, each)
-            elif isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                self._lose_name(each)
+            elif isinstance(each, _NAMING) and each.name:
                 self.names[each.name] = self._unresolved(each, f'the definition of {each.name}')
+            elif isinstance(each, ast.MatchMapping) and each.rest:
+                self.names[each.rest] = self._unresolved(each, f'the definition of {each.rest}')
 
-    def _lose_name(self, name: str, node: ast.Name) -> None:
-        if name == '_base_':
-            for key in self._base:
-                self._base[key] = self._unresolved(node, 'what a statement made of _base_')
-        elif name in self.names or isinstance(node.ctx, ast.Store):
-            self.names[name] = self._unresolved(node, f'what a statement made of {name}')
+    def _walk(self, node: ast.AST) -> list[ast.AST]:
+        """Return a node and all in it; what its functions name they may change later, too."""
+        nodes = list(ast.walk(node))
+        self._budget.spend(len(nodes))
+        if any(isinstance(each, _LATER) for each in nodes):
+            self._captured |= {each.id for each in nodes if isinstance(each, ast.Name)}
+        return nodes
+
+    def _lose_name(self, node: ast.Name) -> None:
+        why = self._unresolved(node, f'what a statement made of {node.id}')
+        if node.id == '_base_':
+            self._lost.add(self._base, why)
+        elif node.id in self.names or isinstance(node.ctx, ast.Store):
+            self._lost.add(self.names.get(node.id), why)
+            self.names[node.id] = why
 
     def _assign(self, target: ast.expr, value: Any) -> None:
         if isinstance(target, ast.Name):
             self.names[target.id] = value
+            if target.id in self._captured:
+                self._lose_name(target)
         elif isinstance(target, ast.Tuple | ast.List):
             values = value if isinstance(value, list | tuple) else ()
             same = len(values) == len(target.elts)
             if not same or any(isinstance(part, ast.Starred) for part in target.elts):
-                self._lose(target)
+                self._lose_target(target, value)
                 return
             for part, each in zip(target.elts, values, strict=True):
                 self._assign(part, each)
         elif place := self._place(target):
-            place.container[place.key] = value
+            of_a_base = isinstance(place.container, BaseDict)
+            place.container[place.key] = of_base(value, self._lost) if of_a_base else value
         else:
-            self._lose(target)
+            self._lose_target(target, value)
+
+    def _lose_target(self, target: ast.expr, value: Any) -> None:
+        """Forget what is assigned to, and what is from now on reached through it."""
+        self._lose(target)
+        self._lost.add(value, self._unresolved(target, 'what was put into an unknown place'))
 
     def _place(self, target: ast.expr) -> _Place | None:
         """Return where ``a['b'] = ...`` or ``_base_.a.b = ...`` goes, None if not told."""
         if isinstance(target, ast.Attribute):
-            of_base = self._is_base(target.value)
-            container = self._base if of_base else self._part(target.value)
-            rooted = of_base or self._rooted_in_base(target.value)
-            if rooted and isinstance(container, dict):
+            container = self._part(target.value)
+            if isinstance(container, BaseDict):
                 return _Place(container, target.attr)
         elif isinstance(target, ast.Subscript):
             container, key = self._part(target.value), self.value(target.slice)
@@ -161,23 +229,18 @@ class PythonModule:
                 return _Place(container, key)
         return None
 
-    def _is_base(self, node: ast.expr) -> bool:
-        return isinstance(node, ast.Name) and node.id == '_base_'
-
-    def _rooted_in_base(self, node: ast.expr) -> bool:
-        while isinstance(node, ast.Attribute | ast.Subscript):
-            node = node.value
-        return self._is_base(node)
-
     def _part(self, node: ast.expr) -> Any:
-        """Return a value itself, not a copy, by the names and keys that lead to it."""
+        """Return a value itself by the names and keys that lead to it."""
         if isinstance(node, ast.Name):
+            if node.id == '_base_':
+                return self._lost.found(self._base)
             if node.id in self.names:
-                return self.names[node.id]
+                return self._lost.found(self.names[node.id])
             return self._unresolved(node, f'the name {node.id}')
-        if isinstance(node, ast.Attribute) and self._rooted_in_base(node):
-            container = self._base if self._is_base(node.value) else self._part(node.value)
-            key: Any = node.attr
+        if isinstance(node, ast.Attribute):
+            container, key = self._part(node.value), node.attr
+            if not isinstance(container, BaseDict | Unresolved):
+                return self._unresolved(node, 'an attribute')
         elif isinstance(node, ast.Subscript):
             container, key = self._part(node.value), self.value(node.slice)
         else:
@@ -185,7 +248,7 @@ class PythonModule:
         if isinstance(container, Unresolved):
             return container
         try:
-            return container[key]
+            return self._lost.found(container[key])
         except (LookupError, TypeError):
             return self._unresolved(node, 'a part of a value that has none such')
 
@@ -210,14 +273,16 @@ class PythonModule:
         elif isinstance(node, ast.BinOp):
             return self._sum(node.left, node.op, node.right, node)
         elif isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
-            return self._budget.copied(self._part(node))
+            found = self._part(node)
+            self._budget.charge(found)
+            return found
         elif isinstance(node, ast.Set) and len(node.elts) == 1:
             # {{_base_.x}} is a set in a set to Python.
             inner = node.elts[0]
             if (
                 isinstance(inner, ast.Set)
                 and len(inner.elts) == 1
-                and self._rooted_in_base(inner.elts[0])
+                and _rooted_in_base(inner.elts[0])
             ):
                 return self.value(inner.elts[0])
         elif isinstance(node, ast.JoinedStr):
@@ -305,13 +370,18 @@ class PythonModule:
 
     def _lose_changed(self, node: ast.expr) -> None:
         """Forget containers that a call in an expression could change."""
-        for each in ast.walk(node):
+        for each in self._walk(node):
             if isinstance(each, ast.NamedExpr):
                 self._lose(each.target)
-            elif isinstance(each, ast.Name) and (
-                each.id == '_base_' or isinstance(self.names.get(each.id), dict | list)
-            ):
-                self._lose_name(each.id, each)
+            elif isinstance(each, ast.Name):
+                held = self._base if each.id == '_base_' else self.names.get(each.id)
+                self._lost.add(held, self._unresolved(each, f'what a call made of {each.id}'))
 
     def _unresolved(self, node: ast.AST, what: str) -> Unresolved:
         return Unresolved(one_line(what, 60), self._source, getattr(node, 'lineno', 0))
+
+
+def _rooted_in_base(node: ast.expr) -> bool:
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return isinstance(node, ast.Name) and node.id == '_base_'

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""Values of configs: how they are copied, added and merged, within bounds."""
+"""Values of configs: how they are shared, lost, copied, added and merged, within bounds."""
 
 from __future__ import annotations
 
@@ -58,18 +58,58 @@ class Budget:
                 f'{self.source}: expected a config, found one of more than {_MOST_VALUES} values'
             )
 
-    def copied(self, value: Any, depth: int = 0) -> Any:
-        """Return a copy that shares nothing, so that a name used often is paid for each time."""
+    def charge(self, value: Any) -> None:
+        """Take as much as a copy would have, so that a name used often is paid for each time."""
+        self.copied(value, Lost())
+
+    def copied(self, value: Any, lost: Lost, depth: int = 0) -> Any:
+        """Return a copy that shares nothing, with ``Unresolved`` in place of what is lost."""
         self.spend(1 + len(value) // 16 if isinstance(value, str) else 1)
         if depth > _DEEPEST:
             raise CheckpointError(f'{self.source}: expected a config, found values nested deeply')
+        value = lost.found(value)
         if isinstance(value, dict):
-            return {key: self.copied(each, depth + 1) for key, each in value.items()}
-        if isinstance(value, list):
-            return [self.copied(each, depth + 1) for each in value]
-        if isinstance(value, tuple):
-            return tuple(self.copied(each, depth + 1) for each in value)
+            return {key: self.copied(each, lost, depth + 1) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.copied(each, lost, depth + 1) for each in value)
         return value
+
+
+class BaseDict(dict[Any, Any]):
+    """A mapping of a base, whose keys are attributes, too."""
+
+
+class Lost:
+    """Containers that something unknown may have changed, by whatever name they are reached."""
+
+    def __init__(self) -> None:
+        # Kept alive, as another container could get the identity of one that is gone.
+        self._containers: dict[int, tuple[Any, Unresolved]] = {}
+
+    def add(self, value: Any, why: Unresolved) -> None:
+        """Lose a container and all that it holds."""
+        waiting = [value]
+        while waiting:
+            each = waiting.pop()
+            if isinstance(each, dict | list | tuple) and id(each) not in self._containers:
+                self._containers[id(each)] = each, why
+                waiting += each.values() if isinstance(each, dict) else each
+
+    def found(self, value: Any) -> Any:
+        """Return a value, ``Unresolved`` if it is lost; a tuple itself does not change."""
+        if isinstance(value, dict | list) and id(value) in self._containers:
+            return self._containers[id(value)][1]
+        return value
+
+
+def of_base(value: Any, lost: Lost) -> Any:
+    """Return what a value becomes in a base: mappings and lists that are of none are copied."""
+    value = lost.found(value)
+    if isinstance(value, list | tuple):
+        return type(value)(of_base(each, lost) for each in value)
+    if type(value) is dict:
+        return BaseDict({key: of_base(each, lost) for key, each in value.items()})
+    return value
 
 
 def add(left: Any, operator: ast.operator, right: Any, budget: Budget) -> Any:
@@ -90,8 +130,8 @@ def add(left: Any, operator: ast.operator, right: Any, budget: Budget) -> Any:
         if isinstance(left, str | list | tuple) and type(right) is int:
             budget.spend(max(len(left), 1) * max(right, 0))
             repeated = left * right
-            # One value in many places costs more than the place.
-            return repeated if isinstance(left, str) else budget.copied(repeated)
+            budget.charge(repeated)  # One value in many places costs more than the place.
+            return repeated
     return None
 
 
@@ -128,7 +168,11 @@ def merge(given: dict[str, Any], base: dict[str, Any], source: str) -> dict[str,
         below = merged.get(key)
         if not isinstance(value, dict):
             merged[key] = value
-        elif value.get(_DELETE) is True or key not in merged:
+        elif key not in merged:
+            merged[key] = _without_delete(value)
+        elif isinstance(delete := value.get(_DELETE), Unresolved):
+            merged[key] = delete
+        elif delete:
             merged[key] = _without_delete(value)
         elif isinstance(below, Unresolved):
             continue

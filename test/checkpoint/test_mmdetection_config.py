@@ -124,6 +124,13 @@ def test_a_key_is_honoured(key: str, value: Any, field: str, found: Any) -> None
         assert all(getattr(architecture, n) == getattr(ARCHITECTURE, n) for n in others)
 
 
+CONVNEXT = {
+    'type': 'mmpretrain.ConvNeXt',
+    'out_indices': [0, 1, 2, 3],
+    'gap_before_final_norm': False,
+}
+
+
 def backbone(**keys: Any) -> Any:
     return read('model.backbone', keys).backbone
 
@@ -206,7 +213,27 @@ def test_backbones(keys: dict[str, Any], spec: object) -> None:
     [
         ('model.type', 'CascadeRCNN'),
         ('model.type', 'MaskScoringRCNN'),
+        ('model.type', 'myproj.MaskRCNN'),
         ('model.unknown', 1),
+        ('model.backbone.type', 'mmseg.ResNet'),
+        ('model.backbone.type', 'mmdetection.ResNet'),
+        ('model.backbone.type', 'mmpretrainer.ConvNeXt'),
+        ('model.test_cfg.rpn.nms.type', 'mine.nms'),
+        ('model.backbone', {'type': 'SwinTransformer', 'depths': [2, 2, 2147483647, 2]}),
+        ('model.backbone', {'type': 'SwinTransformer', 'embed_dims': 4096}),
+        ('model.backbone', {'type': 'ResNeSt', 'depth': 50, 'base_channels': 4096}),
+        (
+            'model.backbone',
+            CONVNEXT | {'arch': {'depths': [3, 3, 65, 3], 'channels': [8, 8, 8, 8]}},
+        ),
+        (
+            'model.backbone',
+            CONVNEXT | {'arch': {'depths': [3, 3, 9, 3], 'channels': [8, 8, 8, 2**31 - 1]}},
+        ),
+        ('model.rpn_head.anchor_generator.scales', [8.0] * 30),
+        ('model.rpn_head.bbox_coder.target_stds', [1e-320] * 4),
+        ('model.data_preprocessor.std', [1e-9, 1, 1]),
+        ('model.test_cfg.rcnn.max_per_img', -5),
         ('model.neck', ...),
         ('model.neck.type', 'PAFPN'),
         ('model.neck.num_outs', 6),
@@ -279,14 +306,19 @@ def test_backbones(keys: dict[str, Any], spec: object) -> None:
         ('model.data_preprocessor.std', [0, 1, 1]),
         ('model.data_preprocessor.pad_value', 114),
         ('model.data_preprocessor.pad_size_divisor', 1),
+        ('model.data_preprocessor.pad_size_divisor', 65536),
         (f'{PIPELINE}.0.to_float32', True),
         (f'{PIPELINE}.1.type', 'FixScaleResize'),
+        (f'{PIPELINE}.1.type', 'albu.Resize'),
         (f'{PIPELINE}.1.keep_ratio', False),
         (f'{PIPELINE}.1.keep_ratio', ...),
         (f'{PIPELINE}.1.interpolation', 'area'),
         (f'{PIPELINE}.1.backend', 'pillow'),
         (f'{PIPELINE}.1.scale', [(1333, 800), (1333, 640)]),
         (f'{PIPELINE}.2.type', 'TestTimeAug'),
+        (f'{PIPELINE}.2.type', 'Resize'),
+        (f'{PIPELINE}.2.type', 'LoadImageFromFile'),
+        (f'{PIPELINE}.1.scale', (65536, 65536)),
         (f'{PIPELINE}.2', {'type': 'RandomFlip', 'prob': 1.0}),
         (f'{PIPELINE}.2', {'type': 'Pad', 'size_divisor': 64}),
     ],
@@ -324,6 +356,62 @@ def test_pipelines_of_2_that_are_refused(key: str, value: Any) -> None:
         read_architecture(config, 'config')
 
 
+NORMALIZE: dict[str, Any] = {'type': 'Normalize', 'mean': [1, 2, 3], 'std': [4, 5, 6]}
+RESIZE = {'type': 'Resize', 'img_scale': (640, 320)}
+PAD = {'type': 'Pad', 'size_divisor': 32}
+LOAD = {'type': 'LoadImageFromFile'}
+FLIP = {'type': 'RandomFlip', 'flip_ratio': 0.5}
+INNER = {'type': 'Resize', 'keep_ratio': True}
+
+
+def augmented(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {'type': 'MultiScaleFlipAug', 'img_scale': (640, 320), 'transforms': list(steps)}
+
+
+@pytest.mark.parametrize(
+    ('steps', 'part'),
+    [
+        ([LOAD, NORMALIZE, RESIZE, PAD], '[2].type'),
+        ([LOAD, PAD, RESIZE, NORMALIZE], '[2].type'),
+        ([LOAD, RESIZE, PAD, NORMALIZE], '[3].type'),
+        ([RESIZE, LOAD, NORMALIZE, PAD], '[1].type'),
+        ([LOAD, RESIZE, NORMALIZE, NORMALIZE, PAD], '[3].type'),
+        ([LOAD, RESIZE, INNER, NORMALIZE, PAD], '[2].type'),
+        ([LOAD, RESIZE, NORMALIZE, PAD, PAD], '[4].type'),
+        ([LOAD, RESIZE, NORMALIZE, {'type': 'ImageToTensor'}, PAD], '[4].type'),
+        ([LOAD, RESIZE, FLIP, NORMALIZE, PAD], '[2].flip_ratio'),
+        ([LOAD, augmented(NORMALIZE, INNER, PAD)], '[1].transforms[1].type'),
+        ([LOAD, augmented(INNER, NORMALIZE, NORMALIZE, PAD)], '[1].transforms[2].type'),
+        ([LOAD, augmented(INNER, INNER, NORMALIZE, PAD)], '[1].transforms[1].type'),
+        ([LOAD, augmented(INNER, NORMALIZE, PAD), FLIP], '[2].type'),
+        ([LOAD, augmented(INNER, NORMALIZE), PAD], '[2].type'),
+        ([LOAD, augmented(augmented(INNER, NORMALIZE, PAD))], '[1].transforms[0].type'),
+        ([LOAD, augmented(NORMALIZE, PAD)], 'data: expected'),
+        ([LOAD, RESIZE, PAD], 'a pipeline with Normalize'),
+        ([LOAD, INNER, NORMALIZE, PAD], 'data: expected'),
+    ],
+)
+def test_steps_of_2_in_another_order_are_refused(steps: list[Any], part: str) -> None:
+    config = changed('data.test.pipeline', steps, SECOND)
+    with pytest.raises(ConfigError, match=re.escape(part)):
+        read_architecture(config, 'config')
+
+
+@pytest.mark.parametrize(
+    'steps',
+    [
+        [LOAD, RESIZE, NORMALIZE, PAD],
+        [LOAD, RESIZE, FLIP | {'flip_ratio': 0.0}, NORMALIZE, PAD, {'type': 'ImageToTensor'}],
+        [LOAD, augmented(INNER, FLIP, NORMALIZE, PAD), {'type': 'Collect'}],
+        [LOAD, {'type': 'LoadAnnotations'}, augmented(INNER, NORMALIZE, PAD)],
+    ],
+)
+def test_steps_of_2_in_order(steps: list[Any]) -> None:
+    found = read_architecture(changed('data.test.pipeline', steps, SECOND), 'config')
+    expected = {'pixel_mean': (1.0, 2.0, 3.0), 'pixel_std': (4.0, 5.0, 6.0)}
+    assert found == dataclasses.replace(ARCHITECTURE, **expected)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ('key', 'value'),
     [
@@ -342,6 +430,11 @@ def test_pipelines_of_2_that_are_refused(key: str, value: Any) -> None:
         ('model.roi_head.pretrained', None),
         ('model.rpn_head.test_cfg', {'nms_pre': 7}),
         ('model.rpn_head.train_cfg', None),
+        ('model.test_cfg.rpn.nms.type', ...),
+        ('model.test_cfg.rcnn.nms.type', ...),
+        ('model.type', 'mmdet.models.detectors.mask_rcnn.MaskRCNN'),
+        (f'{PIPELINE}.0.type', 'mmcv.LoadImageFromFile'),
+        ('model.backbone.norm_cfg.type', 'mmengine.BN'),
     ],
 )
 def test_what_does_not_matter_is_ignored(key: str, value: Any) -> None:

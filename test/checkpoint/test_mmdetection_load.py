@@ -21,7 +21,7 @@ import pytest
 import torch
 from narrow_checkpoint import CONFIG as DETECTRON2_CONFIG
 from narrow_checkpoint import random_state
-from narrow_mmdetection import ARCHITECTURE, CONFIG, CONFIG_2
+from narrow_mmdetection import ARCHITECTURE, CONFIG, CONFIG_2, MODEL
 from torch import Tensor
 
 from segnode.checkpoint import PRESETS, NativeModel, load_model
@@ -51,6 +51,7 @@ META = {
     'mmengine_version': '0.10.7',
 }
 NAMES = ('cone', 'ball', 'box')
+THIRD_NAMED = CONFIG.replace('{', '{{').replace('}', '}}').replace('test_mode=True', '{}')
 
 
 def load(content: object, folder: Path, *, legacy: bool = False, **settings: Any) -> NativeModel:
@@ -157,6 +158,37 @@ def test_a_config_with_weights(tmp_path: Path, name: str) -> None:
         load_model(dataclasses.replace(config, weights=''))
 
 
+@pytest.mark.parametrize(
+    'text',
+    [
+        f'\ufeff{MODEL.lstrip()}',
+        f'# Ported from a LazyConfig, LazyCall(\n{CONFIG}',
+        f'"""Once a LazyConfig of Detectron2."""\n{CONFIG}',
+        MODEL.replace('model = dict', 'model: dict[str, object] = dict'),
+    ],
+)
+def test_a_config_is_known_as_one(tmp_path: Path, text: str) -> None:
+    text = text if 'test_dataloader' in text else text + CONFIG.partition(MODEL)[2]
+    (tmp_path / 'config.py').write_text(text, encoding='utf-8')
+    assert file_architecture(tmp_path / 'config.py') == ARCHITECTURE
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'from detectron2.config import LazyCall as L\nmodel = L(x)()\n',
+        'import detectron2\nmodel = 1\n',
+        'from .own import LazyConfig\nmodel = 1\n',
+        'model = LazyCall(x)(y)\n',
+        'cfg = LazyConfig.load("x")\nmodel = cfg.model\n',
+    ],
+)
+def test_a_lazy_config_is_known_as_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / 'config.py').write_text(text)
+    with pytest.raises(CheckpointError, match='found a LazyConfig of Detectron2'):
+        load_model(Config(model=str(tmp_path / 'config.py')))
+
+
 def one_class(config: str) -> tuple[str, dict[str, Tensor]]:
     text = config.replace('num_classes=3', 'num_classes=1')
     architecture = dataclasses.replace(ARCHITECTURE, num_classes=1)
@@ -187,6 +219,30 @@ def test_names_are_the_users_the_files_or_none(tmp_path: Path) -> None:
     content['meta'] = META | {'dataset_meta': {'classes': ('a', 'b')}}
     with pytest.raises(ConfigError, match='expected 3 names, one for each class, found 2'):
         load(content, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('config', 'names'),
+    [
+        (THIRD_NAMED.format('metainfo=dict(classes=("a", "b", "c"))'), ('a', 'b', 'c')),
+        (THIRD_NAMED.format('metainfo=dict(CLASSES=["a", "b", "c"])'), ('a', 'b', 'c')),
+        (THIRD_NAMED.format('metainfo=dict(classes=("a", "b"))'), None),
+        (THIRD_NAMED.format('metainfo=dict(classes=f(5))'), None),
+        (THIRD_NAMED.format('metainfo=5'), None),
+        (
+            CONFIG_2.replace('pipeline=test_', "classes=['a', 'b', 'c'], pipeline=test_"),
+            ('a', 'b', 'c'),
+        ),
+    ],
+)
+def test_names_of_the_configs_data(
+    tmp_path: Path, config: str, names: tuple[str, ...] | None
+) -> None:
+    unnamed = names or ('class_0', 'class_1', 'class_2')
+    content: dict[str, Any] = {'meta': {'cfg': config}, 'state_dict': THEIRS}
+    assert load(content, tmp_path).class_names == unnamed
+    content['meta']['CLASSES'] = NAMES
+    assert load(content, tmp_path).class_names == NAMES
 
 
 @pytest.mark.parametrize('space', [' ', '_'])
@@ -309,6 +365,30 @@ def background_first(version: str = '2.0.0') -> dict[str, Any]:
 def test_the_background_first_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=r'upgrade_model_version\.py'):
         load(content, tmp_path)
+
+
+@pytest.mark.parametrize('classes', [1, 2, 4, 80])
+def test_another_number_of_classes_is_called_that(tmp_path: Path, classes: int) -> None:
+    text = CONFIG.replace('num_classes=3', f'num_classes={classes}')
+    with pytest.raises(CheckpointError, match=rf'expected {classes} classes and the background'):
+        load({'meta': META | {'cfg': text}, 'state_dict': THEIRS}, tmp_path)
+
+
+def test_what_the_named_config_changes_is_told(tmp_path: Path) -> None:
+    (tmp_path / 'own.py').write_text(CONFIG)
+    (tmp_path / 'bgr.py').write_text(
+        CONFIG.replace('bgr_to_rgb=True', 'bgr_to_rgb=False').replace('0.05', '0.5')
+    )
+    torch.save({'meta': META, 'state_dict': THEIRS}, tmp_path / 'x.pth')
+    told = {}
+    for name in ('own', 'bgr'):
+        notes: list[str] = []
+        config = Config(model=str(tmp_path / f'{name}.py'), weights=str(tmp_path / 'x.pth'))
+        load_model(config, notes.append)
+        told[name] = notes
+    assert told['own'] == []
+    assert len(told['bgr']) == 1
+    assert 'its own config has another score_threshold, color' in told['bgr'][0]
 
 
 @pytest.mark.parametrize('version', ['2.0.0', '2.4.0', '2.28.2', '3.3.0', None, 5])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import re
@@ -90,6 +91,10 @@ def test_any_value_is_read_as_it_was_written(seed: int) -> None:
         'import a',
         'from b import c as a',
         'def a(): pass',
+        'a = 1\ntry:\n    f()\nexcept OSError as a:\n    pass',
+        'a = 1\nmatch 7:\n    case [5, *a]:\n        pass',
+        'a = 1\nmatch 6:\n    case {"x": 5, **a}:\n        pass',
+        'a = 1\nmatch 6:\n    case 5 | 6 as a:\n        pass',
         'for a in (1, 2): pass',
         'if 1:\n    a = 1',
         'with open("x") as a: pass',
@@ -108,6 +113,169 @@ def test_what_is_not_followed_is_unresolved(statement: str) -> None:
     assert isinstance(found['a'], Unresolved), found
     assert found['other'] == 5
     assert 'of src), which is never run' in repr(found['a'])
+
+
+def random_statement(rng: random.Random, names: dict[str, Any]) -> str:
+    dicts = [name for name, value in names.items() if isinstance(value, dict)]
+    lists = [name for name, value in names.items() if isinstance(value, list)]
+    new, one, other = (rng.choice('abcdef') for _ in range(3))
+    number, listed, mapped = rng.randint(0, 99), rng.choice(lists), rng.choice(dicts)
+    parts = [f'{name}[{key!r}]' for name in dicts for key in names[name]]
+    parts += [f'{name}[{index}]' for name in lists for index in range(len(names[name]))]
+    part = rng.choice(parts or [listed])
+    return rng.choice(
+        [
+            f'{new} = {other} = dict(x={one}, y={number})',
+            f'{new} = [{one}, ({other}, {number})]',
+            f'{new} = {one}',
+            f'{new} = {part}',
+            f'{part} = {rng.choice([one, number])}',
+            f'{part} = dict(x={number})',
+            f'{mapped}[{rng.choice("xyz")!r}] = {one}',
+            f'{listed} += [{number}, {one}]',
+            f'{new} = {listed} + {rng.choice(lists)}',
+            f'{new} = dict({mapped}, z={one})',
+            f'{new} = dict(**{mapped})',
+            f'{new} = [*{listed}]',
+            f'{new} = list({listed})',
+            f'{new} = [{one}] * 2',
+            f'{new}, {other} = {one}, {part}',
+        ]
+    )
+
+
+@pytest.mark.parametrize('seed', fresh_seeds(20))
+def test_names_share_what_they_share_in_python(seed: int) -> None:
+    rng = random.Random(seed)
+    text = 'a = dict(x=dict(y=1))\nb = [a, 2]\nc, d, e, f = 1, {}, [], dict(x=b)\n'
+    names = run(text)
+    while text.count('\n') < 40:
+        statement, tried = random_statement(rng, names), copy.deepcopy(names)
+        exec(statement, tried)
+        tried.pop('__builtins__', None)
+        kinds = {type(value) for value in tried.values()}
+        if '...' not in (shown := repr(tried)) and len(shown) < 2000 and {dict, list} <= kinds:
+            text, names = f'{text}{statement}\n', tried
+    assert parse_python_config(text, 'x') == run(text), text
+
+
+@pytest.mark.parametrize(
+    'statement',
+    [
+        'part.update(depth=101)',
+        'for each in [part]:\n    each["depth"] = 101',
+        'f(part)',
+        'x = f(part)',
+        'x = f((1, part))',
+        'x = list(map(lambda d: d.update(depth=101), [part]))',
+        'pair = (1, part)\nf(pair)',
+        'whole = [dict(inner=part)]\nx = f(whole)',
+        'other = model["part"]\nother |= dict(depth=101)',
+        'other = model\nother["part"]["depth"] += 51',
+        'x = y.z(part)',
+        'x.y = part\nx.f()',
+        'a, *b = part, 1\nb.f(a)',
+        'del part["depth"]',
+        'model["part"]["sizes"][0:1] = [5]',
+    ],
+)
+def test_what_is_lost_is_lost_by_every_name(statement: str) -> None:
+    text = f'part = dict(depth=50, sizes=[1])\nmodel = dict(part=part)\nn = 5\n{statement}\n'
+    found = parse_python_config(text, 'x')
+    kept = found['model'] if isinstance(found['model'], Unresolved) else found['model']['part']
+    if not isinstance(kept, Unresolved):
+        assert isinstance(kept['sizes'], Unresolved), found
+    assert found['n'] == 5
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'def f():\n    part["depth"] = 101\npart = dict(depth=50)\nmodel = dict(part=part)\nf()',
+        'f = lambda: part.update(depth=101)\npart = dict()\nmodel = dict(part=part)\nf()',
+        'x = dict()\ndef f():\n    x["a"]["b"] = 1\npart = dict()\nx["a"] = part\n'
+        'model = dict(part=part)\nf()',
+    ],
+)
+def test_what_a_function_names_stays_lost(text: str) -> None:
+    assert isinstance(parse_python_config(text, 'x')['model']['part'], Unresolved)
+
+
+@pytest.mark.parametrize(
+    ('statements', 'depth'),
+    [
+        ('m = _base_.model\nm.part.depth = 101', 101),
+        ("m = _base_.model\nm['part']['depth'] = 101", 101),
+        ('m = _base_.model.sizes\nm[0] = 7\n_base_.model.part.depth = m[0]', 7),
+        # What is put into a base is copied there.
+        ("p = dict(depth=18)\n_base_.model.part = p\np['depth'] = 34", 18),
+        ('m = _base_.model.part\n_base_.model.more = m\nm.depth = 34', 34),
+        ('p = dict(depth=1)\nq = dict(part=p)\nf(p)\n_base_.model = dict(q=q)', ...),
+        ('f(_base_)', None),
+        ('m = _base_.model\nf(m)', None),
+        ('x = [_base_ for _ in y]', None),
+        ('def f():\n    _base_.model.part.depth = 1', None),
+    ],
+)
+def test_names_share_with_their_base(tmp_path: Path, statements: str, depth: Any) -> None:
+    (tmp_path / 'base.py').write_text('model = dict(part=dict(depth=50), sizes=[1])\n')
+    (tmp_path / 'leaf.py').write_text(f"_base_ = './base.py'\n{statements}\n")
+    model = read_python_config(tmp_path / 'leaf.py')['model']
+    if depth is None:
+        assert isinstance(model, Unresolved)
+    elif depth is ...:
+        assert isinstance(model['q']['part'], Unresolved)
+    else:
+        assert model['part']['depth'] == depth
+
+
+@pytest.mark.parametrize('delete', ['True', '1', "'yes'", '[0]', 'False', '0', 'None', 'not 0'])
+def test_any_truth_deletes(tmp_path: Path, delete: str) -> None:
+    (tmp_path / 'base.py').write_text('model = dict(a=1, b=2)\n')
+    (tmp_path / 'leaf.py').write_text(
+        f"_base_ = './base.py'\nmodel = dict(_delete_={delete}, a=3)\n"
+    )
+    model = read_python_config(tmp_path / 'leaf.py')['model']
+    if delete == 'not 0':
+        assert isinstance(model, Unresolved)
+    else:
+        assert model == ({'a': 3} if eval(delete) else {'a': 3, 'b': 2})
+
+
+@pytest.mark.parametrize(
+    'statement',
+    [
+        "globals()['model'] = 1",
+        "exec('model = 1')",
+        'x = [locals().update(model=1)]',
+        'def f():\n    vars()',
+        'g = eval',
+    ],
+)
+def test_what_may_change_anything_unnamed_is_refused(statement: str) -> None:
+    with pytest.raises(CheckpointError, match=r'line [23]: .* which may change all of it; give'):
+        parse_python_config(f'model = dict()\n{statement}', 'x')
+    assert parse_python_config("vars = 1\nx = dict(vars=vars, eval='exec')", 'x')['vars'] == 1
+
+
+def test_bases_may_import_alike(tmp_path: Path) -> None:
+    (tmp_path / 'one.py').write_text('import os\na = 1\n')
+    (tmp_path / 'two.py').write_text('import os\nb = 2\n')
+    (tmp_path / 'leaf.py').write_text("_base_ = ['one.py', 'two.py']\n")
+    found = read_python_config(tmp_path / 'leaf.py')
+    assert (found['a'], found['b']) == (1, 2)
+    assert isinstance(found['os'], Unresolved)
+
+
+def test_a_large_base_used_often_is_read_in_time(tmp_path: Path) -> None:
+    names = '\n'.join(f'n{index}=1' for index in range(5_000))
+    (tmp_path / 'base.py').write_text(names)
+    (tmp_path / 'leaf.py').write_text(
+        f"_base_ = 'base.py'\nx = f({'_base_,' * 10_000})\nf({'_base_,' * 10_000})\n"
+    )
+    began = time.process_time()
+    assert isinstance(read_python_config(tmp_path / 'leaf.py')['n7'], Unresolved)
+    assert time.process_time() - began < 5
 
 
 def test_bases(tmp_path: Path) -> None:
@@ -193,6 +361,8 @@ HOSTILE = {
     'threefold': '\n'.join(['a0 = [1]', *(f'a{i + 1} = [a{i}, a{i}, a{i}]' for i in range(60))]),
     'wrapped': '\n'.join(['a = [1]', *['a = [a]'] * 5000]),
     'in itself': '\n'.join(['a = {}', *["a['x'] = a"] * 5000]),
+    'circle': "a = {}\na['x'] = a",
+    'grown': "a = [0]\nb = [a] * 100_000\na += ['x' * 100_000]",
     'elif': 'if x:\n pass\n' + 'elif x:\n pass\n' * 5000,
     'attributes': f'a = b{".c" * 100_000}',
     'calls': f'a = f{"()" * 100_000}',
