@@ -112,6 +112,18 @@ def test_half_precision_agrees_stage_by_stage(model: NativeModel, precision: str
             assert deviation(a, b) < bound
 
 
+def test_maps_of_two_formats_are_pooled_in_the_wider_one(model: NativeModel) -> None:
+    """A level's layer whose numbers do not fit in half precision stays in float32."""
+    network = NativeNetwork(model.architecture, model.state_dict, CPU)
+    half = [torch.ones((1, 1, 2, 2), dtype=torch.float16)] * 5
+    assert {x.dtype for x in network.pooled_maps(half)} == {torch.float16}
+    large = [*half[:3], half[3].float() * 1e5, half[4]]
+    pooled = network.pooled_maps(large)
+    assert len(pooled) == 4
+    assert {x.dtype for x in pooled} == {torch.float32}
+    assert pooled[3].max() == 1e5
+
+
 def in_half_precision(network: NativeNetwork, mode: FakeTensorMode) -> None:
     """Give fake layers half precision as ``convert_layers`` does, all else float32."""
     with mode:
