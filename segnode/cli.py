@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from segnode.config import Config, Parameter, parameters
@@ -89,6 +91,20 @@ def config_from(options: argparse.Namespace) -> Config:
         ConfigError: a value is out of range, or two of them do not go together.
     """
     return Config().replace(given_settings(options))
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end what is done meanwhile as Ctrl-C does; for the main thread."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def say(text: str = '') -> None:

@@ -4,8 +4,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+# Boxes without area: at pixels' centres and edges, at the image's, and with sides swapped.
+EMPTY_BOXES = np.float32(
+    [
+        (10.5, 5, 10.5, 20),
+        (5, 10.5, 20, 10.5),
+        (10.5, 10.5, 10.5, 10.5),
+        (10, 5, 10, 20),
+        (5, 10, 20, 10),
+        (0, 0, 0, 0),
+        (0.5, 0.5, 0.5, 0.5),
+        (160, 5, 160, 20),
+        (5, 121, 20, 121),
+        (200, 5, 200, 20),
+        (20, 5, 10, 20),
+    ]
+)
 
 
 def random_boxes(generator: torch.Generator, count: int, image_hw: tuple[int, int]) -> Tensor:

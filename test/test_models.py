@@ -6,8 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import re
+import signal
+import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,8 @@ from narrow_checkpoint import ARCHITECTURE
 from segnode.__main__ import main
 from segnode.checkpoint.download import cached_path
 from segnode.checkpoint.presets import PRESETS
+from segnode.model.architecture import Architecture
+from segnode.models.timing import Timing
 
 README = (Path(__file__).resolve().parents[1] / 'README.md').read_text(encoding='utf-8')
 # Counted by other programs for mmdet's, Detectron2's and torchvision's own modules: millions of
@@ -155,6 +162,7 @@ def test_what_is_not_known_is_empty(
     ('args', 'part'),
     [
         (['no-such-family'], "found 'no-such-family'"),
+        ([''], "found ''"),
         (['--size', '480'], "found '480'"),
         (['--size', '480x16'], "found '480x16'"),
         (['--size', '64x64,64x64'], 'three different sizes'),
@@ -162,6 +170,7 @@ def test_what_is_not_known_is_empty(
         (['--precision', 'fp32'], '--precision: expected it with --time'),
         (['--time', '--frames', '0'], 'expected 1 to 10000, found 0'),
         (['--time', '--device', 'tpu', 'zoo_1x'], 'device: expected auto, cpu'),
+        (['--time', '--size', '4128x4128'], '--size 4128x4128: resolution.short_side: expected'),
     ],
 )
 @pytest.mark.usefixtures('narrow')
@@ -215,3 +224,76 @@ def test_a_network_that_takes_its_process_down_is_said(
     (model,) = json.loads(target.read_text())['models']
     assert model['time']['ms_p50'] is None
     assert 'killed' in model['time']['error']
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError('no kernel image is available\nCompile with ...')
+
+
+@pytest.mark.usefixtures('narrow')
+@pytest.mark.parametrize(
+    'place', ['segnode.benchmark.planted.plant_architecture', 'segnode.models.timing._measure']
+)
+def test_a_network_that_fails_does_not_stop_the_others(
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(place, fail)
+    target = tmp_path / 'models.json'
+    args = ['models', '--size', '64x64', '--time', '--device', 'cpu', '--json', str(target)]
+    assert main(args) == 1
+    said = capsys.readouterr().err
+    for name in ('Other', 'zoo_1x'):
+        assert f'error: {name}: RuntimeError: no kernel image is available\n' in said
+    assert 'Traceback' not in said
+    models = json.loads(target.read_text())['models']
+    assert ['no kernel image' in model['time']['error'] for model in models] == [True] * 3
+
+
+@pytest.mark.usefixtures('narrow')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_what_is_timed_before_an_interrupt_is_kept(
+    number: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setattr('segnode.benchmark.planted.plant_architecture', lambda _: {})
+    monkeypatch.setattr('segnode.models.timing._measure', measure_or_hang)
+    target = tmp_path / 'models.json'
+
+    def interrupt() -> None:
+        # The second network's process has written its weights' folder down.
+        while not list(tmp_path.glob('segnode-models-*/hangs')):
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    args = ['models', '--size', '64x64', '--time', '--device', 'cpu', '--json', str(target)]
+    assert main(args) == 130
+    assert 'interrupted: 1 of 2 networks are timed' in capsys.readouterr().err
+    other, *zoo = json.loads(target.read_text())['models']
+    assert other['time']['ms_p50'] == 7.0
+    assert [model['time'] for model in zoo] == [None, None]
+    assert list(tmp_path.iterdir()) == [target]
+    assert not multiprocessing.active_children()
+
+
+def measure_or_hang(architecture: Architecture, weights: Path, *_: object) -> Timing:
+    if architecture.num_classes == 7:
+        return Timing(ms_p50=7.0)
+    (weights.parent / 'hangs').touch()
+    time.sleep(600)
+    return Timing()
+
+
+@pytest.mark.usefixtures('narrow')
+def test_a_device_that_is_not_there_is_no_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['models', '--time', '--device', 'cuda:99']) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'device cuda:99: expected a GPU' in line
+    assert main(['models', '--help']) == 0
+    assert '--device is not there' in capsys.readouterr().out

@@ -27,6 +27,8 @@ from segnode.model.backbone_specs import (
     SwinSpec,
 )
 
+# Presets that a mistyped name may mean.
+_MOST_HINTS: Final = 3
 _ZOO: Final = 'https://dl.fbaipublicfiles.com/detectron2/'
 _ZOO_LICENCE: Final = 'CC BY-SA 3.0 (Detectron2 model zoo)'
 _MMDETECTION: Final = 'https://download.openmmlab.com/mmdetection/v2.0/'
@@ -269,8 +271,10 @@ def preset_architecture(name: str) -> Architecture:
 
 def unknown_model(name: str) -> str:
     """Return the message for a model that is neither preset nor file."""
-    near = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f'; did you mean {near[0]}?' if near else ''
+    # A part first: by likeness alone another name of its length would come before the whole one.
+    near = [preset for preset in PRESETS if name.lower() in preset.lower()][:_MOST_HINTS]
+    near = near or difflib.get_close_matches(name, PRESETS, n=1)
+    hint = f'; did you mean {" or ".join(near)}?' if near else ''
     return (
         f'{name}: expected a file or a preset (`python -m segnode models` lists them), found '
         f'neither{hint}'

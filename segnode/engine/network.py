@@ -184,19 +184,26 @@ class NativeNetwork:
         ]
         return Exact(found, image_index, torch.cat(probabilities))
 
+    def pooled_maps(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the maps that are pooled, all in one format.
+
+        RoIAlign reads no other, and a level's layer may have had to stay in float32.
+        """
+        features = features[: len(self.architecture.pooled_strides)]
+        same = len({f.dtype for f in features}) == 1
+        return features if same else [f.float() for f in features]
+
     def _poolable(self, features: list[Tensor]) -> list[Tensor]:
         """Return the pooled maps as RoIAlign takes them, converted once for both heads."""
-        features = features[: len(self.architecture.pooled_strides)]
-        if self.device.type == 'cpu' and cpu_kernels() is not None:
-            # The compiled kernel reads channels_last, all in bfloat16 or all in float32; a layer
-            # whose numbers do not fit may have stayed in float32.
-            same = all(f.dtype == torch.bfloat16 for f in features)
-            return features if same else [f.float() for f in features]
-        half_on_cpu = self.device.type == 'cpu' and self.dtype != torch.float32
-        return [
-            (f.float() if half_on_cpu else f).contiguous(memory_format=torch.contiguous_format)
-            for f in features
-        ]
+        features = self.pooled_maps(features)
+        on_cpu = self.device.type == 'cpu'
+        compiled = on_cpu and cpu_kernels() is not None
+        # The compiled kernel reads bfloat16 besides float32, PyTorch's on a CPU float32 alone.
+        if on_cpu and not (compiled and features[0].dtype == torch.bfloat16):
+            features = [f.float() for f in features]
+        if compiled:
+            return features  # It reads channels_last.
+        return [f.contiguous(memory_format=torch.contiguous_format) for f in features]
 
     def _probe(self) -> None:
         """Run every layer once on noise, a ramp and both extremes."""

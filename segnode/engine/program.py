@@ -180,7 +180,6 @@ class Program:
         self._swap = key.order.upper() != architecture.color
         feature_hw = architecture.feature_hw(self._plan.padded_hw)
         self._anchors = make_anchors(architecture, feature_hw, device)
-        pooled = len(architecture.pooled_strides)
         # How far label_next has come: the next detection, those that stay, and what is painted.
         self._next = torch.zeros((), dtype=torch.int64, device=device)
         self._taken = torch.zeros((key.images, 1, 1), dtype=torch.int32, device=device)
@@ -190,7 +189,7 @@ class Program:
             nms=operators.nms,
             roi_align=operators.roi_align,
             mark=self.marks.mark,
-            poolable=lambda features: features[:pooled],
+            poolable=network.pooled_maps,
             replace=network.replaced,
         )
 

@@ -531,6 +531,10 @@ static void paste_extent(float low, float high, const Paste *p, long size, int64
                          int64_t *count)
 {
     long from, to;
+    if (!(high > low)) { /* an empty box, or one that is no number */
+        *first = *count = 0;
+        return;
+    }
     if (p->family == DETECTRON2) {
         double length = (double)high - (double)low;
         double margin = p->threshold >= 0.5 ? 1.0 : 1.0 + length / (double)p->cells;

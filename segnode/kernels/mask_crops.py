@@ -53,8 +53,11 @@ def axis_weights(
         threshold: below 0.5 a pixel outside of the box can be set as well.
 
     Returns:
-        The first pixel and (n, M) float32 weights of it and the n - 1 behind it; n may be 0.
+        The first pixel and (n, M) float32 weights of it and the n - 1 behind it; n may be 0, and
+        is where the interval is empty.
     """
+    if not high > low:
+        return 0, np.zeros((0, cells), dtype=np.float32)
     if paste == 'detectron2':
         margin = 1.0 if threshold >= 0.5 else 1.0 + (high - low) / cells
         first = max(int(np.floor(low - margin)), 0)

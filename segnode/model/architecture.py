@@ -11,7 +11,8 @@ from segnode.model.backbone_specs import RESNET_50, BackboneSpec
 
 # A rule is named after the library that made it.
 Rule: TypeAlias = Literal['detectron2', 'torchvision', 'mmdetection']
-# Whose paste of a mask: MMDetection's is Detectron2's.
+# Whose paste of a mask: MMDetection's is Detectron2's. A box without area has no pixels here;
+# MMDetection, which alone pastes such, sets a few on a CPU and up to thousands on a GPU.
 Paste: TypeAlias = Literal['detectron2', 'torchvision']
 # What follows a convolution: nothing, a batch norm, a group norm.
 Norm: TypeAlias = Literal['', 'BN', 'GN']

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
+from segnode.model.backbone.layers import Linear
 from segnode.model.boxes import box_sides, clip_boxes, decode_boxes, top_k
 from segnode.model.conv import Conv
 from segnode.model.nms import NMS
@@ -85,7 +86,7 @@ class BoxHead(nn.Module):
         self.pooled_side = architecture.box_pooler.resolution
         size = channels * self.pooled_side**2
         for index, dim in enumerate(architecture.box_fc_dims, start=1):
-            self.add_module(f'fc{index}', nn.Linear(size, dim))
+            self.add_module(f'fc{index}', Linear(size, dim))
             self.fcs.append(f'fc{index}')
             size = dim
         self.out_features = size
@@ -110,9 +111,7 @@ class BoxHead(nn.Module):
             x = self.get_submodule(name)(x)
         x = x.permute(0, 2, 3, 1).flatten(1) if self._channels_last else x.flatten(1)
         for name in self.fcs:
-            fc = self.get_submodule(name)
-            assert isinstance(fc, nn.Linear)
-            x = F.relu(fc(x.to(fc.weight.dtype)))
+            x = F.relu(self.get_submodule(name)(x))
         return x
 
 
@@ -121,13 +120,12 @@ class BoxPredictor(nn.Module):
 
     def __init__(self, architecture: Architecture, in_features: int) -> None:
         super().__init__()
-        self.cls_score = nn.Linear(in_features, architecture.num_classes + 1)
+        self.cls_score = Linear(in_features, architecture.num_classes + 1)
         boxes = 1 if architecture.box_cls_agnostic else architecture.num_classes
-        self.bbox_pred = nn.Linear(in_features, boxes * 4)
+        self.bbox_pred = Linear(in_features, boxes * 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (R, F) to logits (R, C + 1) and deltas (R, 4 C), or (R, 4) if class-agnostic."""
-        x = x.to(self.cls_score.weight.dtype)
         return self.cls_score(x), self.bbox_pred(x)
 
 

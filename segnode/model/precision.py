@@ -93,13 +93,18 @@ def convert_layers(
     output are not finite in ``dtype``. As such a layer can hand its successor more than fits, the
     check is repeated until all agree.
 
+    What lies between two layers, such as attention and sums, computes in the format of the one
+    before. Where a layer in float32 is handed numbers that are not finite, the nearest one before
+    it that is not in float32 stays so as well.
+
     Args:
         model: float32, batch norms folded.
         dtype: what to convert to.
         run: runs the model once on realistic input, so that every layer is passed.
 
     Returns:
-        Names of the layers that stay float32 because their numbers do not fit.
+        Names of the layers that stay float32 because their numbers, or those that are made of
+        them, do not fit.
     """
     layers: dict[str, Layer] = {
         name: module for name, module in model.named_modules() if isinstance(module, Layer)
@@ -116,32 +121,55 @@ def convert_layers(
             parameter.data = stored[name, key].to(to)
 
     kept: list[str] = []
-    for name in layers:
+    narrow: set[str] = set()
+
+    def keep(name: str) -> None:
+        convert(name, torch.float32)
+        narrow.discard(name)
+        kept.append(name)
+
+    for name in layers if dtype != torch.float32 else ():
         if dtype == torch.bfloat16 and name.endswith(RANKING_LAYERS):
             continue
-        fits = torch.isfinite(stored[name, 'weight'].to(dtype)).all()
-        convert(name, dtype if fits else torch.float32)
-        if not fits:
+        if torch.isfinite(stored[name, 'weight'].to(dtype)).all():
+            convert(name, dtype)
+            narrow.add(name)
+        else:
             kept.append(name)
-    while dtype != torch.float32:
-        overflown = _overflowing(layers, run)
-        if not overflown:
+    # Layers that float32 alone does not make finite, known once any layer is not.
+    never: set[str] | None = None
+    while narrow:
+        finite = _finite_outputs(layers, run)
+        broken = [name for name in finite if not finite[name] and name not in (never or ())]
+        if not broken:
             break
+        if never is None:
+            for name in narrow:
+                convert(name, torch.float32)
+            outputs = _finite_outputs(layers, run)
+            never = {name for name in outputs if not outputs[name]}
+            for name in sorted(never & narrow, key=list(layers).index):
+                keep(name)
+            for name in narrow:
+                convert(name, dtype)
+            continue
         # Only the first one: what follows it was fed infinities.
-        convert(overflown[0], torch.float32)
-        kept.append(overflown[0])
+        passed = list(finite)
+        before = passed[: passed.index(broken[0]) + 1]
+        nearest = next((name for name in reversed(before) if name in narrow), None)
+        if nearest is None:
+            break  # All that led there is float32 already.
+        keep(nearest)
     return tuple(kept)
 
 
-def _overflowing(layers: dict[str, Layer], run: Callable[[], object]) -> list[str]:
-    """Return the half precision layers that gave numbers that are not finite, in order."""
-    found: list[str] = []
+def _finite_outputs(layers: dict[str, Layer], run: Callable[[], object]) -> dict[str, bool]:
+    """Return whether all that each layer gave is finite, in the order in which they ran."""
+    found: dict[str, bool] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            half = layers[name].weight.dtype != torch.float32
-            if half and name not in found and not torch.isfinite(output).all():
-                found.append(name)
+            found[name] = found.get(name, True) and bool(torch.isfinite(output).all())
 
         return hook
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segnode.cli import Parser, config_from, note, say, table
+from segnode.cli import Parser, config_from, note, say, table, terminated_as_interrupted
 from segnode.config import Config
 from segnode.errors import ConfigError
 from segnode.output_files import check_writable, is_own_json, write_json
@@ -49,7 +49,8 @@ OMP_NUM_THREADS.
 
 --json also has each URL, and the size of the file where it is in the cache (segnode fetch).
 
-Exit codes: 0 all is listed (and timed), 1 a network could not be timed, 2 wrong use.
+Exit codes: 0 all is listed (and timed), 1 a network could not be timed or --device is not there,
+2 wrong use, 130 after Ctrl-C; what has been timed by then is told and written.
 """
 
 
@@ -57,7 +58,7 @@ def main(args: Sequence[str]) -> int:
     """Run the command.
 
     Returns:
-        0, or 1 when a network could not be timed.
+        0, 1 when a network could not be timed, 130 when Ctrl-C left some untimed.
 
     Raises:
         ConfigError: a pattern fits no preset, or a size is none.
@@ -114,6 +115,7 @@ def main(args: Sequence[str]) -> int:
     from segnode.models.rows import chosen_presets, human_table
 
     if options.time:
+        config = _at_size(config, sizes[0])
         select_device(config.device)  # Refuses what is not there, before long work.
     rows = _count(chosen_presets(options.names), sizes)
     say(human_table(rows, sizes))
@@ -123,9 +125,12 @@ def main(args: Sequence[str]) -> int:
         timings = _time(rows, sizes[0], config, frames)
         result['machine'] = _say_timings(rows, timings, sizes[0], config)
         for row, entry in zip(rows, result['models'], strict=True):
-            entry['time'] = timings[row.preset.architecture].json()
+            timing = timings.get(row.preset.architecture)
+            entry['time'] = None if timing is None else timing.json()
     if options.json is not None:
         write_json(options.json, result)
+    if options.time and any(row.preset.architecture not in timings for row in rows):
+        return 130
     return 1 if any(timing.error for timing in timings.values()) else 0
 
 
@@ -145,6 +150,15 @@ def _sizes(text: str) -> list[tuple[int, int]]:
     return sizes
 
 
+def _at_size(config: Config, size: tuple[int, int]) -> Config:
+    """Return the configuration for a network input of that size."""
+    sides = {'resolution.short_side': min(size), 'resolution.long_side': max(size)}
+    try:
+        return config.replace(sides)
+    except ConfigError as error:
+        raise ConfigError(f'--size {size[0]}x{size[1]}: {error}') from None
+
+
 def _count(presets: dict[str, Any], sizes: list[tuple[int, int]]) -> list[Row]:
     from tqdm import tqdm
 
@@ -158,7 +172,7 @@ def _count(presets: dict[str, Any], sizes: list[tuple[int, int]]) -> list[Row]:
 def _time(
     rows: list[Row], size: tuple[int, int], config: Config, frames: int
 ) -> dict[Architecture, Timing]:
-    """Time each network once, in the order of the rows."""
+    """Time each network once, in the order of the rows; Ctrl-C and SIGTERM leave out the rest."""
     from tqdm import tqdm
 
     from segnode.models.timing import time_architecture
@@ -166,13 +180,19 @@ def _time(
     timings: dict[Architecture, Timing] = {}
     networks = {row.preset.architecture: row.name for row in reversed(rows)}
     order = dict.fromkeys(row.preset.architecture for row in rows)
-    with tqdm(order, unit='network', disable=None, leave=False) as bar:
-        for architecture in bar:
-            name = networks[architecture]
-            bar.set_description(name)
-            timings[architecture] = time_architecture(architecture, size, config, frames)
-            if timings[architecture].error:
-                note(f'error: {name}: {timings[architecture].error}')
+    try:
+        with (
+            terminated_as_interrupted(),
+            tqdm(order, unit='network', disable=None, leave=False) as bar,
+        ):
+            for architecture in bar:
+                name = networks[architecture]
+                bar.set_description(name)
+                timings[architecture] = time_architecture(architecture, size, config, frames)
+                if timings[architecture].error:
+                    note(f'error: {name}: {timings[architecture].error}')
+    except KeyboardInterrupt:
+        note(f'interrupted: {len(timings)} of {len(order)} networks are timed')
     return timings
 
 
@@ -186,11 +206,12 @@ def _say_timings(
     from segnode.engine.device import select_device
     from segnode.hardware.machine import describe_machine
     from segnode.models.rows import shown_size
+    from segnode.models.timing import Timing
 
     machine = describe_machine(select_device(config.device))
     cells = []
     for row in rows:
-        timing = timings[row.preset.architecture]
+        timing = timings.get(row.preset.architecture, Timing())
         cells.append(
             (
                 row.name,

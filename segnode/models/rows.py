@@ -89,10 +89,12 @@ def chosen_presets(patterns: Sequence[str]) -> dict[str, Preset]:
     A pattern is a glob, or a part; upper and lower case are one.
 
     Raises:
-        ConfigError: a pattern fits none.
+        ConfigError: a pattern is empty or fits none.
     """
     for pattern in patterns:
-        if not any(_fits(pattern, name, preset) for name, preset in PRESETS.items()):
+        if not pattern or not any(
+            _fits(pattern, name, preset) for name, preset in PRESETS.items()
+        ):
             raise ConfigError(
                 f"expected a preset's name or family, a part of one or a glob, found "
                 f'{pattern!r}; segnode models lists all'

@@ -3,24 +3,26 @@
 """What a frame costs on this machine: each network in a process of its own.
 
 So no network's memory hides another's, and one that the machine cannot hold ends nothing but its
-own process.
+own process, as does any other failure.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from segnode.config import Config
-from segnode.errors import OutOfMemoryError
+from segnode.errors import SegnodeError, first_line
 from segnode.model.architecture import Architecture
 
 WARM_UP: Final = 3
@@ -70,17 +72,23 @@ class Timing:
 def time_architecture(
     architecture: Architecture, size: tuple[int, int], config: Config, frames: int
 ) -> Timing:
-    """Plant weights and time some frames in a new process.
+    """Plant weights and time some frames in a new process, which is ended whatever happens.
 
     Args:
         architecture: of the network.
-        size: height and width of frames and network input.
-        config: device and precision.
+        size: height and width of frames.
+        config: device, precision and the size of the network's input.
         frames: to be timed, after ``WARM_UP`` others.
-
-    Raises:
-        DeviceError: the device is not there.
     """
+    try:
+        return _plant_and_time(architecture, size, config, frames)
+    except Exception as error:  # noqa: BLE001 - no network stops the others
+        return _failed(error)
+
+
+def _plant_and_time(
+    architecture: Architecture, size: tuple[int, int], config: Config, frames: int
+) -> Timing:
     from safetensors.torch import save_file
 
     from segnode.benchmark.planted import plant_architecture
@@ -89,13 +97,48 @@ def time_architecture(
         # Planting takes memory that no user of a trained model needs: it is done out here.
         path = Path(folder) / 'planted.safetensors'
         save_file(plant_architecture(architecture), path)
-        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-            try:
-                return pool.submit(_measure, architecture, path, size, config, frames).result()
-            except BrokenProcessPool:
-                return Timing(error='its process was killed, as the system does without memory')
-            except OutOfMemoryError as error:
-                return Timing(error=str(error))
+        spawn = get_context('spawn')
+        answer, sender = spawn.Pipe(duplex=False)
+        child = spawn.Process(
+            target=_answer, args=(sender, _measure, architecture, path, size, config, frames)
+        )
+        try:
+            with _ctrl_c_held():
+                child.start()
+            sender.close()
+            timing: Timing = answer.recv()
+        except EOFError:
+            return Timing(error='its process was killed, as the system does without memory')
+        finally:
+            if child.pid is not None:
+                child.kill()
+                child.join()
+        return timing
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Hold back SIGINT, and from processes started meanwhile for good: others end those."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _answer(sender: Connection, measure: Callable[..., Timing], *args: object) -> None:
+    """Send what was measured, or why nothing was."""
+    try:
+        timing = measure(*args)
+    except Exception as error:  # noqa: BLE001 - it is said out there
+        timing = _failed(error)
+    sender.send(timing)
+
+
+def _failed(error: Exception) -> Timing:
+    if isinstance(error, SegnodeError):
+        return Timing(error=str(error))
+    return Timing(error=f'{type(error).__name__}: {first_line(error)}')
 
 
 def _measure(
@@ -112,10 +155,7 @@ def _measure(
 
     images = render_frames(size)
     before = _resident('VmRSS')
-    sides = {'resolution.short_side': min(size), 'resolution.long_side': max(size)}
-    engine = Engine(
-        config.replace(sides), model=as_model(architecture, load_file(weights), 'planted')
-    )
+    engine = Engine(config, model=as_model(architecture, load_file(weights), 'planted'))
     for number in range(WARM_UP):
         engine.segment([images[number % len(images)]])
     times, found = [], []

@@ -13,7 +13,6 @@ import math
 import random
 import re
 import shutil
-import signal
 import tempfile
 import textwrap
 import time
@@ -22,7 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from segnode.checkpoint.load import DEMO_MODEL
-from segnode.cli import Parser, add_config_options, given_settings, note
+from segnode.cli import (
+    Parser,
+    add_config_options,
+    given_settings,
+    note,
+    terminated_as_interrupted,
+)
 from segnode.config import Config, user_path
 from segnode.demo.processes import require_ros
 from segnode.live.schedule import MOST_CAMERAS
@@ -97,7 +102,7 @@ def main(args: Sequence[str]) -> int:
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     folder = _folder(options.output)
     note(f'seed {seed}; logs in {folder}')
-    with _interruptible():
+    with terminated_as_interrupted():
         found = _soak(options, settings, seed, folder)
     if found['ok'] and not found['interrupted'] and options.output is None:
         shutil.rmtree(folder)
@@ -270,17 +275,3 @@ def _progress(
             )
 
         yield tell
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end the soak as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

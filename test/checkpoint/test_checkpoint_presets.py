@@ -230,6 +230,11 @@ def test_published_names() -> None:
     ('model', 'part'),
     [
         ('mask_rcnn_R50_FPN_3x', 'did you mean mask_rcnn_R_50_FPN_3x?'),
+        ('mask-rcnn_swin-t-p4-w7_fpn_1x', 'did you mean mask-rcnn_swin-t-p4-w7_fpn_1x_coco?'),
+        (
+            'SWIN-T',
+            'did you mean mask-rcnn_swin-t-p4-w7_fpn_1x_coco or mask-rcnn_swin-t-p4-w7_fpn',
+        ),
         ('nothing like it', 'expected a file or a preset (`python -m segnode models` lists them)'),
     ],
 )

@@ -173,6 +173,32 @@ def test_layers_that_overflow_stay_in_float32(
     assert torch.isfinite(stack(x)).all()
 
 
+class Between(Stack):
+    """The same with numbers beyond half precision between the second layer and the third."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x.to(self.first.weight.dtype)).to(self.second.weight.dtype))
+        return self.third((x * 1e5).to(self.third.weight.dtype) * 1e-5)
+
+
+def test_numbers_that_overflow_between_layers_are_float32() -> None:
+    stack = Between()
+    for layer in (stack.first, stack.second, stack.third):
+        layer.weight.data = torch.eye(4)
+    x = torch.full((1, 4), 2.0)
+    assert set(convert_layers(stack, torch.float16, lambda: stack(x))) == {'second', 'third'}
+    assert stack.first.weight.dtype == torch.float16
+    torch.testing.assert_close(stack(x), x)
+
+
+def test_what_is_infinite_in_float32_keeps_no_other_layer_there() -> None:
+    stack = Stack()
+    stack.third.bias = nn.Parameter(torch.tensor([0.0, -torch.inf, 0.0, 0.0]))
+    x = torch.ones((1, 4))
+    assert convert_layers(stack, torch.float16, lambda: stack(x)) == ('third',)
+    assert stack.second.weight.dtype == torch.float16
+
+
 def test_nothing_stays_in_bfloat16_and_float32() -> None:
     stack = Stack()
     stack.second.weight.data *= 1e20

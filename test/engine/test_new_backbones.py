@@ -112,6 +112,34 @@ def test_half_precision_agrees_stage_by_stage(model: NativeModel, precision: str
             assert deviation(a, b) < bound
 
 
+@pytest.mark.parametrize('model', ['swin'], indirect=True)
+def test_attention_whose_biases_overflow_is_float32(model: NativeModel) -> None:
+    weights = dict(model.state_dict)
+    attention = 'backbone.bottom_up.stages.1.blocks.0.attn.w_msa.'
+    weights[f'{attention}relative_position_bias_table'] = (
+        1e5 * (weights[f'{attention}relative_position_bias_table'])
+    )
+    half = NativeNetwork(model.architecture, weights, CPU, 'fp16')
+    assert set(half.float32_layers) == {f'{attention}qkv', f'{attention}proj'}
+    x = preprocess(rendered(8, (96, 128)), (96, 128), model.architecture)[None]
+    with torch.inference_mode():
+        exact = build_mask_rcnn(model.architecture, weights).backbone(x)
+        for a, b in zip(exact, half.model.backbone(x.half()), strict=True):
+            assert float((a - b.float()).abs().mean() / a.std()) < 0.008
+
+
+def test_maps_of_two_formats_are_pooled_in_the_wider_one(model: NativeModel) -> None:
+    """A level's layer whose numbers do not fit in half precision stays in float32."""
+    network = NativeNetwork(model.architecture, model.state_dict, CPU)
+    half = [torch.ones((1, 1, 2, 2), dtype=torch.float16)] * 5
+    assert {x.dtype for x in network.pooled_maps(half)} == {torch.float16}
+    large = [*half[:3], half[3].float() * 1e5, half[4]]
+    pooled = network.pooled_maps(large)
+    assert len(pooled) == 4
+    assert {x.dtype for x in pooled} == {torch.float32}
+    assert pooled[3].max() == 1e5
+
+
 def in_half_precision(network: NativeNetwork, mode: FakeTensorMode) -> None:
     """Give fake layers half precision as ``convert_layers`` does, all else float32."""
     with mode:

@@ -25,7 +25,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from random_boxes import clustered_boxes, random_boxes
+from random_boxes import EMPTY_BOXES, clustered_boxes, random_boxes
 from seeds import fresh_seeds
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
@@ -209,6 +209,14 @@ def check_paste(device: torch.device, generator: torch.Generator, large: bool) -
         for count, threshold in [(100, 0.5), (300, 0.3), *cases] if large else cases:
             masks, boxes, keep = random_instances(generator, 2, count, image_hw)
             compare_paste(paste_labels, device, image_hw, family, threshold, masks, boxes, keep)
+        # An empty box has no pixels.
+        boxes = torch.from_numpy(EMPTY_BOXES)[None].to(device)
+        masks = torch.ones((1, boxes.shape[1], 28, 28), device=device)
+        keep = torch.ones(boxes.shape[:2], dtype=torch.bool, device=device)
+        no_limits = limits(device, 0.3, 0, 2**40)
+        labels, areas, _ = paste_labels(masks, boxes, keep, image_hw, **no_limits, paste=family)
+        assert not areas.any()
+        assert not labels.cpu().numpy().any()
     # Full: every instance covers the whole image, and the first that stays has all of it.
     masks = torch.ones((1, 3, 28, 28), device=device)
     whole = torch.tensor([-9.0, -9.0, image_hw[1] + 9.0, image_hw[0] + 9.0], device=device)

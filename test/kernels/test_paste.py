@@ -9,12 +9,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from random_boxes import random_boxes
+from random_boxes import EMPTY_BOXES, random_boxes
 from seeds import fresh_seeds
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image as torchvision_paste
 
 from segnode.kernels.mask_crops import MaskCrop, label_image, paste_masks, whole_mask
+from segnode.kernels.plain.paste import paste_labels_static
+from segnode.model.architecture import Paste
 
 pytestmark = pytest.mark.usefixtures('steps')
 
@@ -120,6 +122,28 @@ def test_a_box_outside_the_image_has_no_pixels(paste: str, box: tuple[int, ...])
     assert crop.area == 0
     assert not whole_mask(crop, IMAGE_HW).any()
     assert not label_image([crop], IMAGE_HW).any()
+
+
+@pytest.mark.parametrize('threshold', THRESHOLDS)
+@pytest.mark.parametrize('paste', ['detectron2', 'torchvision'])
+def test_an_empty_box_has_no_pixels(paste: Paste, threshold: float) -> None:
+    """Whether it lies on pixels' centres, their edges or the image's, amid or beyond it."""
+    ones = np.ones((len(EMPTY_BOXES), 28, 28), np.float32)
+    crops = paste_masks(ones, EMPTY_BOXES, IMAGE_HW, threshold, paste)
+    assert [crop.area for crop in crops] == [0] * len(EMPTY_BOXES)
+    assert not label_image(crops, IMAGE_HW).any()
+    labels, areas, _ = paste_labels_static(
+        torch.from_numpy(ones)[None],
+        torch.from_numpy(EMPTY_BOXES)[None],
+        torch.ones((1, len(ones)), dtype=torch.bool),
+        IMAGE_HW,
+        threshold=torch.tensor(threshold),
+        min_area=torch.tensor(0),
+        max_area=torch.tensor(2**40),
+        paste=paste,
+    )
+    assert not areas.any()
+    assert not labels.numpy().any()
 
 
 def test_the_first_mask_wins_where_masks_overlap() -> None:

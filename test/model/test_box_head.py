@@ -12,7 +12,7 @@ import pytest
 import torch
 from random_boxes import clustered_boxes
 from seeds import fresh_seeds
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from segnode.kernels.plain.nms import nms, nms_static
@@ -228,3 +228,18 @@ def test_layers_are_detectron2s(
     logits, deltas = BoxPredictor(architecture, head.out_features)(hidden)
     assert logits.shape == (5, CLASSES + 1)
     assert deltas.shape == (5, 4 * CLASSES)
+
+
+@pytest.mark.parametrize('exact', ['fc1', 'cls_score', 'bbox_pred'])
+def test_each_layer_has_the_format_that_its_numbers_fit_in(exact: str) -> None:
+    head = BoxHead(ARCHITECTURE)
+    predictor = BoxPredictor(ARCHITECTURE, head.out_features)
+    expected = nn.Sequential(head, predictor)(x := torch.randn(2, 256, 7, 7))
+    for module in (head, predictor):
+        for name, layer in module.named_children():
+            layer.to(torch.float32 if name == exact else torch.bfloat16)
+    logits, deltas = predictor(head(x))
+    assert (logits.dtype == torch.float32) == (exact == 'cls_score')
+    assert (deltas.dtype == torch.float32) == (exact == 'bbox_pred')
+    for ours, exactly in zip((logits, deltas), expected, strict=True):
+        torch.testing.assert_close(ours.float(), exactly, rtol=0.05, atol=0.02)

@@ -77,7 +77,7 @@ def paste_labels_static(
 
 
 def sampling_weights(low: Tensor, high: Tensor, size: int, cells: int, paste: Paste) -> Tensor:
-    """Return (N, C, size, M) weights of the cells in each pixel of an axis."""
+    """Return (N, C, size, M) weights of the cells in each pixel; all are 0 for an empty box."""
     pixel = torch.arange(size, dtype=torch.float32, device=low.device)
     if paste == 'detectron2':
         where = (pixel + 0.5 - low) / (high - low) * cells - 0.5
@@ -89,7 +89,7 @@ def sampling_weights(low: Tensor, high: Tensor, size: int, cells: int, paste: Pa
         extent = (end - start + 1).clamp(min=1)
         where = (pixel - start + 0.5) * ((cells + 2) / extent) - 0.5
         where = where.clamp(0, cells + 1) - 1
-    where = where.clamp(-1, cells)[..., None]
+    where = where.clamp(-1, cells).masked_fill(~(high > low), -1)[..., None]
     lower = where.floor()
     upper_weight = where - lower
     cell = torch.arange(cells, dtype=torch.float32, device=low.device)

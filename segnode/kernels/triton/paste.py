@@ -86,7 +86,10 @@ def paste_labels(
 
 @triton.jit
 def _pixel_range(low, high, size, cells: tl.constexpr, border: tl.constexpr):
-    """Return the first pixel of an axis that a mask can reach and the one behind the last."""
+    """Return the first pixel of an axis that a mask can reach and the one behind the last.
+
+    An empty box reaches none.
+    """
     if border:
         first, extent = _widened(low, high, cells)
         last = first + extent
@@ -94,7 +97,7 @@ def _pixel_range(low, high, size, cells: tl.constexpr, border: tl.constexpr):
         margin = (high - low) / cells + 1.0
         first = tl.floor(low - margin).to(tl.int32)
         last = tl.ceil(high + margin).to(tl.int32)
-    return tl.maximum(first, 0), tl.minimum(last, size)
+    return tl.maximum(first, 0), tl.where(high > low, tl.minimum(last, size), 0)
 
 
 @triton.jit
