@@ -35,9 +35,9 @@ demo: setup  ## play a rendered scene as a camera through the node, and score wh
 
 ifeq ($(ROS),kilted)
 test: lint  ## lint, run every test, and a few on Jazzy (ROS=jazzy: those that need ROS, on Jazzy)
-	@# Side by side where nothing is timed; what runs nodes has the machine to itself.
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m 'not ros' -n auto --maxprocesses 4 --dist loadfile
-	$(VENV)/python -m pytest -m ros
+	@# Side by side where nothing is timed; what is, and nodes, have the machine to themselves.
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m 'not (ros or timed)' -n auto --maxprocesses 4 --dist loadfile
+	$(VENV)/python -m pytest -m 'ros or timed'
 	@$(MAKE) --no-print-directory smoke
 else
 test: setup-test

@@ -18,13 +18,15 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from segnode.config import Config, user_path
 from segnode.errors import ConfigError, OutputError
 
 MARK = 'segnode'
 """Stands in every picture that segnode writes."""
+# Of a file that is being written.
+_PART: Final = re.compile(rf'\.{MARK}-[0-9a-f]+\.part')
 FOLDER_MARK = 'written-by-segnode.txt'
 _FOLDER_TEXT = (
     'segnode writes this folder, and replaces at its next run what it wrote here before.\n'
@@ -175,7 +177,8 @@ def is_own_folder(path: Path, kind: str) -> bool:
     """Return whether a folder is missing, empty or one command's own, as `make_own_folder`."""
     mark = path / FOLDER_MARK
     try:
-        if not path.is_dir() or not any(path.iterdir()):
+        # A process that was killed between making and marking it leaves a part of the mark.
+        if not path.is_dir() or all(_PART.fullmatch(each.name) for each in path.iterdir()):
             return True
         if not mark.is_file():
             return False
@@ -225,7 +228,7 @@ def write_whole(path: Path, data: bytes) -> None:
     if stream := _stream_of(target):
         stream.write(data.decode())
         return
-    part = target.with_name(f'.{MARK}-{secrets.token_hex(6)}.part')
+    part = target.with_name(f'.{MARK}-{secrets.token_hex(6)}.part')  # as _PART
     try:
         if target.exists() and not (target.is_file() and os.access(target.parent, os.W_OK)):
             # A device or a pipe; or a file in a folder where no other can be made.

@@ -520,6 +520,16 @@ def test_folders_of_other_commands_are_somebody_elses(
     assert (tmp_path / 'sweep' / 'params.yaml').read_text() == 'mine'
 
 
+def test_a_folder_of_which_only_a_part_of_the_mark_was_written_is_taken(
+    bag: Path, tmp_path: Path
+) -> None:
+    """As it is left by a process that was killed right then."""
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / '.segnode-0123456789ab.part').write_text('segnode wri')
+    assert main(['evaluate', str(bag), '--model', 'null', '--output', str(out)]) == 0
+
+
 def test_no_earlier_answers_stay_beside_new_ones(tmp_path: Path) -> None:
     stamps = [stamp_of(k) for k in range(2)]
     bag, out = stamped_bag(tmp_path / 'bag', stamps, stamps), tmp_path / 'out'

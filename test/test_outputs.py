@@ -156,6 +156,13 @@ CASES: dict[str, list[Case]] = {
         Case('{program} --class-names {names}'),
         Case('{program} --class-names a,b --output {out}/d.yaml --json {out}/d.json', 0),
     ],
+    'export': [
+        Case('--format onnx --output {other}'),
+        Case('--format onnx --output {photos}'),
+        Case('--format onnx --output {out}/e --json {photo}'),
+        Case('--format onnx --output {out}/e --json {other}/results.json'),
+        Case('--format onnx --output {out}/e --json {out}/e.json', 0),
+    ],
     'models': [
         Case('r50 --json {other}/results.json'),
         Case('r50 --json {photo}'),

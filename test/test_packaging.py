@@ -373,7 +373,11 @@ def test_make_knows_two_distributions(distribution: str) -> None:
 def test_make_test_of_each_distribution() -> None:
     kilted, jazzy = (make('-n', 'test', f'ROS={name}').stdout for name in DISTRIBUTIONS)
     assert make('-n', 'test', ROS='noetic').stdout == kilted
-    assert kilted.index('.venv/bin/python -m pytest\n') < kilted.index('--ros jazzy --test')
+    aside, together = (
+        kilted.index(f".venv/bin/python -m pytest -m '{which}'")
+        for which in ('not (ros or timed)', 'ros or timed')
+    )
+    assert aside < together < kilted.index('--ros jazzy --test')
     assert '.venv-jazzy/bin/python -m pytest -m smoke' in kilted
     assert '.venv-jazzy/bin/python -m pytest -m ros' in jazzy
     own = f'{CHECKOUT}/.venv:{CHECKOUT}/.venv-jazzy'

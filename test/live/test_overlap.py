@@ -13,6 +13,8 @@ import pytest
 from segnode.live.overlap import Overlap
 from segnode.live.schedule import Schedule
 
+pytestmark = pytest.mark.timed
+
 Frames = list[tuple[int, float]]
 
 
