@@ -44,7 +44,7 @@ test: setup-test
 	$(ROS_VENV)/python -m pytest -m ros
 endif
 
-test-oracles:  ## install MMDetection apart, and compare with it on photographs (hours on two cores)
+test-oracles:  ## install MMDetection apart, and compare with it on photographs (half an hour)
 	@$(SETUP) --test --oracles
 	$(VENV)/python -m pytest test/oracles
 

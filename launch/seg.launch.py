@@ -37,8 +37,8 @@ PARAMETERS = {
     'device': ('device', str, 'auto, cpu, cuda or cuda:N'),
     'precision': (
         'precision',
-        ('auto', 'fp16', 'bf16', 'fp32'),
-        'auto, fp16, bf16 or fp32',
+        ('auto', 'fp16', 'bf16', 'fp32', 'int8'),
+        'auto, fp16, bf16 or fp32; int8 for a folder exported so',
     ),
     'short_side': ('resolution.short_side', int, 'short side of the network input, pixels'),
     'score_threshold': ('filter.score_threshold', float, 'a score has to exceed it, 0 to 1'),

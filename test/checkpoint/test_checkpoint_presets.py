@@ -247,7 +247,7 @@ def test_unknown_model(model: str, part: str) -> None:
 
 
 def test_model_must_be_a_config(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match='expected a folder of .segnode export., found no manifest'):
+    with pytest.raises(CheckpointError, match='expected a folder of `segnode export`, found no'):
         load_model(Config(model=str(tmp_path)))
     torch.save(random_state(), tmp_path / 'model.pth')
     with pytest.raises(CheckpointError, match='found weights; name their config as the model'):

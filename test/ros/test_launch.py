@@ -219,7 +219,7 @@ def test_arguments_have_types(
         ('use_sim_time', 'maybe', 'true or false'),
         ('respawn', 'always', 'true or false'),
         ('image_transport', 'h264', 'one of raw, compressed'),
-        ('precision', 'int8', 'one of auto, fp16, bf16, fp32'),
+        ('precision', 'int4', 'one of auto, fp16, bf16, fp32, int8'),
         ('log_level', 'loud', 'one of debug, info, warn, error, fatal'),
     ],
 )
