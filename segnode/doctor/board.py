@@ -47,15 +47,15 @@ def read_torch() -> Torch:
     )
 
 
-def board_findings(board: Board, torch: Torch, needed_mib: float = 0) -> Iterator[Finding]:
+def board_findings(board: Board, installed: Torch, needed_mib: float = 0) -> Iterator[Finding]:
     """Yield what there is to say of a board.
 
     Args:
         board: as it runs now.
-        torch: the installed one.
+        installed: the PyTorch.
         needed_mib: by the chosen network's weights and activations, 0 if unknown.
     """
-    yield _software(board, torch)
+    yield _software(board, installed)
     if finding := _abilities(board):
         yield finding
     if finding := _power_mode(board):
@@ -65,11 +65,12 @@ def board_findings(board: Board, torch: Torch, needed_mib: float = 0) -> Iterato
     yield from _swap(board)
 
 
-def _software(board: Board, torch: Torch) -> Finding:
+def _software(board: Board, installed: Torch) -> Finding:
     jetpack = f'JetPack {board.jetpack}' if board.jetpack else 'an unknown JetPack'
     found = (
         f'{board.name}, {jetpack} (L4T {board.release or "not told"}), CUDA '
-        f'{board.cuda or "not told"}; PyTorch {torch.version} with CUDA {torch.cuda or "none"}'
+        f'{board.cuda or "not told"}; PyTorch {installed.version} with CUDA '
+        f'{installed.cuda or "none"}'
     )
     if board.jetpack.startswith(('4', '5')):
         last = board.module is not None and board.module.capability < (8, 7)
@@ -81,11 +82,11 @@ def _software(board: Board, torch: Torch) -> Finding:
             if last
             else 'update to JetPack 6',
         )
-    if not torch.cuda:
+    if not installed.cuda:
         return Finding('FAIL', 'board', f'{found}: the GPU is not used', _WHEEL)
-    if board.cuda and torch.cuda.split('.')[0] != board.cuda.split('.')[0]:
+    if board.cuda and installed.cuda.split('.')[0] != board.cuda.split('.')[0]:
         return Finding('FAIL', 'board', f'{found}: another CUDA than the board has', _WHEEL)
-    if not torch.sees_gpu:
+    if not installed.sees_gpu:
         return Finding(
             'FAIL',
             'board',
@@ -93,9 +94,9 @@ def _software(board: Board, torch: Torch) -> Finding:
             'in a container start it with --runtime nvidia; else add the user to the groups '
             'video and render, and log in again',
         )
-    if board.module and torch.architectures:
+    if board.module and installed.architectures:
         wanted = 'sm_{}{}'.format(*board.module.capability)
-        if wanted not in torch.architectures:
+        if wanted not in installed.architectures:
             return Finding('FAIL', 'board', f'{found}, compiled without {wanted}', _WHEEL)
     return Finding('ok', 'board', found)
 
