@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from recorded_boards import AGX_ORIN, BOARDS, ORIN_NANO, ORIN_NX, XAVIER, Record
 
 from segnode.benchmark.floor import Peak, known_peak
 from segnode.config import Config
-from segnode.doctor import network
+from segnode.doctor import command, network
 from segnode.doctor.board import Torch, board_findings, read_torch
 from segnode.doctor.finding import Finding
 from segnode.doctor.roofline import board_peak, roofline, roofline_finding
@@ -34,12 +35,10 @@ SETTINGS = InferenceSettings(
 )
 
 
-def findings(
-    recorded: Recorded, root: Path, torch: Torch = GOOD, needed_mib: float = 600
-) -> dict[str, Finding]:
+def findings(recorded: Recorded, root: Path, torch: Torch | None = GOOD) -> dict[str, Finding]:
     board = read_board(recorded.written(root), recorded.run)
     assert board is not None
-    found = list(board_findings(board, torch, needed_mib))
+    found = list(board_findings(board, torch))
     for each in found:
         assert (each.level == 'ok') == (not each.remedy), each
         assert '\n' not in each.line()
@@ -128,6 +127,7 @@ def test_a_board_that_tells_nothing_but_its_name() -> None:
 
 def test_this_torch() -> None:
     found = read_torch()
+    assert found is not None
     assert found.version == torch.__version__
     assert found.sees_gpu == torch.cuda.is_available()
 
@@ -205,19 +205,55 @@ def test_the_frame_as_it_is() -> None:
     assert found.lowered[0][0] == 'resolution.short_side to 544'
 
 
-def test_doctor_says_it_of_the_chosen_model(
+def test_doctor_says_it_of_the_chosen_model(tmp_path: Path) -> None:
+    board = read_board(ORIN_NANO.written(tmp_path), ORIN_NANO.run)
+    assert board is not None
+    config, chosen = Config(device='cpu'), (Architecture(), SETTINGS)
+    (least,) = network.limits(config, chosen, board)  # Its memory is too small for PyTorch alone.
+    assert least.name == 'roofline'
+    more = dataclasses.replace(board, available_mib=2100)
+    memory, _ = network.limits(config, chosen, more)
+    assert (memory.name, memory.level) == ('board memory', 'warn')
+    assert 'and the network' in memory.found
+    assert not list(network.limits(config, None, board))
+    assert not list(network.limits(config, chosen, None))
+
+
+@pytest.mark.parametrize('error', [RuntimeError('no kernel image'), AttributeError('no such')])
+def test_doctor_says_all_of_a_board_though_the_model_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    root, told = ORIN_NANO.written(tmp_path), []
+
+    def fails(*_: object, **__: object) -> None:
+        told.append('run')
+        raise error
+
+    monkeypatch.setattr(command, 'read_board', lambda: read_board(root, ORIN_NANO.run))
+    monkeypatch.setattr(command, 'ros', lambda: iter(()))
+    monkeypatch.setattr('segnode.engine.Engine.segment', fails)
+    for finding in command.examine(Config(device='cpu')):
+        told.append(finding.name)
+        if finding.name == 'model':
+            assert finding.level == 'FAIL'
+            assert f'{type(error).__name__}: {error}' in finding.found
+    assert told.index('board memory') < told.index('run')
+    assert told.index('run') < told.index('model')
+
+
+def test_a_board_without_a_torch_that_can_be_imported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     root = ORIN_NANO.written(tmp_path)
-    monkeypatch.setattr(network, 'read_board', lambda: read_board(root, ORIN_NANO.run))
-    names = [f.name for f in network.limits(Config(device='cpu'), (Architecture(), SETTINGS))]
-    assert names[0] == 'board'
-    assert names[-1] == 'roofline'
-    names = [f.name for f in network.limits(Config(device='cpu'), None)]
-    assert names[0] == 'board'
-    assert 'roofline' not in names
-    monkeypatch.setattr(network, 'read_board', lambda: None)
-    assert not list(network.limits(Config(device='cpu'), (Architecture(), SETTINGS)))
+    monkeypatch.setattr(command, 'read_board', lambda: read_board(root, ORIN_NANO.run))
+    monkeypatch.setattr(command, 'ros', lambda: iter(()))
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    found = {each.name: each for each in command.examine(Config(device='cpu'))}
+    assert found['power mode'].level == 'warn'
+    for name in ('torch', 'board'):
+        assert found[name].level == 'FAIL'
+        assert 'NVIDIA builds' in found[name].remedy
+        assert 'libcusparselt0' in found[name].remedy
 
 
 def test_weights_that_a_robot_without_a_network_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,11 @@ _TAKEN_MIB = 2048
 _DESKTOP_MIB = 8192
 _SWAPPED_MIB = 64
 _WHEEL = 'install the PyTorch that NVIDIA builds for this JetPack (README, "On a Jetson")'
+NO_TORCH = (
+    f"{_WHEEL}; for libcusparseLt.so.0 NVIDIA's cuSPARSELt as well (package libcusparselt0), "
+    'which no JetPack brings'
+)
+"""Remedy for a PyTorch that cannot be imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,12 @@ class Torch:
     architectures: tuple[str, ...] = ()
 
 
-def read_torch() -> Torch:
-    """Return what the installed PyTorch says."""
-    import torch
-
+def read_torch() -> Torch | None:
+    """Return what the installed PyTorch says, None if it cannot be imported."""
+    try:
+        import torch
+    except (ImportError, OSError):
+        return None
     sees = torch.cuda.is_available()
     return Torch(
         torch.__version__,
@@ -47,13 +54,12 @@ def read_torch() -> Torch:
     )
 
 
-def board_findings(board: Board, installed: Torch, needed_mib: float = 0) -> Iterator[Finding]:
+def board_findings(board: Board, installed: Torch | None) -> Iterator[Finding]:
     """Yield what there is to say of a board.
 
     Args:
-        board: as it runs now.
-        installed: the PyTorch.
-        needed_mib: by the chosen network's weights and activations, 0 if unknown.
+        board: as it was before PyTorch took memory.
+        installed: the PyTorch, None if it cannot be imported.
     """
     yield _software(board, installed)
     if finding := _abilities(board):
@@ -61,17 +67,19 @@ def board_findings(board: Board, installed: Torch, needed_mib: float = 0) -> Ite
     if finding := _power_mode(board):
         yield finding
     yield from _clocks(board)
-    yield from _memory(board, needed_mib)
+    yield from memory_finding(board)
     yield from _swap(board)
 
 
-def _software(board: Board, installed: Torch) -> Finding:
+def _software(board: Board, installed: Torch | None) -> Finding:
     jetpack = f'JetPack {board.jetpack}' if board.jetpack else 'an unknown JetPack'
     found = (
         f'{board.name}, {jetpack} (L4T {board.release or "not told"}), CUDA '
-        f'{board.cuda or "not told"}; PyTorch {installed.version} with CUDA '
-        f'{installed.cuda or "none"}'
+        f'{board.cuda or "not told"}'
     )
+    if installed is None:
+        return Finding('FAIL', 'board', f'{found}; no PyTorch that can be imported', NO_TORCH)
+    found = f'{found}; PyTorch {installed.version} with CUDA {installed.cuda or "none"}'
     if board.jetpack.startswith(('4', '5')):
         last = board.module is not None and board.module.capability < (8, 7)
         return Finding(
@@ -148,13 +156,20 @@ def _clocks(board: Board) -> Iterator[Finding]:
             )
 
 
-def _memory(board: Board, needed_mib: float) -> Iterator[Finding]:
+def memory_finding(board: Board, needed_mib: float = 0) -> Iterator[Finding]:
+    """Say whether the board's memory is enough.
+
+    Args:
+        board: as it was before PyTorch took memory.
+        needed_mib: by the chosen network's weights and activations, 0 if unknown.
+    """
     if board.memory_mib is None or board.available_mib is None:
         return
     wanted = needed_mib + _TAKEN_MIB
     found = (
         f'{board.available_mib:.0f} of {board.memory_mib:.0f} MiB free, which CPU and GPU share; '
-        f'the network takes about {needed_mib:.0f} and PyTorch with CUDA {_TAKEN_MIB}'
+        f'PyTorch with CUDA takes about {_TAKEN_MIB}'
+        + (f' and the network {needed_mib:.0f}' if needed_mib else '')
     )
     if board.available_mib >= wanted:
         yield Finding('ok', 'board memory', found)

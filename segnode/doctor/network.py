@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from segnode.config import Config
+from segnode.doctor.board import memory_finding
 from segnode.doctor.finding import Finding
 from segnode.errors import FetchError, SegnodeError
-from segnode.hardware.board import read_board
+from segnode.hardware.board import Board
 
 if TYPE_CHECKING:
     from segnode.engine.settings import InferenceSettings
@@ -46,6 +47,11 @@ def run_model(config: Config) -> tuple[Finding, Network | None]:
         return Finding('FAIL', 'model', str(error), _offline(config)), None
     except SegnodeError as error:
         return Finding('FAIL', 'model', str(error), 'give another --model or --weights'), None
+    except (RuntimeError, AttributeError, MemoryError) as error:
+        # Of PyTorch: no kernel for this GPU, no memory, a release that lacks something.
+        problem = f'cannot be run ({type(error).__name__}: {str(error) or "no message"})'
+        remedy = 'mend the lines above first; where memory ran out lower resolution.short_side'
+        return Finding('FAIL', 'model', problem, remedy), None
     if warnings:
         remedy = 'give another --model to detect something'
         return Finding('warn', 'model', warnings[0], remedy), None
@@ -71,24 +77,26 @@ def _offline(config: Config) -> str:
     )
 
 
-def limits(config: Config, network: Network | None) -> Iterator[Finding]:
-    """Say of a Jetson how it is set, and of a known GPU what it allows at best."""
+def limits(config: Config, network: Network | None, board: Board | None) -> Iterator[Finding]:
+    """Say what a known GPU allows the network at best, and whether a board's memory is enough."""
+    if network is None:
+        return
     try:
         from segnode.benchmark.floor import device_peak
-        from segnode.doctor.board import board_findings, read_torch
         from segnode.doctor.roofline import board_peak, roofline, roofline_finding
         from segnode.engine.device import select_device
 
-        board = read_board()
         peak = device_peak(select_device(config.device)) if board is None else board_peak(board)
-        least = None if network is None or peak is None else roofline(*network, peak)
-        if board is not None:
-            needed = 0.0 if least is None else least.needed_mib
-            yield from board_findings(board, read_torch(), needed)
-        if least is not None and peak is not None:
-            yield from roofline_finding(least, peak)
+        if peak is None:
+            return
+        least = roofline(*network, peak)
     except (ImportError, OSError, RuntimeError, SegnodeError):
         return  # Said of torch, or of the device.
+    if board is not None:
+        before = [finding.level for finding in memory_finding(board)]
+        after = memory_finding(board, least.needed_mib)
+        yield from (f for f, level in zip(after, before, strict=True) if f.level != level)
+    yield from roofline_finding(least, peak)
 
 
 def fetched_weights(config: Config) -> Iterator[Finding]:
