@@ -76,6 +76,7 @@ def test_an_agx_orin_that_is_set_up(tmp_path: Path) -> None:
     found = findings(AGX_ORIN, tmp_path)
     assert {each.level for each in found.values()} == {'ok'}
     assert found['GPU clock'].found == 'held at 1300 MHz'
+    assert found['memory clock'].found == 'held at 3199 MHz'
 
 
 def test_a_xavier_has_no_later_jetpack(tmp_path: Path) -> None:

@@ -275,9 +275,18 @@ def _modes(text: str) -> tuple[tuple[int, str], ...]:
 
 
 def _clock(name: str, shown: str) -> Clock | None:
-    """Read ``GPU MinFreq=306000000 MaxFreq=1300500000 CurrentFreq=306000000``."""
-    found = re.search(rf'(?m)^{name} MinFreq=(\d+) MaxFreq=(\d+) CurrentFreq=(\d+)', shown)
-    return None if found is None else Clock(*(int(hertz) / _HZ for hertz in found.groups()))
+    """Read ``EMC MinFreq=204000000 MaxFreq=3199000000 CurrentFreq=3199000000 FreqOverride=1``.
+
+    jetson_clocks leaves the memory's limits, and overrides them.
+    """
+    found = re.search(
+        rf'(?m)^{name} MinFreq=(\d+) MaxFreq=(\d+) CurrentFreq=(\d+)(?: FreqOverride=(\d+))?',
+        shown,
+    )
+    if found is None:
+        return None
+    least, most, now = (int(hertz) / _HZ for hertz in found.groups()[:3])
+    return Clock(now, now, now) if found[4] == '1' else Clock(least, most, now)
 
 
 def _gpu_clock(root: Path) -> Clock | None:
