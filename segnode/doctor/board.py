@@ -77,36 +77,56 @@ def _software(board: Board, installed: Torch | None) -> Finding:
         f'{board.name}, {jetpack} (L4T {board.release or "not told"}), CUDA '
         f'{board.cuda or "not told"}'
     )
+    if installed is not None:
+        cuda = installed.cuda or 'none'
+        found = f'{found}; PyTorch {installed.version} with CUDA {cuda}'
+        if installed.cuda and installed.sees_gpu:
+            return _seen_gpu(board, installed, found)
+    if board.jetpack.startswith(('4', '5')):
+        problem = 'PyTorch for this JetPack is for Python 3.8 and older, segnode needs 3.10'
+        return Finding('warn', 'board', f'{found}; {problem}', _old_jetpack(board))
     if installed is None:
         return Finding('FAIL', 'board', f'{found}; no PyTorch that can be imported', NO_TORCH)
-    found = f'{found}; PyTorch {installed.version} with CUDA {installed.cuda or "none"}'
-    if board.jetpack.startswith(('4', '5')):
-        last = board.module is not None and board.module.capability < (8, 7)
-        return Finding(
-            'warn',
-            'board',
-            f'{found}; PyTorch for this JetPack is for Python 3.8 and older, segnode needs 3.10',
-            'build PyTorch for Python 3.10 on it, as a Xavier gets no later JetPack'
-            if last
-            else 'update to JetPack 6',
-        )
     if not installed.cuda:
         return Finding('FAIL', 'board', f'{found}: the GPU is not used', _WHEEL)
-    if board.cuda and installed.cuda.split('.')[0] != board.cuda.split('.')[0]:
+    if _other_cuda(board, installed):
         return Finding('FAIL', 'board', f'{found}: another CUDA than the board has', _WHEEL)
-    if not installed.sees_gpu:
-        return Finding(
-            'FAIL',
-            'board',
-            f'{found}, which sees no GPU',
-            'in a container start it with --runtime nvidia; else add the user to the groups '
-            'video and render, and log in again',
-        )
+    return Finding(
+        'FAIL',
+        'board',
+        f'{found}, which sees no GPU',
+        'in a container start it with --runtime nvidia; else add the user to the groups '
+        'video and render, and log in again',
+    )
+
+
+def _seen_gpu(board: Board, installed: Torch, found: str) -> Finding:
     if board.module and installed.architectures:
         wanted = 'sm_{}{}'.format(*board.module.capability)
         if wanted not in installed.architectures:
             return Finding('FAIL', 'board', f'{found}, compiled without {wanted}', _WHEEL)
+    if _other_cuda(board, installed):
+        problem = f'{found}: another CUDA than the board has, though the GPU is seen'
+        return Finding('warn', 'board', problem, f'if the model below fails, {_WHEEL}')
     return Finding('ok', 'board', found)
+
+
+def _other_cuda(board: Board, installed: Torch) -> bool:
+    return bool(board.cuda) and installed.cuda.split('.')[0] != board.cuda.split('.')[0]
+
+
+def _old_jetpack(board: Board) -> str:
+    if board.last_jetpack == 4:
+        return (
+            'no later JetPack comes for this board: use its CPU (a container with Python 3.10), '
+            'or an Orin'
+        )
+    if board.last_jetpack == 5:
+        build = 'build PyTorch for Python 3.10 on it, as a Xavier gets no later JetPack'
+        return build if board.jetpack.startswith('5') else f'update to JetPack 5, then {build}'
+    if board.chip == 'tegra234':
+        return 'update to JetPack 6'
+    return 'update to the newest JetPack for this board, from 6 on its PyTorch will do'
 
 
 def _abilities(board: Board) -> Finding | None:

@@ -76,16 +76,23 @@ _BY_NAME = {
     'AGX Xavier': 'p2888',
     'Jetson-AGX': 'p2888',
 }
-# What comes with a release of Jetson Linux: JetPack, and CUDA.
+# What came first with a release of Jetson Linux: JetPack, and CUDA.
 _JETPACKS = {
-    '38': ('7', '13.0'),
-    '36.4.4': ('6.2.1', '12.6'),
-    '36.4.3': ('6.2', '12.6'),
-    '36.4': ('6.1', '12.6'),
-    '36': ('6.0', '12.2'),
-    '35': ('5', '11.4'),
-    '32': ('4', '10.2'),
+    (38, 4): ('7.1', '13.0'),
+    (38, 2): ('7.0', '13.0'),
+    (36, 5): ('6.2.2', '12.6'),
+    (36, 4, 4): ('6.2.1', '12.6'),
+    (36, 4, 3): ('6.2', '12.6'),
+    (36, 4): ('6.1', '12.6'),
+    (36,): ('6.0', '12.2'),
+    (35,): ('5', '11.4'),
+    (34,): ('5', '11.4'),
+    (32,): ('4', '10.2'),
 }
+# Their last releases are out.
+_ENDED = (32, 34, 35)
+# The last JetPack of older processors.
+_LAST_JETPACK = {'tegra210': 4, 'tegra186': 4, 'tegra194': 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,7 @@ class Board:
     Attributes:
         name: its own words.
         module: None for one that is not known here.
+        chip: its processor, ``tegra234`` for an Orin.
         memory_mib: shared by CPU and GPU, all of it.
         available_mib: of it.
         swaps: areas in use.
@@ -137,6 +145,7 @@ class Board:
 
     name: str
     module: Module | None = None
+    chip: str = ''
     memory_mib: float | None = None
     available_mib: float | None = None
     swaps: tuple[Swap, ...] = ()
@@ -147,6 +156,11 @@ class Board:
     modes: tuple[tuple[int, str], ...] = ()
     gpu: Clock | None = None
     memory: Clock | None = None
+
+    @property
+    def last_jetpack(self) -> int | None:
+        """The newest that it gets, None where that is not known or has no end."""
+        return _LAST_JETPACK.get(self.chip)
 
     def best_mode(self) -> tuple[int, str] | None:
         """Return number and name of the mode without limits, else of that with the most watts."""
@@ -200,6 +214,7 @@ def read_board(root: Path = Path('/'), run: Run = run_tool) -> Board | None:
     return Board(
         name=name or 'a Jetson',
         module=_module(parts, name),
+        chip=_chip(parts, name),
         memory_mib=total,
         available_mib=available,
         swaps=_swaps(_text(root / 'proc/swaps')),
@@ -229,19 +244,33 @@ def _release(text: str) -> str:
     return f'{found[1]}.{found[2]}' if found else ''
 
 
+def _chip(parts: str, name: str) -> str:
+    if found := re.search(r'tegra\d{3}', parts):
+        return found[0]
+    if 'Xavier' in name or name.startswith('Jetson-AGX'):
+        return 'tegra194'
+    return 'tegra234' if 'Orin' in name else ''
+
+
 def _jetpack(release: str) -> tuple[str, str]:
-    for prefix, known in _JETPACKS.items():
-        if release == prefix or release.startswith(prefix + '.'):
-            return known
-    return '', ''
+    """Return JetPack and CUDA; of a release newer than the known ones no more than is sure."""
+    numbers = tuple(int(number) for number in release.split('.') if number)
+    while numbers and numbers[-1] == 0:
+        numbers = numbers[:-1]
+    known = [each for each in _JETPACKS if numbers and each[0] == numbers[0]]
+    if not known:
+        return '', ''
+    if numbers > max(known) and numbers[0] not in _ENDED:
+        return _JETPACKS[max(known)][0].partition('.')[0], ''
+    return _JETPACKS[max((each for each in known if each <= numbers), default=min(known))]
 
 
 def _installed_cuda(root: Path) -> str:
     try:
-        stored = json.loads(_text(root / 'usr/local/cuda/version.json'))
-        return str(stored['cuda']['version'])
+        found = json.loads(_text(root / 'usr/local/cuda/version.json'))['cuda']['version']
     except (ValueError, KeyError, TypeError):
         return ''
+    return found if isinstance(found, str) else ''
 
 
 def _memory(meminfo: str) -> tuple[float | None, float | None]:
