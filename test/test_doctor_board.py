@@ -265,6 +265,46 @@ def test_the_frame_as_it_is() -> None:
     assert found.lowered[0][0] == 'resolution.short_side to 544'
 
 
+@pytest.mark.parametrize('short_side', [8, 16, 32, 40, 48])
+def test_a_side_that_cannot_be_lowered(short_side: int) -> None:
+    peak = Peak('x', 42.5, 204.8)
+    chosen = dataclasses.replace(SETTINGS, short_side=short_side, proposals=300)
+    found = roofline(Architecture(), chosen, peak)
+    assert [what for what, _ in found.lowered] == (
+        ['resolution.short_side to 32'] if short_side > 32 else []
+    )
+    (line,) = roofline_finding(found, peak)
+    assert ('lower first' in line.found) == (short_side > 32)
+    (line,) = roofline_finding(dataclasses.replace(found, ms=1e3), peak)
+    assert line.remedy.endswith('take a smaller backbone')
+    assert ('lower' in line.remedy) == (short_side > 32)
+
+
+@pytest.mark.parametrize(
+    ('part', 'memory', 'tflops', 'gb_s'),
+    [
+        ('p3767-0005-super', None, 16.7, 102.4),
+        ('p3767-0004-super', None, 8.4, 51.2),
+        ('p3767-0000-super', None, 19.2, 102.4),
+        ('p3767-0005', None, 10.2, 68.3),
+        # Where the memory is now it can be; idle it says nothing.
+        ('p3767-0005', 3199, 10.2, 102.4),
+        ('p3767-0005', 204, 10.2, 68.3),
+    ],
+)
+def test_peaks_where_no_limits_are_told(
+    tmp_path: Path, part: str, memory: int | None, tflops: float, gb_s: float
+) -> None:
+    tree = {'proc/device-tree/compatible': f'nvidia,p3768-0000+{part}\0nvidia,tegra234\0'}
+    tools = {'tegrastats': f'RAM 1/7620MB EMC_FREQ 0%@{memory}\n'} if memory else {}
+    recorded = Recorded(tree, tools)
+    board = read_board(recorded.written(tmp_path), recorded.run)
+    assert board is not None
+    peak = board_peak(board)
+    assert peak is not None
+    assert (peak.tflops, peak.gb_s) == pytest.approx((tflops, gb_s), rel=0.01)
+
+
 def test_doctor_says_it_of_the_chosen_model(tmp_path: Path) -> None:
     board = read_board(ORIN_NANO.written(tmp_path), ORIN_NANO.run)
     assert board is not None

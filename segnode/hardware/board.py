@@ -60,6 +60,12 @@ _AMPERE, _VOLTA = 4 * 256 * 2 / 1e3, 8 * 64 * 2 / 1e3
 MODULES = (
     Module('p3701-0004', 'AGX Orin 32GB', 14, _AMPERE, 32, 930, 3199, (8, 7)),
     Module('p3701', 'AGX Orin', 16, _AMPERE, 32, 1300, 3199, (8, 7)),
+    # The first that fits counts; a "super" configuration allows more.
+    Module('p3767-0000-super', 'Orin NX 16GB Super', 8, _AMPERE, 16, 1173, 3199, (8, 7)),
+    Module('p3767-0001-super', 'Orin NX 8GB Super', 8, _AMPERE, 16, 1173, 3199, (8, 7)),
+    Module('p3767-0003-super', 'Orin Nano 8GB Super', 8, _AMPERE, 16, 1020, 3199, (8, 7)),
+    Module('p3767-0004-super', 'Orin Nano 4GB Super', 4, _AMPERE, 8, 1020, 3199, (8, 7)),
+    Module('p3767-0005-super', 'Orin Nano 8GB Super', 8, _AMPERE, 16, 1020, 3199, (8, 7)),
     Module('p3767-0000', 'Orin NX 16GB', 8, _AMPERE, 16, 918, 3199, (8, 7)),
     Module('p3767-0001', 'Orin NX 8GB', 8, _AMPERE, 16, 765, 3199, (8, 7)),
     Module('p3767-0004', 'Orin Nano 4GB', 4, _AMPERE, 8, 625, 2133, (8, 7)),
