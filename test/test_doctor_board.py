@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from recorded_boards import AGX_ORIN, BOARDS, ORIN_NANO, ORIN_NX, XAVIER, Recorded
+from seeds import fresh_seeds
 
 from segnode.benchmark.floor import Peak, known_peak
 from segnode.config import Config
@@ -21,6 +23,7 @@ from segnode.doctor.roofline import board_peak, roofline, roofline_finding
 from segnode.engine.settings import InferenceSettings
 from segnode.errors import FetchError
 from segnode.hardware.board import MODULES, Board, read_board
+from segnode.hardware.sysfs import SystemFiles
 from segnode.model.architecture import Architecture
 
 # As NVIDIA's own for JetPack 6.1.
@@ -177,6 +180,54 @@ def test_a_small_board_without_swap(tmp_path: Path) -> None:
 @pytest.mark.parametrize('name', BOARDS)
 def test_without_any_tool(tmp_path: Path, name: str) -> None:
     assert 'board' in findings(Recorded(BOARDS[name].files), tmp_path)
+
+
+GARBAGE = (
+    '²' * 3,
+    '٣',
+    '9' * 5000,
+    '[' * 60_000,
+    '{"cuda": ' * 30_000,
+    'MemTotal: ' + '9' * 5000 + ' kB\nMemAvailable: ' + '9' * 1000 + ' kB\n',
+    '/dev/zram0 partition ' + '9' * 5000 + ' 1\n',
+    '# R' + '9' * 5000 + ' (release), REVISION: ' + '9.' * 3000,
+    '# R36 (release), REVISION: 4..3.\n',
+    f'< POWER_MODEL ID={"9" * 5000} NAME={"9" * 5000}W >',
+    f'< POWER_MODEL ID=1 NAME={"9" * 5000}W >',
+    'pmode:' + '9' * 5000,
+    'NV Power Mode: ' + '9' * 5000 + 'W',
+    'GPU MinFreq={0} MaxFreq={0} CurrentFreq={0}\nEMC MinFreq=1 MaxFreq=1 '
+    'CurrentFreq={0}\n'.format('9' * 5000),
+    f'RAM {"9" * 5000}/{"9" * 5000}MB EMC_FREQ 0%@{"9" * 5000}',
+    '\0\x1b[2J',
+    '',
+)
+
+
+@pytest.mark.parametrize('text', GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_is_not_told(tmp_path: Path, text: str) -> None:
+    kept = 'proc/device-tree/compatible'
+    names = {*ORIN_NANO.files, *ORIN_NX.files} - {kept}
+    files = dict.fromkeys(names, text) | {kept: ORIN_NANO.files[kept]}
+    recorded = Recorded(files, dict.fromkeys(ORIN_NANO.tools, text))
+    assert 'board' in findings(recorded, tmp_path)
+    assert not SystemFiles(tmp_path).read(0.0).values.keys() - {'clock_gpu_mhz'}
+    board = read_board(tmp_path, recorded.run)
+    assert board is not None
+    assert board_peak(board) is not None
+    assert max(len(each.line()) for each in board_findings(board, GOOD)) < 1000
+
+
+def test_random_garbage(tmp_path: Path) -> None:
+    for seed in fresh_seeds(3):
+        rng = random.Random(seed)
+
+        def noise() -> str:
+            return rng.randbytes(3000).decode('latin-1')  # noqa: B023 - called at once
+
+        files = {name: noise() for name in {*ORIN_NANO.files, *ORIN_NX.files}}
+        files['proc/device-tree/compatible'] = 'nvidia,tegra234'
+        findings(Recorded(files, {name: noise() for name in ORIN_NANO.tools}), tmp_path)
 
 
 def test_a_board_that_tells_nothing_but_its_name() -> None:

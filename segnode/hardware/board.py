@@ -20,6 +20,8 @@ Run = Callable[[Sequence[str]], str]
 _TOOL_TIMEOUT_S = 5.0
 _HZ = 1e6
 _LONGEST = 2**16
+_LONGEST_NAME = 100
+_HERTZ = '([0-9]{1,15})'
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ class Board:
 
 
 def _watts(mode: str) -> re.Match[str] | None:
-    return re.search(r'(\d+)\s?W', mode.upper())
+    return re.search(r'\b([0-9]{1,6})\s?W', mode.upper())
 
 
 def run_tool(command: Sequence[str]) -> str:
@@ -214,11 +216,11 @@ def read_board(root: Path = Path('/'), run: Run = run_tool) -> Board | None:
         name = found[1].strip()
     stats = _first_line(run(['tegrastats', '--interval', '1000']))
     total, available = _memory(_text(root / 'proc/meminfo'))
-    if total is None and (found := re.search(r'RAM (\d+)/(\d+)MB', stats)):
+    if total is None and (found := re.search(r'RAM ([0-9]{1,15})/([0-9]{1,15})MB', stats)):
         total, available = float(found[2]), float(found[2]) - float(found[1])
     jetpack, cuda = _jetpack(release)
     return Board(
-        name=name or 'a Jetson',
+        name=''.join(filter(str.isprintable, name))[:_LONGEST_NAME] or 'a Jetson',
         module=_module(parts, name),
         chip=_chip(parts, name),
         memory_mib=total,
@@ -246,7 +248,9 @@ def _module(parts: str, name: str) -> Module | None:
 
 def _release(text: str) -> str:
     """Read ``# R36 (release), REVISION: 4.3, ...``."""
-    found = re.search(r'R(\d+) \(release\), REVISION: ([\d.]+)', text)
+    found = re.search(
+        r'R([0-9]{1,4}) \(release\), REVISION: ([0-9]{1,4}(?:\.[0-9]{1,4}){0,3})\b', text
+    )
     return f'{found[1]}.{found[2]}' if found else ''
 
 
@@ -274,13 +278,15 @@ def _jetpack(release: str) -> tuple[str, str]:
 def _installed_cuda(root: Path) -> str:
     try:
         found = json.loads(_text(root / 'usr/local/cuda/version.json'))['cuda']['version']
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ''
-    return found if isinstance(found, str) else ''
+    # It is shown, and compared by its first number.
+    known = isinstance(found, str) and re.fullmatch(r'[0-9]{1,4}(\.[0-9]{1,6}){0,3}', found)
+    return found if known else ''
 
 
 def _memory(meminfo: str) -> tuple[float | None, float | None]:
-    values = dict(re.findall(r'(?m)^(\w+):\s*(\d+) kB', meminfo))
+    values = dict(re.findall(r'(?m)^(\w+):\s*([0-9]{1,15}) kB', meminfo))
     total, available = (values.get(key) for key in ('MemTotal', 'MemAvailable'))
     return (
         None if total is None else int(total) / 1024,
@@ -289,23 +295,23 @@ def _memory(meminfo: str) -> tuple[float | None, float | None]:
 
 
 def _swaps(text: str) -> tuple[Swap, ...]:
-    rows = re.findall(r'(?m)^(/\S+)\s+\S+\s+(\d+)\s+(\d+)', text)
+    rows = re.findall(r'(?m)^(/\S+)\s+\S+\s+([0-9]{1,15})\s+([0-9]{1,15})\b', text)
     return tuple(Swap(name, int(size) / 1024, int(used) / 1024) for name, size, used in rows)
 
 
 def _mode(answer: str, root: Path) -> str:
     """Read ``NV Power Mode: 15W``, or its number from the status file, which anybody may read."""
-    found = re.search(r'NV Power Mode:\s*(\S+)', answer)
+    found = re.search(r'NV Power Mode:\s*(\S{1,40})(?!\S)', answer)
     if found:
         return found[1].removeprefix('MODE_')
-    number = re.search(r'pmode:(\d+)', _text(root / 'var/lib/nvpmodel/status'))
+    number = re.search(r'pmode:([0-9]{1,6})\b', _text(root / 'var/lib/nvpmodel/status'))
     modes = dict(_modes(_text(root / 'etc/nvpmodel.conf')))
     return modes.get(int(number[1]), '') if number else ''
 
 
 def _modes(text: str) -> tuple[tuple[int, str], ...]:
     """Read the lines ``< POWER_MODEL ID=0 NAME=15W >``."""
-    found = re.findall(r'<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>', text)
+    found = re.findall(r'<\s*POWER_MODEL\s+ID=([0-9]{1,6})\s+NAME=(\S{1,40})\s*>', text)
     return tuple((int(number), name.removeprefix('MODE_')) for number, name in found)
 
 
@@ -315,7 +321,8 @@ def _clock(name: str, shown: str) -> Clock | None:
     jetson_clocks leaves the memory's limits, and overrides them.
     """
     found = re.search(
-        rf'(?m)^{name} MinFreq=(\d+) MaxFreq=(\d+) CurrentFreq=(\d+)(?: FreqOverride=(\d+))?',
+        rf'(?m)^{name} MinFreq={_HERTZ} MaxFreq={_HERTZ} CurrentFreq={_HERTZ}\b'
+        r'(?: FreqOverride=(\d+))?',
         shown,
     )
     if found is None:
@@ -329,14 +336,14 @@ def _gpu_clock(root: Path) -> Clock | None:
     for folder in sorted((root / 'sys/class/devfreq').glob('*')):
         if re.search(r'gpu|gv11b|ga10b', folder.name):
             values = [_text(folder / f'{key}_freq') for key in ('min', 'max', 'cur')]
-            if all(value.isdigit() for value in values):
+            if all(re.fullmatch(_HERTZ, value) for value in values):
                 return Clock(*(int(value) / _HZ for value in values))
     return None
 
 
 def _moment(name: str, stats: str) -> Clock | None:
     """Read ``EMC_FREQ 3%@2133``: where it is, which is all that tegrastats tells."""
-    found = re.search(rf'{name} \d+%@\[?(\d+)', stats)
+    found = re.search(rf'{name} \d+%@\[?([0-9]{{1,9}})\b', stats)
     return None if found is None else Clock(0, 0, float(found[1]))
 
 
