@@ -107,15 +107,25 @@ def test_the_unit_of_the_node_ends_it_as_it_ends() -> None:
     assert 'lib/segnode/node --ros-args' in text
 
 
-@pytest.fixture(scope='module')
-def aarch64() -> ModuleType:
-    path = CHECKOUT / 'resource/environment/aarch64.py'
-    spec = importlib.util.spec_from_file_location('aarch64', path)
+def loaded(name: str) -> ModuleType:
+    path = CHECKOUT / f'resource/environment/{name}.py'
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Its dataclasses look for it.
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope='module')
+def aarch64() -> ModuleType:
+    return loaded('aarch64')
+
+
+@pytest.fixture(scope='module')
+def setup() -> ModuleType:
+    return loaded('setup_environment')
 
 
 @pytest.mark.parametrize('version', ['3.10', '3.12'])
@@ -137,14 +147,7 @@ def test_the_record_is_of_all_lists(aarch64: ModuleType) -> None:
             assert row.endswith('| - |'), f'no package of {stem} may be missing'
 
 
-def test_older_packages_take_the_place_of_pinned_ones() -> None:
-    path = CHECKOUT / 'resource/environment/setup_environment.py'
-    spec = importlib.util.spec_from_file_location('setup_environment', path)
-    assert spec is not None
-    assert spec.loader is not None
-    setup = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = setup
-    spec.loader.exec_module(setup)
+def test_older_packages_take_the_place_of_pinned_ones(setup: ModuleType) -> None:
     lines = setup.requirements('runtime', None, old=True)
     names = [line.split('==')[0] for line in lines]
     assert {'torch==2.5.1', 'numpy==1.26.4'} <= set(lines)
@@ -152,3 +155,16 @@ def test_older_packages_take_the_place_of_pinned_ones() -> None:
     assert not [name for name in names if name.startswith(('nvidia-', 'cuda-'))]
     test = setup.requirements('test', None, old=True)
     assert not {'torch==2.5.1'} & set(test)
+
+
+def test_set_up_looks_at_what_colcon_installs_alone(setup: ModuleType, tmp_path: Path) -> None:
+    found = {str(path.relative_to(CHECKOUT)) for path in setup.package_sources(CHECKOUT)}
+    assert {'setup.py', 'resource/segnode', 'segnode/kernels/cpu.c', 'config/seg.yaml'} <= found
+    assert {path for path in found if path.startswith('resource/')} == {'resource/segnode'}
+    file = tmp_path / 'file'
+    digests = set()
+    for content in (b'', b'a', b'b', b'a' * (2**20 + 1)):
+        file.write_bytes(content)
+        assert setup.digest(['x', file]) == setup.digest(['x', content])
+        digests.add(setup.digest(['x', file]))
+    assert len(digests) == 4
