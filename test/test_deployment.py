@@ -74,12 +74,23 @@ def test_the_compose_example() -> None:
     assert services['alone']['shm_size'] == '1gb'
     launch = (CHECKOUT / 'launch/seg.launch.py').read_text(encoding='utf-8')
     for service in services.values():
+        (volume,) = service['volumes']
+        weights = re.fullmatch(r'\$\{SEGNODE_WEIGHTS:-(\S+)\}:/weights', volume)
+        assert weights is not None
+        assert (DOCKER / weights[1]).resolve() == CHECKOUT / 'weights'
         assert 'config/fastdds.xml' in service['environment']['FASTRTPS_DEFAULT_PROFILES_FILE']
         for argument in re.findall(r'(\w+):=', service['command']):
             assert f"'{argument}'" in launch
         if 'build' in service:
             assert (CHECKOUT / service['build']['dockerfile']).is_file()
             assert (DOCKER / service['build']['context']).resolve() == CHECKOUT
+
+
+@pytest.mark.parametrize('name', ['weights', 'exported', 'wheels'])
+def test_what_is_carried_to_a_robot_is_in_no_commit_and_no_image(name: str) -> None:
+    assert f'/{name}/' in (CHECKOUT / '.gitignore').read_text(encoding='utf-8').splitlines()
+    # Docker's patterns are of the checkout's own folders: resource/docker/wheels goes in.
+    assert name in (CHECKOUT / '.dockerignore').read_text(encoding='utf-8').splitlines()
 
 
 @pytest.mark.parametrize('name', UNITS)
@@ -105,6 +116,8 @@ def test_the_unit_of_the_node_ends_it_as_it_ends() -> None:
     assert 'KillSignal=SIGINT' in text
     assert 'RestartPreventExitStatus=2' in text
     assert 'lib/segnode/node --ros-args' in text
+    assert 'After=network.target ' in text
+    assert 'enable-linger' in text
 
 
 def loaded(name: str) -> ModuleType:

@@ -414,7 +414,9 @@ def test_weights_that_a_robot_without_a_network_lacks(monkeypatch: pytest.Monkey
     monkeypatch.setattr('segnode.checkpoint.load_model', unreachable)
     finding, _ = network.run_model(Config(model='mask_rcnn_R_50_FPN_3x'))
     assert finding.level == 'FAIL'
-    assert 'SEGNODE_CACHE=weights segnode fetch mask_rcnn_R_50_FPN_3x' in finding.remedy
+    fetch = '.venv/bin/python -m segnode fetch'
+    assert f'SEGNODE_CACHE=weights {fetch} mask_rcnn_R_50_FPN_3x' in finding.remedy
+    assert 'mkdir -p .cache/segnode; rsync' in finding.remedy
     assert 'rsync -a weights/' in finding.remedy
     finding, _ = network.run_model(Config(weights='https://example.com/w.pkl'))
-    assert 'segnode fetch https://example.com/w.pkl' in finding.remedy
+    assert f'{fetch} https://example.com/w.pkl' in finding.remedy

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     Network: TypeAlias = tuple[Architecture, InferenceSettings]
 
 
+# Without ROS no `segnode` is on the path.
+_FETCH = '.venv/bin/python -m segnode fetch'
+
+
 def run_model(config: Config) -> tuple[Finding, Network | None]:
     """Load the model and run one empty image; return what of it a roofline needs, too."""
     try:
@@ -72,8 +76,8 @@ def _offline(config: Config) -> str:
 
     what = config.model if config.model in PRESETS and not config.weights else config.weights
     return (
-        f'where there is a network: SEGNODE_CACHE=weights segnode fetch {what}; then '
-        'rsync -a weights/ THIS_MACHINE:.cache/segnode/'
+        f'in a checkout where there is a network: SEGNODE_CACHE=weights {_FETCH} {what}; then '
+        'ssh THIS_MACHINE mkdir -p .cache/segnode; rsync -a weights/ THIS_MACHINE:.cache/segnode/'
     )
 
 
@@ -126,7 +130,7 @@ def fetched_weights(config: Config) -> Iterator[Finding]:
             'warn',
             'weights',
             f'{found}, {shown(url)} has changed since',
-            f'segnode fetch --refresh {shown(url)}',
+            f'{_FETCH} --refresh {shown(url)}',
         )
     else:
         yield Finding('ok', 'weights', f'{found}, {fresh.text or "as on the server"}')
