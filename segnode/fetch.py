@@ -27,6 +27,7 @@ _EXAMPLES = """\
 A laptop has the network, a robot has not:
 
   laptop$ SEGNODE_CACHE=weights segnode fetch mask_rcnn_R_50_FPN_3x
+  laptop$ ssh robot mkdir -p .cache/segnode
   laptop$ rsync -a weights/ robot:.cache/segnode/
   robot$  segnode doctor --model mask_rcnn_R_50_FPN_3x
 

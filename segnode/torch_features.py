@@ -21,7 +21,7 @@ from segnode.errors import DeviceError
 # torch.uint16 is of this release, and label images are made of it on the device.
 OLDEST = '2.3'
 
-Where = Literal['cpu', 'cuda', 'graphs']
+Where = Literal['cpu', 'cuda', 'graphs', 'export']
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Feature:
     Attributes:
         name: as PyTorch spells it.
         first: the release that brought it.
-        where: the device that needs it; ``graphs`` is a GPU's capture of CUDA graphs.
+        where: the device that needs it; ``graphs`` is a GPU's capture of CUDA graphs, ``export``
+            the export of a whole network.
         without: what happens in its place.
         present: whether this PyTorch has it.
         for_capture: nothing can be captured without it.
@@ -138,6 +139,20 @@ FEATURES = (
         'cpu',
         'precision auto is fp32 here, choose bf16 yourself where the processor has it',
         _tells_of_bfloat16,
+    ),
+    Feature(
+        'torch.compiler.is_exporting',
+        '2.7',
+        'export',
+        'a network cannot be exported whole',
+        lambda: hasattr(torch.compiler, 'is_exporting'),
+    ),
+    Feature(
+        'torch.library.custom_op',
+        '2.4',
+        'export',
+        'a network cannot be exported whole',
+        lambda: hasattr(torch.library, 'custom_op'),
     ),
 )
 

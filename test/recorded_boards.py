@@ -81,13 +81,15 @@ def _cuda(version: str) -> dict[str, str]:
     }
 
 
-def _clocks(machine: str, gpu: tuple[int, int, int], memory: tuple[int, int, int]) -> str:
+def _clocks(
+    machine: str, gpu: tuple[int, int, int], memory: tuple[int, int, int], override: int
+) -> str:
     gpu_line = 'GPU MinFreq={} MaxFreq={} CurrentFreq={}'.format(*(1000 * x for x in gpu))
     memory_line = 'EMC MinFreq={} MaxFreq={} CurrentFreq={}'.format(*(1000 * x for x in memory))
     return (
         f'SOC family:tegra234  Machine:{machine}\nOnline CPUs: 0-5\n'
         'cpu0: Online=1 Governor=schedutil MinFreq=729600 MaxFreq=1728000 CurrentFreq=1036800 '
-        f'IdleStates: WFI=1 c7=1\n{gpu_line}\n{memory_line} FreqOverride=0\n'
+        f'IdleStates: WFI=1 c7=1\n{gpu_line}\n{memory_line} FreqOverride={override}\n'
         'FAN Dynamic Speed Control=nvfancontrol hwmon0_pwm1=64\nNV Power Mode: 15W\n'
     )
 
@@ -113,6 +115,7 @@ ORIN_NANO = Recorded(
             'NVIDIA Jetson Orin Nano Developer Kit',
             (306_000, 612_000, 306_000),
             (204_000, 2_133_000, 2_133_000),
+            override=0,
         ),
         'tegrastats': '01-08-2026 10:11:12 RAM 6340/7620MB (lfb 2x4MB) SWAP 420/3810MB (cached '
         '7MB) CPU [12%@1510,8%@1510,off,off,9%@1510,5%@1510] EMC_FREQ 3%@2133 GR3D_FREQ 45%@[611] '
@@ -162,7 +165,8 @@ AGX_ORIN = Recorded(
         'jetson_clocks': _clocks(
             'NVIDIA Jetson AGX Orin Developer Kit',
             (1_300_500, 1_300_500, 1_300_500),
-            (3_199_000, 3_199_000, 3_199_000),
+            (204_000, 3_199_000, 3_199_000),
+            override=1,
         ),
     },
 )

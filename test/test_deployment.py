@@ -74,12 +74,23 @@ def test_the_compose_example() -> None:
     assert services['alone']['shm_size'] == '1gb'
     launch = (CHECKOUT / 'launch/seg.launch.py').read_text(encoding='utf-8')
     for service in services.values():
+        (volume,) = service['volumes']
+        weights = re.fullmatch(r'\$\{SEGNODE_WEIGHTS:-(\S+)\}:/weights', volume)
+        assert weights is not None
+        assert (DOCKER / weights[1]).resolve() == CHECKOUT / 'weights'
         assert 'config/fastdds.xml' in service['environment']['FASTRTPS_DEFAULT_PROFILES_FILE']
         for argument in re.findall(r'(\w+):=', service['command']):
             assert f"'{argument}'" in launch
         if 'build' in service:
             assert (CHECKOUT / service['build']['dockerfile']).is_file()
             assert (DOCKER / service['build']['context']).resolve() == CHECKOUT
+
+
+@pytest.mark.parametrize('name', ['weights', 'exported', 'wheels'])
+def test_what_is_carried_to_a_robot_is_in_no_commit_and_no_image(name: str) -> None:
+    assert f'/{name}/' in (CHECKOUT / '.gitignore').read_text(encoding='utf-8').splitlines()
+    # Docker's patterns are of the checkout's own folders: resource/docker/wheels goes in.
+    assert name in (CHECKOUT / '.dockerignore').read_text(encoding='utf-8').splitlines()
 
 
 @pytest.mark.parametrize('name', UNITS)
@@ -105,17 +116,29 @@ def test_the_unit_of_the_node_ends_it_as_it_ends() -> None:
     assert 'KillSignal=SIGINT' in text
     assert 'RestartPreventExitStatus=2' in text
     assert 'lib/segnode/node --ros-args' in text
+    assert 'After=network.target ' in text
+    assert 'enable-linger' in text
+
+
+def loaded(name: str) -> ModuleType:
+    path = CHECKOUT / f'resource/environment/{name}.py'
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Its dataclasses look for it.
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope='module')
 def aarch64() -> ModuleType:
-    path = CHECKOUT / 'resource/environment/aarch64.py'
-    spec = importlib.util.spec_from_file_location('aarch64', path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded('aarch64')
+
+
+@pytest.fixture(scope='module')
+def setup() -> ModuleType:
+    return loaded('setup_environment')
 
 
 @pytest.mark.parametrize('version', ['3.10', '3.12'])
@@ -137,14 +160,7 @@ def test_the_record_is_of_all_lists(aarch64: ModuleType) -> None:
             assert row.endswith('| - |'), f'no package of {stem} may be missing'
 
 
-def test_older_packages_take_the_place_of_pinned_ones() -> None:
-    path = CHECKOUT / 'resource/environment/setup_environment.py'
-    spec = importlib.util.spec_from_file_location('setup_environment', path)
-    assert spec is not None
-    assert spec.loader is not None
-    setup = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = setup
-    spec.loader.exec_module(setup)
+def test_older_packages_take_the_place_of_pinned_ones(setup: ModuleType) -> None:
     lines = setup.requirements('runtime', None, old=True)
     names = [line.split('==')[0] for line in lines]
     assert {'torch==2.5.1', 'numpy==1.26.4'} <= set(lines)
@@ -152,3 +168,16 @@ def test_older_packages_take_the_place_of_pinned_ones() -> None:
     assert not [name for name in names if name.startswith(('nvidia-', 'cuda-'))]
     test = setup.requirements('test', None, old=True)
     assert not {'torch==2.5.1'} & set(test)
+
+
+def test_set_up_looks_at_what_colcon_installs_alone(setup: ModuleType, tmp_path: Path) -> None:
+    found = {str(path.relative_to(CHECKOUT)) for path in setup.package_sources(CHECKOUT)}
+    assert {'setup.py', 'resource/segnode', 'segnode/kernels/cpu.c', 'config/seg.yaml'} <= found
+    assert {path for path in found if path.startswith('resource/')} == {'resource/segnode'}
+    file = tmp_path / 'file'
+    digests = set()
+    for content in (b'', b'a', b'b', b'a' * (2**20 + 1)):
+        file.write_bytes(content)
+        assert setup.digest(['x', file]) == setup.digest(['x', content])
+        digests.add(setup.digest(['x', file]))
+    assert len(digests) == 4

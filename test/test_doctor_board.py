@@ -5,21 +5,25 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from recorded_boards import AGX_ORIN, BOARDS, ORIN_NANO, ORIN_NX, XAVIER, Recorded
+from seeds import fresh_seeds
 
 from segnode.benchmark.floor import Peak, known_peak
 from segnode.config import Config
-from segnode.doctor import network
+from segnode.doctor import command, network
 from segnode.doctor.board import Torch, board_findings, read_torch
 from segnode.doctor.finding import Finding
 from segnode.doctor.roofline import board_peak, roofline, roofline_finding
 from segnode.engine.settings import InferenceSettings
 from segnode.errors import FetchError
 from segnode.hardware.board import MODULES, Board, read_board
+from segnode.hardware.sysfs import SystemFiles
 from segnode.model.architecture import Architecture
 
 # As NVIDIA's own for JetPack 6.1.
@@ -34,12 +38,10 @@ SETTINGS = InferenceSettings(
 )
 
 
-def findings(
-    recorded: Recorded, root: Path, torch: Torch = GOOD, needed_mib: float = 600
-) -> dict[str, Finding]:
+def findings(recorded: Recorded, root: Path, torch: Torch | None = GOOD) -> dict[str, Finding]:
     board = read_board(recorded.written(root), recorded.run)
     assert board is not None
-    found = list(board_findings(board, torch, needed_mib))
+    found = list(board_findings(board, torch))
     for each in found:
         assert (each.level == 'ok') == (not each.remedy), each
         assert '\n' not in each.line()
@@ -77,22 +79,88 @@ def test_an_agx_orin_that_is_set_up(tmp_path: Path) -> None:
     found = findings(AGX_ORIN, tmp_path)
     assert {each.level for each in found.values()} == {'ok'}
     assert found['GPU clock'].found == 'held at 1300 MHz'
+    assert found['memory clock'].found == 'held at 3199 MHz'
 
 
 def test_a_xavier_has_no_later_jetpack(tmp_path: Path) -> None:
-    found = findings(XAVIER, tmp_path, Torch('2.1.0a0', '11.4', True, ('sm_72',)))
+    found = findings(XAVIER, tmp_path, Torch('2.5.0', '', False))
     assert found['board'].level == 'warn'
-    assert 'build PyTorch for Python 3.10' in found['board'].remedy
+    assert found['board'].remedy.startswith('build PyTorch for Python 3.10')
     assert 'no TF32 and no BF16' in found['abilities'].found
     assert found['power mode'].remedy.startswith('sudo nvpmodel -m 0')
     assert 'swap' not in found
+
+
+def test_a_xavier_whose_torch_sees_the_gpu_needs_nothing(tmp_path: Path) -> None:
+    installed = Torch('2.3.0', '11.4', True, ('sm_72',))
+    assert findings(XAVIER, tmp_path, installed)['board'].level == 'ok'
+
+
+def released(recorded: Recorded, release: str, **files: str) -> Recorded:
+    text = {'etc/nv_tegra_release': f'# {release}, GCID: 1, BOARD: generic\n'}
+    return Recorded(recorded.files | text | files, recorded.tools)
+
+
+NANO = Recorded(
+    {
+        'proc/device-tree/model': 'NVIDIA Jetson Nano Developer Kit\0',
+        'proc/device-tree/compatible': 'nvidia,p3450-0000\0nvidia,tegra210\0',
+    }
+)
+UNKNOWN = Recorded({'proc/device-tree/compatible': 'nvidia,p9999-0000\0nvidia,tegra999\0'})
+
+
+@pytest.mark.parametrize(
+    ('recorded', 'release', 'remedy'),
+    [
+        (NANO, 'R32 (release), REVISION: 7.1', 'no later JetPack comes for this board'),
+        (XAVIER, 'R32 (release), REVISION: 7.1', 'update to JetPack 5, then build PyTorch'),
+        (AGX_ORIN, 'R35 (release), REVISION: 4.1', 'update to JetPack 6'),
+        (UNKNOWN, 'R35 (release), REVISION: 4.1', 'update to the newest JetPack for this board'),
+    ],
+)
+@pytest.mark.parametrize('installed', [Torch('2.5.0', '', False), None])
+def test_an_old_jetpack(
+    tmp_path: Path, recorded: Recorded, release: str, remedy: str, installed: Torch | None
+) -> None:
+    found = findings(released(recorded, release), tmp_path, installed)['board']
+    assert found.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ('revision', 'jetpack', 'cuda'),
+    [
+        ('R36 (release), REVISION: 2.0', '6.0', '12.2'),
+        ('R36 (release), REVISION: 4.0', '6.1', '12.6'),
+        ('R36 (release), REVISION: 4.3', '6.2', '12.6'),
+        ('R36 (release), REVISION: 4.7', '6.2.1', '12.6'),
+        ('R36 (release), REVISION: 5.0', '6.2.2', '12.6'),
+        ('R36 (release), REVISION: 9.1', '6', ''),
+        ('R38 (release), REVISION: 2.0', '7.0', '13.0'),
+        ('R38 (release), REVISION: 9', '7', ''),
+        ('R39 (release), REVISION: 0', '', ''),
+        ('R35 (release), REVISION: 6.1', '5', '11.4'),
+    ],
+)
+def test_jetpacks(tmp_path: Path, revision: str, jetpack: str, cuda: str) -> None:
+    null = {'usr/local/cuda/version.json': '{"cuda": {"version": null}}'}
+    recorded = released(ORIN_NX, revision, **null)
+    board = read_board(recorded.written(tmp_path), recorded.run)
+    assert board is not None
+    assert (board.jetpack, board.cuda) == (jetpack, cuda)
+
+
+def test_another_cuda_that_sees_the_gpu(tmp_path: Path) -> None:
+    found = findings(AGX_ORIN, tmp_path, Torch('2.14.1', '13.0', True))['board']
+    assert found.level == 'warn'
+    assert 'though the GPU is seen' in found.found
 
 
 @pytest.mark.parametrize(
     ('torch', 'found', 'remedy'),
     [
         (Torch('2.9.1', '', False), 'with CUDA none: the GPU is not used', 'NVIDIA builds'),
-        (Torch('2.14.1', '13.0', True), 'another CUDA than the board has', 'NVIDIA builds'),
+        (Torch('2.14.1', '13.0', False), 'another CUDA than the board has', 'NVIDIA builds'),
         (Torch('2.5.0', '12.6', False), 'sees no GPU', '--runtime nvidia'),
         (Torch('2.5.1', '12.4', True, ('sm_80', 'sm_90')), 'without sm_87', 'NVIDIA builds'),
     ],
@@ -102,12 +170,6 @@ def test_the_wrong_torch(tmp_path: Path, torch: Torch, found: str, remedy: str) 
     assert finding.level == 'FAIL'
     assert found in finding.found
     assert remedy in finding.remedy
-
-
-def test_an_orin_below_jetpack_6_is_to_be_updated(tmp_path: Path) -> None:
-    release = '# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref\n'
-    old = Recorded(AGX_ORIN.files | {'etc/nv_tegra_release': release}, AGX_ORIN.tools)
-    assert findings(old, tmp_path)['board'].remedy == 'update to JetPack 6'
 
 
 def test_a_small_board_without_swap(tmp_path: Path) -> None:
@@ -120,6 +182,54 @@ def test_without_any_tool(tmp_path: Path, name: str) -> None:
     assert 'board' in findings(Recorded(BOARDS[name].files), tmp_path)
 
 
+GARBAGE = (
+    '²' * 3,
+    '٣',
+    '9' * 5000,
+    '[' * 60_000,
+    '{"cuda": ' * 30_000,
+    'MemTotal: ' + '9' * 5000 + ' kB\nMemAvailable: ' + '9' * 1000 + ' kB\n',
+    '/dev/zram0 partition ' + '9' * 5000 + ' 1\n',
+    '# R' + '9' * 5000 + ' (release), REVISION: ' + '9.' * 3000,
+    '# R36 (release), REVISION: 4..3.\n',
+    f'< POWER_MODEL ID={"9" * 5000} NAME={"9" * 5000}W >',
+    f'< POWER_MODEL ID=1 NAME={"9" * 5000}W >',
+    'pmode:' + '9' * 5000,
+    'NV Power Mode: ' + '9' * 5000 + 'W',
+    'GPU MinFreq={0} MaxFreq={0} CurrentFreq={0}\nEMC MinFreq=1 MaxFreq=1 '
+    'CurrentFreq={0}\n'.format('9' * 5000),
+    f'RAM {"9" * 5000}/{"9" * 5000}MB EMC_FREQ 0%@{"9" * 5000}',
+    '\0\x1b[2J',
+    '',
+)
+
+
+@pytest.mark.parametrize('text', GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_is_not_told(tmp_path: Path, text: str) -> None:
+    kept = 'proc/device-tree/compatible'
+    names = {*ORIN_NANO.files, *ORIN_NX.files} - {kept}
+    files = dict.fromkeys(names, text) | {kept: ORIN_NANO.files[kept]}
+    recorded = Recorded(files, dict.fromkeys(ORIN_NANO.tools, text))
+    assert 'board' in findings(recorded, tmp_path)
+    assert not SystemFiles(tmp_path).read(0.0).values.keys() - {'clock_gpu_mhz'}
+    board = read_board(tmp_path, recorded.run)
+    assert board is not None
+    assert board_peak(board) is not None
+    assert max(len(each.line()) for each in board_findings(board, GOOD)) < 1000
+
+
+def test_random_garbage(tmp_path: Path) -> None:
+    for seed in fresh_seeds(3):
+        rng = random.Random(seed)
+
+        def noise() -> str:
+            return rng.randbytes(3000).decode('latin-1')  # noqa: B023 - called at once
+
+        files = {name: noise() for name in {*ORIN_NANO.files, *ORIN_NX.files}}
+        files['proc/device-tree/compatible'] = 'nvidia,tegra234'
+        findings(Recorded(files, {name: noise() for name in ORIN_NANO.tools}), tmp_path)
+
+
 def test_a_board_that_tells_nothing_but_its_name() -> None:
     (finding,) = board_findings(Board('a Jetson'), GOOD)
     assert finding.level == 'ok'
@@ -128,6 +238,7 @@ def test_a_board_that_tells_nothing_but_its_name() -> None:
 
 def test_this_torch() -> None:
     found = read_torch()
+    assert found is not None
     assert found.version == torch.__version__
     assert found.sees_gpu == torch.cuda.is_available()
 
@@ -205,19 +316,95 @@ def test_the_frame_as_it_is() -> None:
     assert found.lowered[0][0] == 'resolution.short_side to 544'
 
 
-def test_doctor_says_it_of_the_chosen_model(
+@pytest.mark.parametrize('short_side', [8, 16, 32, 40, 48])
+def test_a_side_that_cannot_be_lowered(short_side: int) -> None:
+    peak = Peak('x', 42.5, 204.8)
+    chosen = dataclasses.replace(SETTINGS, short_side=short_side, proposals=300)
+    found = roofline(Architecture(), chosen, peak)
+    assert [what for what, _ in found.lowered] == (
+        ['resolution.short_side to 32'] if short_side > 32 else []
+    )
+    (line,) = roofline_finding(found, peak)
+    assert ('lower first' in line.found) == (short_side > 32)
+    (line,) = roofline_finding(dataclasses.replace(found, ms=1e3), peak)
+    assert line.remedy.endswith('take a smaller backbone')
+    assert ('lower' in line.remedy) == (short_side > 32)
+
+
+@pytest.mark.parametrize(
+    ('part', 'memory', 'tflops', 'gb_s'),
+    [
+        ('p3767-0005-super', None, 16.7, 102.4),
+        ('p3767-0004-super', None, 8.4, 51.2),
+        ('p3767-0000-super', None, 19.2, 102.4),
+        ('p3767-0005', None, 10.2, 68.3),
+        # Where the memory is now it can be; idle it says nothing.
+        ('p3767-0005', 3199, 10.2, 102.4),
+        ('p3767-0005', 204, 10.2, 68.3),
+    ],
+)
+def test_peaks_where_no_limits_are_told(
+    tmp_path: Path, part: str, memory: int | None, tflops: float, gb_s: float
+) -> None:
+    tree = {'proc/device-tree/compatible': f'nvidia,p3768-0000+{part}\0nvidia,tegra234\0'}
+    tools = {'tegrastats': f'RAM 1/7620MB EMC_FREQ 0%@{memory}\n'} if memory else {}
+    recorded = Recorded(tree, tools)
+    board = read_board(recorded.written(tmp_path), recorded.run)
+    assert board is not None
+    peak = board_peak(board)
+    assert peak is not None
+    assert (peak.tflops, peak.gb_s) == pytest.approx((tflops, gb_s), rel=0.01)
+
+
+def test_doctor_says_it_of_the_chosen_model(tmp_path: Path) -> None:
+    board = read_board(ORIN_NANO.written(tmp_path), ORIN_NANO.run)
+    assert board is not None
+    config, chosen = Config(device='cpu'), (Architecture(), SETTINGS)
+    (least,) = network.limits(config, chosen, board)  # Its memory is too small for PyTorch alone.
+    assert least.name == 'roofline'
+    more = dataclasses.replace(board, available_mib=2100)
+    memory, _ = network.limits(config, chosen, more)
+    assert (memory.name, memory.level) == ('board memory', 'warn')
+    assert 'and the network' in memory.found
+    assert not list(network.limits(config, None, board))
+    assert not list(network.limits(config, chosen, None))
+
+
+@pytest.mark.parametrize('error', [RuntimeError('no kernel image'), AttributeError('no such')])
+def test_doctor_says_all_of_a_board_though_the_model_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    root, told = ORIN_NANO.written(tmp_path), []
+
+    def fails(*_: object, **__: object) -> None:
+        told.append('run')
+        raise error
+
+    monkeypatch.setattr(command, 'read_board', lambda: read_board(root, ORIN_NANO.run))
+    monkeypatch.setattr(command, 'ros', lambda: iter(()))
+    monkeypatch.setattr('segnode.engine.Engine.segment', fails)
+    for finding in command.examine(Config(device='cpu')):
+        told.append(finding.name)
+        if finding.name == 'model':
+            assert finding.level == 'FAIL'
+            assert f'{type(error).__name__}: {error}' in finding.found
+    assert told.index('board memory') < told.index('run')
+    assert told.index('run') < told.index('model')
+
+
+def test_a_board_without_a_torch_that_can_be_imported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     root = ORIN_NANO.written(tmp_path)
-    monkeypatch.setattr(network, 'read_board', lambda: read_board(root, ORIN_NANO.run))
-    names = [f.name for f in network.limits(Config(device='cpu'), (Architecture(), SETTINGS))]
-    assert names[0] == 'board'
-    assert names[-1] == 'roofline'
-    names = [f.name for f in network.limits(Config(device='cpu'), None)]
-    assert names[0] == 'board'
-    assert 'roofline' not in names
-    monkeypatch.setattr(network, 'read_board', lambda: None)
-    assert not list(network.limits(Config(device='cpu'), (Architecture(), SETTINGS)))
+    monkeypatch.setattr(command, 'read_board', lambda: read_board(root, ORIN_NANO.run))
+    monkeypatch.setattr(command, 'ros', lambda: iter(()))
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    found = {each.name: each for each in command.examine(Config(device='cpu'))}
+    assert found['power mode'].level == 'warn'
+    for name in ('torch', 'board'):
+        assert found[name].level == 'FAIL'
+        assert 'NVIDIA builds' in found[name].remedy
+        assert 'libcusparselt0' in found[name].remedy
 
 
 def test_weights_that_a_robot_without_a_network_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +414,9 @@ def test_weights_that_a_robot_without_a_network_lacks(monkeypatch: pytest.Monkey
     monkeypatch.setattr('segnode.checkpoint.load_model', unreachable)
     finding, _ = network.run_model(Config(model='mask_rcnn_R_50_FPN_3x'))
     assert finding.level == 'FAIL'
-    assert 'SEGNODE_CACHE=weights segnode fetch mask_rcnn_R_50_FPN_3x' in finding.remedy
+    fetch = '.venv/bin/python -m segnode fetch'
+    assert f'SEGNODE_CACHE=weights {fetch} mask_rcnn_R_50_FPN_3x' in finding.remedy
+    assert 'mkdir -p .cache/segnode; rsync' in finding.remedy
     assert 'rsync -a weights/' in finding.remedy
     finding, _ = network.run_model(Config(weights='https://example.com/w.pkl'))
-    assert 'segnode fetch https://example.com/w.pkl' in finding.remedy
+    assert f'{fetch} https://example.com/w.pkl' in finding.remedy

@@ -223,7 +223,7 @@ def test_laptop_to_robot(
     assert f'model config, weights {engine.weights_path}, sha256 {sha256[:12]}...' in said
     capsys.readouterr()
     for rest in ('ros', 'transport', 'packages'):
-        monkeypatch.setattr(doctor, rest, lambda: iter(()))
+        monkeypatch.setattr(doctor, rest, lambda **_: iter(()))
     options = ['--device', 'cpu', '--short-side', '64']
     assert main(['doctor', '--model', str(config), '--weights', url, *options]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -250,7 +250,7 @@ def test_doctor_says_what_the_cached_file_is(
     server.headers = {'ETag': '"2"'}
     (found,) = doctor.fetched_weights(own)
     assert found.level == 'warn'
-    assert found.remedy == f'segnode fetch --refresh {url}'
+    assert found.remedy == f'.venv/bin/python -m segnode fetch --refresh {url}'
 
 
 def test_help_has_the_way_from_laptop_to_robot(capsys: pytest.CaptureFixture[str]) -> None:

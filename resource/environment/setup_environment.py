@@ -191,19 +191,29 @@ def site_packages(venv: Path) -> Path:
     return next((venv / 'lib').glob('python3*')) / 'site-packages'
 
 
-def digest(parts: Iterable[str | bytes]) -> str:
-    """One hash of all parts, in order."""
+def digest(parts: Iterable[str | bytes | Path]) -> str:
+    """One hash of all parts, in order; of a path it is the file's content."""
     total = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        total.update(f'{len(data)}:'.encode() + data)
+        if isinstance(part, Path):
+            total.update(f'{part.stat().st_size}:'.encode())
+            with part.open('rb') as file:
+                while data := file.read(2**20):
+                    total.update(data)
+        else:
+            data = part.encode() if isinstance(part, str) else part
+            total.update(f'{len(data)}:'.encode() + data)
     return total.hexdigest()
 
 
 def package_sources(checkout: Path) -> list[Path]:
-    """Every file of the checkout that colcon installs, or that says how."""
+    """Every file of the checkout that colcon installs, or that says how.
+
+    No others: wheels for a board, which may lie in resource/docker, are of gigabytes.
+    """
     found = [checkout / name for name in ('package.xml', 'setup.py', 'setup.cfg')]
-    for folder in ('segnode', 'launch', 'config', 'resource'):
+    found.append(checkout / 'resource' / 'segnode')
+    for folder in ('segnode', 'launch', 'config'):
         found += (path for path in (checkout / folder).rglob('*') if path.is_file())
     return sorted(path for path in found if path.suffix not in ('.pyc', '.so'))
 
@@ -214,7 +224,7 @@ class Step:
 
     name: str
     title: str
-    inputs: Sequence[str | bytes]
+    inputs: Sequence[str | bytes | Path]
     action: Callable[[], None]
     remedy: str
 
@@ -305,10 +315,8 @@ class Environment:
             )
             steps += [wheels, vision_msgs]
         sources = package_sources(self.checkout)
-        contents = [
-            part
-            for path in sources
-            for part in (str(path.relative_to(self.checkout)), path.read_bytes())
+        contents: list[str | Path] = [
+            part for path in sources for part in (str(path.relative_to(self.checkout)), path)
         ]
         steps.append(
             Step(

@@ -15,6 +15,11 @@ _TAKEN_MIB = 2048
 _DESKTOP_MIB = 8192
 _SWAPPED_MIB = 64
 _WHEEL = 'install the PyTorch that NVIDIA builds for this JetPack (README, "On a Jetson")'
+NO_TORCH = (
+    f"{_WHEEL}; for libcusparseLt.so.0 NVIDIA's cuSPARSELt as well (package libcusparselt0), "
+    'which no JetPack brings'
+)
+"""Remedy for a PyTorch that cannot be imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,12 @@ class Torch:
     architectures: tuple[str, ...] = ()
 
 
-def read_torch() -> Torch:
-    """Return what the installed PyTorch says."""
-    import torch
-
+def read_torch() -> Torch | None:
+    """Return what the installed PyTorch says, None if it cannot be imported."""
+    try:
+        import torch
+    except (ImportError, OSError):
+        return None
     sees = torch.cuda.is_available()
     return Torch(
         torch.__version__,
@@ -47,57 +54,79 @@ def read_torch() -> Torch:
     )
 
 
-def board_findings(board: Board, torch: Torch, needed_mib: float = 0) -> Iterator[Finding]:
+def board_findings(board: Board, installed: Torch | None) -> Iterator[Finding]:
     """Yield what there is to say of a board.
 
     Args:
-        board: as it runs now.
-        torch: the installed one.
-        needed_mib: by the chosen network's weights and activations, 0 if unknown.
+        board: as it was before PyTorch took memory.
+        installed: the PyTorch, None if it cannot be imported.
     """
-    yield _software(board, torch)
+    yield _software(board, installed)
     if finding := _abilities(board):
         yield finding
     if finding := _power_mode(board):
         yield finding
     yield from _clocks(board)
-    yield from _memory(board, needed_mib)
+    yield from memory_finding(board)
     yield from _swap(board)
 
 
-def _software(board: Board, torch: Torch) -> Finding:
+def _software(board: Board, installed: Torch | None) -> Finding:
     jetpack = f'JetPack {board.jetpack}' if board.jetpack else 'an unknown JetPack'
     found = (
         f'{board.name}, {jetpack} (L4T {board.release or "not told"}), CUDA '
-        f'{board.cuda or "not told"}; PyTorch {torch.version} with CUDA {torch.cuda or "none"}'
+        f'{board.cuda or "not told"}'
     )
+    if installed is not None:
+        cuda = installed.cuda or 'none'
+        found = f'{found}; PyTorch {installed.version} with CUDA {cuda}'
+        if installed.cuda and installed.sees_gpu:
+            return _seen_gpu(board, installed, found)
     if board.jetpack.startswith(('4', '5')):
-        last = board.module is not None and board.module.capability < (8, 7)
-        return Finding(
-            'warn',
-            'board',
-            f'{found}; PyTorch for this JetPack is for Python 3.8 and older, segnode needs 3.10',
-            'build PyTorch for Python 3.10 on it, as a Xavier gets no later JetPack'
-            if last
-            else 'update to JetPack 6',
-        )
-    if not torch.cuda:
+        problem = 'PyTorch for this JetPack is for Python 3.8 and older, segnode needs 3.10'
+        return Finding('warn', 'board', f'{found}; {problem}', _old_jetpack(board))
+    if installed is None:
+        return Finding('FAIL', 'board', f'{found}; no PyTorch that can be imported', NO_TORCH)
+    if not installed.cuda:
         return Finding('FAIL', 'board', f'{found}: the GPU is not used', _WHEEL)
-    if board.cuda and torch.cuda.split('.')[0] != board.cuda.split('.')[0]:
+    if _other_cuda(board, installed):
         return Finding('FAIL', 'board', f'{found}: another CUDA than the board has', _WHEEL)
-    if not torch.sees_gpu:
-        return Finding(
-            'FAIL',
-            'board',
-            f'{found}, which sees no GPU',
-            'in a container start it with --runtime nvidia; else add the user to the groups '
-            'video and render, and log in again',
-        )
-    if board.module and torch.architectures:
+    return Finding(
+        'FAIL',
+        'board',
+        f'{found}, which sees no GPU',
+        'in a container start it with --runtime nvidia; else add the user to the groups '
+        'video and render, and log in again',
+    )
+
+
+def _seen_gpu(board: Board, installed: Torch, found: str) -> Finding:
+    if board.module and installed.architectures:
         wanted = 'sm_{}{}'.format(*board.module.capability)
-        if wanted not in torch.architectures:
+        if wanted not in installed.architectures:
             return Finding('FAIL', 'board', f'{found}, compiled without {wanted}', _WHEEL)
+    if _other_cuda(board, installed):
+        problem = f'{found}: another CUDA than the board has, though the GPU is seen'
+        return Finding('warn', 'board', problem, f'if the model below fails, {_WHEEL}')
     return Finding('ok', 'board', found)
+
+
+def _other_cuda(board: Board, installed: Torch) -> bool:
+    return bool(board.cuda) and installed.cuda.split('.')[0] != board.cuda.split('.')[0]
+
+
+def _old_jetpack(board: Board) -> str:
+    if board.last_jetpack == 4:
+        return (
+            'no later JetPack comes for this board: use its CPU (a container with Python 3.10), '
+            'or an Orin'
+        )
+    if board.last_jetpack == 5:
+        build = 'build PyTorch for Python 3.10 on it, as a Xavier gets no later JetPack'
+        return build if board.jetpack.startswith('5') else f'update to JetPack 5, then {build}'
+    if board.chip == 'tegra234':
+        return 'update to JetPack 6'
+    return 'update to the newest JetPack for this board, from 6 on its PyTorch will do'
 
 
 def _abilities(board: Board) -> Finding | None:
@@ -147,13 +176,20 @@ def _clocks(board: Board) -> Iterator[Finding]:
             )
 
 
-def _memory(board: Board, needed_mib: float) -> Iterator[Finding]:
+def memory_finding(board: Board, needed_mib: float = 0) -> Iterator[Finding]:
+    """Say whether the board's memory is enough.
+
+    Args:
+        board: as it was before PyTorch took memory.
+        needed_mib: by the chosen network's weights and activations, 0 if unknown.
+    """
     if board.memory_mib is None or board.available_mib is None:
         return
     wanted = needed_mib + _TAKEN_MIB
     found = (
         f'{board.available_mib:.0f} of {board.memory_mib:.0f} MiB free, which CPU and GPU share; '
-        f'the network takes about {needed_mib:.0f} and PyTorch with CUDA {_TAKEN_MIB}'
+        f'PyTorch with CUDA takes about {_TAKEN_MIB}'
+        + (f' and the network {needed_mib:.0f}' if needed_mib else '')
     )
     if board.available_mib >= wanted:
         yield Finding('ok', 'board memory', found)

@@ -19,9 +19,11 @@ from pathlib import Path
 
 from segnode.cli import Parser, add_config_options, config_from, say
 from segnode.config import Config
+from segnode.doctor.board import NO_TORCH, board_findings, read_torch
 from segnode.doctor.finding import Finding
 from segnode.doctor.network import fetched_weights, limits, run_model
 from segnode.errors import ConfigError, DeviceError, SegnodeError
+from segnode.hardware.board import read_board
 from segnode.output_files import Inputs, check_writable, is_own_json, write_json
 from segnode.ros import security
 from segnode.ros_distribution import profile_variable
@@ -72,7 +74,10 @@ def main(args: Sequence[str]) -> int:
 def examine(config: Config) -> Iterator[Finding]:
     """Yield all findings, the quick ones first."""
     yield python_version()
-    yield from packages()
+    board = read_board()  # Before PyTorch takes of its memory.
+    yield from packages(on_board=board is not None)
+    if board is not None:
+        yield from board_findings(board, read_torch())
     yield from old_torch(config)
     yield from device(config)
     yield from hardware(config)
@@ -82,7 +87,7 @@ def examine(config: Config) -> Iterator[Finding]:
     found, network = run_model(config)
     yield found
     yield from fetched_weights(config)
-    yield from limits(config, network)
+    yield from limits(config, network, board)
 
 
 def python_version() -> Finding:
@@ -93,7 +98,7 @@ def python_version() -> Finding:
     return Finding('ok', 'Python', found)
 
 
-def packages() -> Iterator[Finding]:
+def packages(*, on_board: bool = False) -> Iterator[Finding]:
     """Check that the libraries can be imported, and that torch and torchvision fit."""
     versions, missing = [], []
     for name in ('numpy', 'cv2', 'PIL', 'yaml', 'pycocotools', 'safetensors', 'tqdm'):
@@ -117,10 +122,9 @@ def packages() -> Iterator[Finding]:
         import torchvision
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    except (ImportError, OSError, RuntimeError) as error:
-        yield Finding(
-            'FAIL', 'torch', str(error), 'install torch and torchvision of one release together'
-        )
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        remedy = 'install torch and torchvision of one release together'
+        yield Finding('FAIL', 'torch', str(error), NO_TORCH if on_board else remedy)
     else:
         yield Finding('ok', 'torch', f'{torch.__version__}, torchvision {torchvision.__version__}')
 

@@ -12,15 +12,20 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from segnode.config import Config
+from segnode.doctor.board import memory_finding
 from segnode.doctor.finding import Finding
 from segnode.errors import FetchError, SegnodeError
-from segnode.hardware.board import read_board
+from segnode.hardware.board import Board
 
 if TYPE_CHECKING:
     from segnode.engine.settings import InferenceSettings
     from segnode.model.architecture import Architecture
 
     Network: TypeAlias = tuple[Architecture, InferenceSettings]
+
+
+# Without ROS no `segnode` is on the path.
+_FETCH = '.venv/bin/python -m segnode fetch'
 
 
 def run_model(config: Config) -> tuple[Finding, Network | None]:
@@ -46,6 +51,11 @@ def run_model(config: Config) -> tuple[Finding, Network | None]:
         return Finding('FAIL', 'model', str(error), _offline(config)), None
     except SegnodeError as error:
         return Finding('FAIL', 'model', str(error), 'give another --model or --weights'), None
+    except (RuntimeError, AttributeError, MemoryError) as error:
+        # Of PyTorch: no kernel for this GPU, no memory, a release that lacks something.
+        problem = f'cannot be run ({type(error).__name__}: {str(error) or "no message"})'
+        remedy = 'mend the lines above first; where memory ran out lower resolution.short_side'
+        return Finding('FAIL', 'model', problem, remedy), None
     if warnings:
         remedy = 'give another --model to detect something'
         return Finding('warn', 'model', warnings[0], remedy), None
@@ -66,29 +76,31 @@ def _offline(config: Config) -> str:
 
     what = config.model if config.model in PRESETS and not config.weights else config.weights
     return (
-        f'where there is a network: SEGNODE_CACHE=weights segnode fetch {what}; then '
-        'rsync -a weights/ THIS_MACHINE:.cache/segnode/'
+        f'in a checkout where there is a network: SEGNODE_CACHE=weights {_FETCH} {what}; then '
+        'ssh THIS_MACHINE mkdir -p .cache/segnode; rsync -a weights/ THIS_MACHINE:.cache/segnode/'
     )
 
 
-def limits(config: Config, network: Network | None) -> Iterator[Finding]:
-    """Say of a Jetson how it is set, and of a known GPU what it allows at best."""
+def limits(config: Config, network: Network | None, board: Board | None) -> Iterator[Finding]:
+    """Say what a known GPU allows the network at best, and whether a board's memory is enough."""
+    if network is None:
+        return
     try:
         from segnode.benchmark.floor import device_peak
-        from segnode.doctor.board import board_findings, read_torch
         from segnode.doctor.roofline import board_peak, roofline, roofline_finding
         from segnode.engine.device import select_device
 
-        board = read_board()
         peak = device_peak(select_device(config.device)) if board is None else board_peak(board)
-        least = None if network is None or peak is None else roofline(*network, peak)
-        if board is not None:
-            needed = 0.0 if least is None else least.needed_mib
-            yield from board_findings(board, read_torch(), needed)
-        if least is not None and peak is not None:
-            yield from roofline_finding(least, peak)
+        if peak is None:
+            return
+        least = roofline(*network, peak)
     except (ImportError, OSError, RuntimeError, SegnodeError):
         return  # Said of torch, or of the device.
+    if board is not None:
+        before = [finding.level for finding in memory_finding(board)]
+        after = memory_finding(board, least.needed_mib)
+        yield from (f for f, level in zip(after, before, strict=True) if f.level != level)
+    yield from roofline_finding(least, peak)
 
 
 def fetched_weights(config: Config) -> Iterator[Finding]:
@@ -118,7 +130,7 @@ def fetched_weights(config: Config) -> Iterator[Finding]:
             'warn',
             'weights',
             f'{found}, {shown(url)} has changed since',
-            f'segnode fetch --refresh {shown(url)}',
+            f'{_FETCH} --refresh {shown(url)}',
         )
     else:
         yield Finding('ok', 'weights', f'{found}, {fresh.text or "as on the server"}')

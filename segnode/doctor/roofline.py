@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from segnode.benchmark.floor import Peak, floor_ms
 from segnode.doctor.finding import Finding
 from segnode.engine.settings import InferenceSettings
-from segnode.hardware.board import Board
+from segnode.hardware.board import Board, Clock
 from segnode.kernels.preprocess import resized_hw
 from segnode.model.architecture import Architecture
 from segnode.model.costs import Costs, count_costs
@@ -22,6 +22,8 @@ INSTANCES = 20
 SLOWEST_MS = 100.0
 _FEW_PROPOSALS = 300
 _SHORTER = 0.75
+# The network's input is a multiple of it.
+_LEAST_SIDE = 32
 _MIB = 2**20
 
 
@@ -29,11 +31,16 @@ def board_peak(board: Board) -> Peak | None:
     """Return what a board can do at the clocks that its power mode allows, None if unknown."""
     if board.module is None:
         return None
-    gpu = board.gpu.most if board.gpu else 0
-    memory = 0.0
-    if board.memory is not None:
-        memory = board.memory.most
+    gpu = _most(board.gpu, board.module.gpu_mhz)
+    memory = _most(board.memory, board.module.memory_mhz)
     return Peak(board.module.name, board.module.tflops(gpu), board.module.gb_s(memory))
+
+
+def _most(clock: Clock | None, published_mhz: float) -> float:
+    """Return the highest that it is known to reach, MHz; idle it may be far below."""
+    if clock is None:
+        return published_mhz
+    return clock.most or max(clock.now, published_mhz)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,10 @@ def roofline(architecture: Architecture, settings: InferenceSettings, peak: Peak
     # A short side of 0 keeps the frame as it is.
     short_side, proposals = settings.short_side or min(IMAGE_HW), settings.proposals
     network_hw, costs, least_ms = cost(settings.short_side, proposals)
-    lower = round(short_side * _SHORTER / 32) * 32
-    options = {f'resolution.short_side to {lower}': cost(lower, proposals)[2]}
+    lower = round(short_side * _SHORTER / _LEAST_SIDE) * _LEAST_SIDE
+    options: dict[str, float] = {}
+    if _LEAST_SIDE <= lower < short_side:
+        options[f'resolution.short_side to {lower}'] = cost(lower, proposals)[2]
     if proposals > _FEW_PROPOSALS:
         few = cost(settings.short_side, _FEW_PROPOSALS)[2]
         options[f'proposals to {_FEW_PROPOSALS}'] = few
@@ -91,6 +100,8 @@ def roofline_finding(found: Roofline, peak: Peak) -> Iterator[Finding]:
         f'{INSTANCES} masks; real times are some times that'
     )
     if found.ms > SLOWEST_MS:
-        yield Finding('warn', 'roofline', text, f'lower {first}, or take a smaller backbone')
+        lower = f'lower {first}, or ' if first else ''
+        yield Finding('warn', 'roofline', text, f'{lower}take a smaller backbone')
     else:
-        yield Finding('ok', 'roofline', f'{text}; what to lower first: {first}')
+        lower = f'; what to lower first: {first}' if first else ''
+        yield Finding('ok', 'roofline', f'{text}{lower}')

@@ -12,6 +12,7 @@ boxes, R RoIs, C channels or classes, S side of what is pooled.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ from segnode.model.box_head import Limits
 from segnode.model.mask_rcnn import FrameSizes, build_mask_rcnn
 from segnode.model.pooler import assign_levels
 from segnode.model.steps import Steps
+from segnode.torch_features import missing_features
 
 OUTPUTS: Final = ('boxes', 'scores', 'class_ids', 'masks')
 FILE: Final = 'mask_rcnn.onnx'
@@ -48,46 +50,47 @@ SCORE: Final = 2e-4
 MASK: Final = 2e-3
 
 
-@torch.library.custom_op('segnode::nms_by_class', mutates_args=())
-def _nms_by_class(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """Map (B, K, 4) boxes and (B, C, K) bool, of which class each is, to (B, K) bool."""
-    classes = valid.to(torch.int8).argmax(1)
-    return nms(boxes, valid.any(1), threshold, classes)
+@cache
+def _register_steps() -> None:
+    """Make the two steps operators of PyTorch, which not every release can."""
 
+    @torch.library.custom_op('segnode::nms_by_class', mutates_args=())
+    def nms_by_class(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
+        """Map (B, K, 4) boxes and (B, C, K) bool, of which class each is, to (B, K) bool."""
+        classes = valid.to(torch.int8).argmax(1)
+        return nms(boxes, valid.any(1), threshold, classes)
 
-@_nms_by_class.register_fake
-def _(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    return boxes.new_empty((valid.shape[0], valid.shape[2]), dtype=torch.bool)
+    @nms_by_class.register_fake
+    def _(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
+        return boxes.new_empty((valid.shape[0], valid.shape[2]), dtype=torch.bool)
 
+    @torch.library.custom_op('segnode::roi_align', mutates_args=())
+    def roi_align(
+        feature: Tensor,
+        boxes: Tensor,
+        image_index: Tensor,
+        scale: float,
+        resolution: int,
+        sampling_ratio: int,
+        aligned: bool,
+    ) -> Tensor:
+        """Pool (R, 4) boxes of one map (N, C, h, w) to (R, C, S, S)."""
+        rois = torch.cat((image_index[:, None].float(), boxes), dim=1)
+        ratio = sampling_ratio or -1
+        pooled: Tensor = torchvision_roi_align(feature, rois, resolution, scale, ratio, aligned)
+        return pooled
 
-@torch.library.custom_op('segnode::roi_align', mutates_args=())
-def _roi_align(
-    feature: Tensor,
-    boxes: Tensor,
-    image_index: Tensor,
-    scale: float,
-    resolution: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
-    """Pool (R, 4) boxes of one map (N, C, h, w) to (R, C, S, S)."""
-    rois = torch.cat((image_index[:, None].float(), boxes), dim=1)
-    ratio = sampling_ratio or -1
-    pooled: Tensor = torchvision_roi_align(feature, rois, resolution, scale, ratio, aligned)
-    return pooled
-
-
-@_roi_align.register_fake
-def _(
-    feature: Tensor,
-    boxes: Tensor,
-    image_index: Tensor,
-    scale: float,
-    resolution: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
-    return feature.new_empty((boxes.shape[0], feature.shape[1], resolution, resolution))
+    @roi_align.register_fake
+    def _(
+        feature: Tensor,
+        boxes: Tensor,
+        image_index: Tensor,
+        scale: float,
+        resolution: int,
+        sampling_ratio: int,
+        aligned: bool,
+    ) -> Tensor:
+        return feature.new_empty((boxes.shape[0], feature.shape[1], resolution, resolution))
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
@@ -152,6 +155,7 @@ class WholeMaskRCNN(nn.Module):
 
     def __init__(self, model: NativeModel, network_hw: tuple[int, int]) -> None:
         super().__init__()
+        _register_steps()
         a = model.architecture
         self.model = build_mask_rcnn(a, model.state_dict)
         self.network_hw = network_hw
@@ -259,7 +263,8 @@ def export_whole(
         What was written and measured, ready for JSON.
 
     Raises:
-        ConfigError: a library is not installed, or no picture makes this input.
+        ConfigError: a library is not installed, PyTorch is too old, or no picture makes this
+            input.
         MeasurementError: the answers differ; nothing stays written.
     """
     try:
@@ -271,6 +276,9 @@ def export_whole(
             '--whole: expected the Python packages onnx, onnxscript and onnxruntime, which cannot '
             f'be imported here ({error}); install segnode with its extras [export,onnxruntime]'
         ) from None
+    if missing := missing_features('export'):
+        newest = max(missing, key=lambda each: each.first)
+        raise ConfigError(f'--whole: {newest.line()}; install PyTorch {newest.first} or newer')
     from segnode.output_files import make_own_folder
 
     a, wanted = model.architecture, config.resolution

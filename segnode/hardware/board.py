@@ -20,6 +20,8 @@ Run = Callable[[Sequence[str]], str]
 _TOOL_TIMEOUT_S = 5.0
 _HZ = 1e6
 _LONGEST = 2**16
+_LONGEST_NAME = 100
+_HERTZ = '([0-9]{1,15})'
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ _AMPERE, _VOLTA = 4 * 256 * 2 / 1e3, 8 * 64 * 2 / 1e3
 MODULES = (
     Module('p3701-0004', 'AGX Orin 32GB', 14, _AMPERE, 32, 930, 3199, (8, 7)),
     Module('p3701', 'AGX Orin', 16, _AMPERE, 32, 1300, 3199, (8, 7)),
+    # The first that fits counts; a "super" configuration allows more.
+    Module('p3767-0000-super', 'Orin NX 16GB Super', 8, _AMPERE, 16, 1173, 3199, (8, 7)),
+    Module('p3767-0001-super', 'Orin NX 8GB Super', 8, _AMPERE, 16, 1173, 3199, (8, 7)),
+    Module('p3767-0003-super', 'Orin Nano 8GB Super', 8, _AMPERE, 16, 1020, 3199, (8, 7)),
+    Module('p3767-0004-super', 'Orin Nano 4GB Super', 4, _AMPERE, 8, 1020, 3199, (8, 7)),
+    Module('p3767-0005-super', 'Orin Nano 8GB Super', 8, _AMPERE, 16, 1020, 3199, (8, 7)),
     Module('p3767-0000', 'Orin NX 16GB', 8, _AMPERE, 16, 918, 3199, (8, 7)),
     Module('p3767-0001', 'Orin NX 8GB', 8, _AMPERE, 16, 765, 3199, (8, 7)),
     Module('p3767-0004', 'Orin Nano 4GB', 4, _AMPERE, 8, 625, 2133, (8, 7)),
@@ -76,16 +84,23 @@ _BY_NAME = {
     'AGX Xavier': 'p2888',
     'Jetson-AGX': 'p2888',
 }
-# What comes with a release of Jetson Linux: JetPack, and CUDA.
+# What came first with a release of Jetson Linux: JetPack, and CUDA.
 _JETPACKS = {
-    '38': ('7', '13.0'),
-    '36.4.4': ('6.2.1', '12.6'),
-    '36.4.3': ('6.2', '12.6'),
-    '36.4': ('6.1', '12.6'),
-    '36': ('6.0', '12.2'),
-    '35': ('5', '11.4'),
-    '32': ('4', '10.2'),
+    (38, 4): ('7.1', '13.0'),
+    (38, 2): ('7.0', '13.0'),
+    (36, 5): ('6.2.2', '12.6'),
+    (36, 4, 4): ('6.2.1', '12.6'),
+    (36, 4, 3): ('6.2', '12.6'),
+    (36, 4): ('6.1', '12.6'),
+    (36,): ('6.0', '12.2'),
+    (35,): ('5', '11.4'),
+    (34,): ('5', '11.4'),
+    (32,): ('4', '10.2'),
 }
+# Their last releases are out.
+_ENDED = (32, 34, 35)
+# The last JetPack of older processors.
+_LAST_JETPACK = {'tegra210': 4, 'tegra186': 4, 'tegra194': 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +138,7 @@ class Board:
     Attributes:
         name: its own words.
         module: None for one that is not known here.
+        chip: its processor, ``tegra234`` for an Orin.
         memory_mib: shared by CPU and GPU, all of it.
         available_mib: of it.
         swaps: areas in use.
@@ -137,6 +153,7 @@ class Board:
 
     name: str
     module: Module | None = None
+    chip: str = ''
     memory_mib: float | None = None
     available_mib: float | None = None
     swaps: tuple[Swap, ...] = ()
@@ -148,6 +165,11 @@ class Board:
     gpu: Clock | None = None
     memory: Clock | None = None
 
+    @property
+    def last_jetpack(self) -> int | None:
+        """The newest that it gets, None where that is not known or has no end."""
+        return _LAST_JETPACK.get(self.chip)
+
     def best_mode(self) -> tuple[int, str] | None:
         """Return number and name of the mode without limits, else of that with the most watts."""
         unlimited = [mode for mode in self.modes if mode[1].upper().startswith('MAXN')]
@@ -158,7 +180,7 @@ class Board:
 
 
 def _watts(mode: str) -> re.Match[str] | None:
-    return re.search(r'(\d+)\s?W', mode.upper())
+    return re.search(r'\b([0-9]{1,6})\s?W', mode.upper())
 
 
 def run_tool(command: Sequence[str]) -> str:
@@ -194,12 +216,13 @@ def read_board(root: Path = Path('/'), run: Run = run_tool) -> Board | None:
         name = found[1].strip()
     stats = _first_line(run(['tegrastats', '--interval', '1000']))
     total, available = _memory(_text(root / 'proc/meminfo'))
-    if total is None and (found := re.search(r'RAM (\d+)/(\d+)MB', stats)):
+    if total is None and (found := re.search(r'RAM ([0-9]{1,15})/([0-9]{1,15})MB', stats)):
         total, available = float(found[2]), float(found[2]) - float(found[1])
     jetpack, cuda = _jetpack(release)
     return Board(
-        name=name or 'a Jetson',
+        name=''.join(filter(str.isprintable, name))[:_LONGEST_NAME] or 'a Jetson',
         module=_module(parts, name),
+        chip=_chip(parts, name),
         memory_mib=total,
         available_mib=available,
         swaps=_swaps(_text(root / 'proc/swaps')),
@@ -225,27 +248,45 @@ def _module(parts: str, name: str) -> Module | None:
 
 def _release(text: str) -> str:
     """Read ``# R36 (release), REVISION: 4.3, ...``."""
-    found = re.search(r'R(\d+) \(release\), REVISION: ([\d.]+)', text)
+    found = re.search(
+        r'R([0-9]{1,4}) \(release\), REVISION: ([0-9]{1,4}(?:\.[0-9]{1,4}){0,3})\b', text
+    )
     return f'{found[1]}.{found[2]}' if found else ''
 
 
+def _chip(parts: str, name: str) -> str:
+    if found := re.search(r'tegra\d{3}', parts):
+        return found[0]
+    if 'Xavier' in name or name.startswith('Jetson-AGX'):
+        return 'tegra194'
+    return 'tegra234' if 'Orin' in name else ''
+
+
 def _jetpack(release: str) -> tuple[str, str]:
-    for prefix, known in _JETPACKS.items():
-        if release == prefix or release.startswith(prefix + '.'):
-            return known
-    return '', ''
+    """Return JetPack and CUDA; of a release newer than the known ones no more than is sure."""
+    numbers = tuple(int(number) for number in release.split('.') if number)
+    while numbers and numbers[-1] == 0:
+        numbers = numbers[:-1]
+    known = [each for each in _JETPACKS if numbers and each[0] == numbers[0]]
+    if not known:
+        return '', ''
+    if numbers > max(known) and numbers[0] not in _ENDED:
+        return _JETPACKS[max(known)][0].partition('.')[0], ''
+    return _JETPACKS[max((each for each in known if each <= numbers), default=min(known))]
 
 
 def _installed_cuda(root: Path) -> str:
     try:
-        stored = json.loads(_text(root / 'usr/local/cuda/version.json'))
-        return str(stored['cuda']['version'])
-    except (ValueError, KeyError, TypeError):
+        found = json.loads(_text(root / 'usr/local/cuda/version.json'))['cuda']['version']
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ''
+    # It is shown, and compared by its first number.
+    known = isinstance(found, str) and re.fullmatch(r'[0-9]{1,4}(\.[0-9]{1,6}){0,3}', found)
+    return found if known else ''
 
 
 def _memory(meminfo: str) -> tuple[float | None, float | None]:
-    values = dict(re.findall(r'(?m)^(\w+):\s*(\d+) kB', meminfo))
+    values = dict(re.findall(r'(?m)^(\w+):\s*([0-9]{1,15}) kB', meminfo))
     total, available = (values.get(key) for key in ('MemTotal', 'MemAvailable'))
     return (
         None if total is None else int(total) / 1024,
@@ -254,30 +295,40 @@ def _memory(meminfo: str) -> tuple[float | None, float | None]:
 
 
 def _swaps(text: str) -> tuple[Swap, ...]:
-    rows = re.findall(r'(?m)^(/\S+)\s+\S+\s+(\d+)\s+(\d+)', text)
+    rows = re.findall(r'(?m)^(/\S+)\s+\S+\s+([0-9]{1,15})\s+([0-9]{1,15})\b', text)
     return tuple(Swap(name, int(size) / 1024, int(used) / 1024) for name, size, used in rows)
 
 
 def _mode(answer: str, root: Path) -> str:
     """Read ``NV Power Mode: 15W``, or its number from the status file, which anybody may read."""
-    found = re.search(r'NV Power Mode:\s*(\S+)', answer)
+    found = re.search(r'NV Power Mode:\s*(\S{1,40})(?!\S)', answer)
     if found:
         return found[1].removeprefix('MODE_')
-    number = re.search(r'pmode:(\d+)', _text(root / 'var/lib/nvpmodel/status'))
+    number = re.search(r'pmode:([0-9]{1,6})\b', _text(root / 'var/lib/nvpmodel/status'))
     modes = dict(_modes(_text(root / 'etc/nvpmodel.conf')))
     return modes.get(int(number[1]), '') if number else ''
 
 
 def _modes(text: str) -> tuple[tuple[int, str], ...]:
     """Read the lines ``< POWER_MODEL ID=0 NAME=15W >``."""
-    found = re.findall(r'<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>', text)
+    found = re.findall(r'<\s*POWER_MODEL\s+ID=([0-9]{1,6})\s+NAME=(\S{1,40})\s*>', text)
     return tuple((int(number), name.removeprefix('MODE_')) for number, name in found)
 
 
 def _clock(name: str, shown: str) -> Clock | None:
-    """Read ``GPU MinFreq=306000000 MaxFreq=1300500000 CurrentFreq=306000000``."""
-    found = re.search(rf'(?m)^{name} MinFreq=(\d+) MaxFreq=(\d+) CurrentFreq=(\d+)', shown)
-    return None if found is None else Clock(*(int(hertz) / _HZ for hertz in found.groups()))
+    """Read ``EMC MinFreq=204000000 MaxFreq=3199000000 CurrentFreq=3199000000 FreqOverride=1``.
+
+    jetson_clocks leaves the memory's limits, and overrides them.
+    """
+    found = re.search(
+        rf'(?m)^{name} MinFreq={_HERTZ} MaxFreq={_HERTZ} CurrentFreq={_HERTZ}\b'
+        r'(?: FreqOverride=(\d+))?',
+        shown,
+    )
+    if found is None:
+        return None
+    least, most, now = (int(hertz) / _HZ for hertz in found.groups()[:3])
+    return Clock(now, now, now) if found[4] == '1' else Clock(least, most, now)
 
 
 def _gpu_clock(root: Path) -> Clock | None:
@@ -285,14 +336,14 @@ def _gpu_clock(root: Path) -> Clock | None:
     for folder in sorted((root / 'sys/class/devfreq').glob('*')):
         if re.search(r'gpu|gv11b|ga10b', folder.name):
             values = [_text(folder / f'{key}_freq') for key in ('min', 'max', 'cur')]
-            if all(value.isdigit() for value in values):
+            if all(re.fullmatch(_HERTZ, value) for value in values):
                 return Clock(*(int(value) / _HZ for value in values))
     return None
 
 
 def _moment(name: str, stats: str) -> Clock | None:
     """Read ``EMC_FREQ 3%@2133``: where it is, which is all that tegrastats tells."""
-    found = re.search(rf'{name} \d+%@\[?(\d+)', stats)
+    found = re.search(rf'{name} \d+%@\[?([0-9]{{1,9}})\b', stats)
     return None if found is None else Clock(0, 0, float(found[1]))
 
 

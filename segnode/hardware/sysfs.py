@@ -145,7 +145,7 @@ class SystemFiles:
 
     def _memory_available_mib(self) -> float | None:
         found = re.search(
-            r'(?m)^MemAvailable:\s*(\d+) kB', _text(self._root / 'proc/meminfo', 4096)
+            r'(?m)^MemAvailable:\s*([0-9]{1,15}) kB', _text(self._root / 'proc/meminfo', 4096)
         )
         return None if found is None else int(found[1]) / 1024
 

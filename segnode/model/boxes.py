@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 # Largest dw and dh: what is 16 px wide becomes at most 1000 px (Detectron2, torchvision).
 SCALE_CLAMP = math.log(1000.0 / 16)
+
+# Of PyTorch 2.7; without it nothing is exported whole (segnode/torch_features.py).
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting', lambda: False)
 
 
 def decode_boxes(
@@ -82,7 +86,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         scores (..., k) float32 and indices (..., k) int64, highest first.
     """
-    if torch.compiler.is_exporting():
+    if _is_exporting():
         # No exchange format reads the bits of a float; ONNX's TopK has the same rule for ties.
         values, indices = torch.topk(scores, k, dim=-1)
         return values, indices

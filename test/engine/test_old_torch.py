@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import runpy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ from segnode.demo.scene import VALIDATION_SEEDS, Scene
 from segnode.engine import Engine
 from segnode.engine.answers import Segmentation
 from segnode.engine.dynamic import DynamicBackend
-from segnode.errors import DeviceError
+from segnode.errors import ConfigError, DeviceError
+from segnode.export import whole as whole_network
 from segnode.image import Image
-from segnode.model import fusion, precision
+from segnode.model import boxes, fusion, precision
 from segnode.torch_features import FEATURES, OLDEST, missing_features
 
 CONFIG = Config(device='cpu', precision='fp32').replace(
@@ -191,8 +194,27 @@ def test_what_a_gpu_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not fusion._agrees(conv.eval(), fusion.cudnn_conv)
 
 
+EXPORT = {'torch.compiler.is_exporting': torch.compiler, 'torch.library.custom_op': torch.library}
+
+
+@pytest.mark.parametrize('name', EXPORT)
+def test_what_the_export_of_a_whole_network_needs(
+    model: NativeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxscript')
+    pytest.importorskip('onnxruntime')
+    monkeypatch.delattr(EXPORT[name], name.rpartition('.')[2], raising=False)
+    assert name in {feature.name for feature in missing_features('export')}
+    whole = runpy.run_path(whole_network.__file__)
+    with pytest.raises(ConfigError, match=r'--whole: PyTorch .*; install PyTorch 2\.\d or newer'):
+        whole['export_whole'](CONFIG, model, (96, 128), tmp_path / 'whole', [], lambda _: None)
+    top_k = runpy.run_path(boxes.__file__)['top_k']
+    assert top_k(torch.tensor([1.0, 3.0, 3.0]), 2)[1].tolist() == [1, 2]
+
+
 def test_every_feature_is_hidden_above() -> None:
-    assert {feature.name for feature in FEATURES} == {*GRAPHS, *CPU, *GPU}
+    assert {feature.name for feature in FEATURES} == {*GRAPHS, *CPU, *GPU, *EXPORT}
 
 
 def test_a_release_that_is_too_old_is_refused(

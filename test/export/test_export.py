@@ -32,6 +32,7 @@ from segnode.export.whole import export_whole
 from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import Architecture
 from segnode.model.backbone_specs import ResNetSpec
+from segnode.torch_features import missing_features
 
 HW = (96, 128)
 SMALL = Architecture(
@@ -240,6 +241,7 @@ def test_noise_tells_a_layer_that_8_bits_disturb(model: NativeModel) -> None:
 # --- the whole network
 
 
+@pytest.mark.skipif(bool(missing_features('export')), reason='this PyTorch cannot')
 def test_the_whole_network_in_onnx_runtime(model: NativeModel, tmp_path: Path) -> None:
     # Its own check raises where it differs.
     result = export_whole(

@@ -29,7 +29,7 @@ def module(found: Board) -> str:
 
 def test_an_orin_nano(tmp_path: Path) -> None:
     found = board(ORIN_NANO, tmp_path)
-    assert module(found) == 'Orin Nano 8GB'
+    assert module(found) == 'Orin Nano 8GB Super'
     assert (found.release, found.jetpack, found.cuda) == ('36.4.3', '6.2', '12.6.68')
     assert (found.mode, found.best_mode()) == ('15W', (2, 'MAXN_SUPER'))
     assert found.gpu == Clock(306, 612, 306)
