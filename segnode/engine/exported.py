@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segnode.checkpoint.exported import ExportedModel, ExportedPart
+from segnode.checkpoint.exported import BACKENDS, ExportedModel, ExportedPart, Format
 from segnode.engine.network import NativeNetwork
 from segnode.errors import CheckpointError, ConfigError
 from segnode.model.steps import Mark, Parts, Trunk
@@ -51,7 +51,7 @@ def open_exported(model: ExportedModel, report: Callable[[str], None]) -> Native
         CheckpointError: a part is missing, unknown or refused by the engine.
         ConfigError: the engine is not installed.
     """
-    open_part = _engine(model, report)
+    open_part = select_engine(model.format, model.precision, report)
     trunks: dict[tuple[int, int] | None, Program] = {}
     boxes: dict[int, Program] = {}
     masks: Program | None = None
@@ -78,22 +78,28 @@ def open_exported(model: ExportedModel, report: Callable[[str], None]) -> Native
     return NativeNetwork(model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame)
 
 
-def _engine(
-    model: ExportedModel, report: Callable[[str], None]
+def select_engine(
+    form: Format, precision: str, report: Callable[[str], None]
 ) -> Callable[[ExportedPart], Program]:
+    """Return what loads a part into the engine of a format.
+
+    Raises:
+        ConfigError: the engine is not installed.
+    """
+    backend = BACKENDS[form]
     try:
-        if model.format == 'openvino':
+        if form == 'openvino':
             from segnode.engine.openvino_program import OpenVINO
 
-            return OpenVINO(model.precision, report).open
+            return OpenVINO(precision, report).open
         from segnode.engine.onnxruntime_program import ONNXRuntime
 
         return ONNXRuntime(report).open
     except ImportError as error:
         raise ConfigError(
-            f'backend {model.backend}: expected the Python package {model.backend}, which cannot '
-            f'be imported here ({error}); `pip install {model.backend}`, or install segnode with '
-            f'its extra [{model.backend}]'
+            f'backend {backend}: expected the Python package {backend}, which cannot '
+            f'be imported here ({error}); `pip install {backend}`, or install segnode with '
+            f'its extra [{backend}]'
         ) from None
 
 

@@ -16,9 +16,10 @@ from segnode.checkpoint.exported import Format
 from segnode.checkpoint.weights_file import digest
 from segnode.config import Config
 from segnode.engine import Engine
+from segnode.engine.exported import select_engine
 from segnode.errors import ConfigError
 from segnode.evaluation.annotations import Annotations
-from segnode.export.folder import ExportFolder
+from segnode.export.folder import ExportFolder, staged
 from segnode.export.parity import Agreement, Reference
 from segnode.export.parts import PartProgram, trace_parts
 from segnode.export.programs import Writer, select_writer
@@ -26,6 +27,7 @@ from segnode.export.quantisation import (
     MASK_ROIS,
     Samples,
     gather_samples,
+    load_nncf,
     noise_by_layer,
     quantise,
     ranking_layers,
@@ -148,7 +150,11 @@ class _Job:
     def run(self) -> dict[str, Any]:
         request = self._request
         writer = select_writer(request.form)
-        folder = ExportFolder(request.output, writer)
+        if request.check:
+            select_engine(request.form, request.precision, lambda _: None)
+        if request.precision == 'int8':
+            load_nncf()
+            self._check_calibration()
         network = build_mask_rcnn(self._model.architecture, self._model.state_dict)
         parts = trace_parts(network, self._shapes, self._report)
         converted = {}
@@ -160,14 +166,16 @@ class _Job:
             self._reference = Reference(
                 native, request.check, request.truth, self._shown('native fp32')
             )
-        if request.precision == 'int8':
-            agreement = self._quantise(folder, parts, converted, writer)
-        else:
-            for part in parts:
-                folder.add(part, converted[part.file_stem])
-            self._finish(folder, None)
-            agreement = self._compare()
-        self._finish(folder, agreement)
+        with staged(request.output) as place:
+            folder = ExportFolder(place, writer)
+            if request.precision == 'int8':
+                agreement = self._quantise(folder, parts, converted, writer)
+            else:
+                for part in parts:
+                    folder.add(part, converted[part.file_stem])
+                self._finish(folder, None)
+                agreement = self._compare(folder)
+            self._finish(folder, agreement)
         return {
             'output': str(request.output),
             'format': request.form,
@@ -200,11 +208,11 @@ class _Job:
             'agreement': None if agreement is None else agreement.json(),
         }
 
-    def _compare(self) -> Agreement | None:
+    def _compare(self, folder: ExportFolder) -> Agreement | None:
         if self._reference is None:
             return None
         config = self._config.replace(
-            {'model': str(self._request.output), 'weights': '', 'norm_eps': -1.0,
+            {'model': str(folder.path), 'weights': '', 'norm_eps': -1.0,
              'precision': 'auto', 'class_names': ()}
         )  # fmt: skip
         engine = Engine(config)
@@ -240,7 +248,7 @@ class _Job:
                 source = converted[part.file_stem]
                 folder.add(part, self._quantised(part, source, kept))
             self._finish(folder, None)
-            agreement = best = self._compare()
+            agreement = best = self._compare(folder)
             if agreement is None or not self._request.search or not self._loses(agreement):
                 break
         return best
@@ -265,7 +273,8 @@ class _Job:
                 changed.append(part)
         return changed
 
-    def _gather(self, parts: Sequence[PartProgram]) -> None:
+    def _check_calibration(self) -> list[Image]:
+        """Return the pictures that ranges are taken from, after every size has some."""
         calibration = self._request.calibration
         if calibration is None:
             raise ConfigError('--precision int8: expected --calibrate with it, found none')
@@ -276,6 +285,16 @@ class _Job:
                 f'--calibrate: expected pictures that make a network input of {sizes}, as '
                 '--shapes asks for, found none'
             )
+        lacking = set(self._shapes) - {self._padded((p.height, p.width)) for p in pictures}
+        if lacking:
+            raise ConfigError(
+                '--calibrate: expected pictures of every size of --shapes, found none that makes '
+                'a network input of {}x{}'.format(*min(lacking))
+            )
+        return pictures
+
+    def _gather(self, parts: Sequence[PartProgram]) -> None:
+        pictures = self._check_calibration()
         # Of the best few detections however low their score, so that every picture gives some.
         settings = dataclasses.replace(
             Engine(self._config, model=self._model).settings,
@@ -300,11 +319,6 @@ class _Job:
             p for p in self._samples.pictures
             if part.network_hw in (None, self._padded((p.height, p.width)))
         ]  # fmt: skip
-        if not pictures:
-            raise ConfigError(
-                '--calibrate: expected pictures of every size of --shapes, found none that makes '
-                'a network input of {}x{}'.format(*part.network_hw or (0, 0))
-            )
         return quantise(form, converted, pictures, self._trunk_input, kept)
 
     def _noisiest(self, parts: Sequence[PartProgram]) -> list[tuple[str, str]]:

@@ -383,6 +383,73 @@ def test_nothing_is_told_to_the_makers(folders: dict[str, Path]) -> None:
     assert sys.modules['openvino_telemetry'] is None
 
 
+# --- an earlier export
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'nncf', None)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End the comparison, when all programs are written."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_run._Job, '_compare', end)
+
+
+FAILURES: dict[str, tuple[dict[str, Any], Callable[[pytest.MonkeyPatch], None], str]] = {
+    'no picture of the size': ({'shapes': ((200, 150),)}, lambda _: None, '--calibrate'),
+    'one size without': ({'shapes': (HW, (200, 150))}, lambda _: None, '--calibrate'),
+    'no library': ({}, no_library, 'nncf'),
+    'interrupted': ({}, interrupt, '^$'),
+}
+
+
+@pytest.mark.parametrize('failure', FAILURES)
+def test_an_export_that_fails_leaves_the_earlier_one(
+    failure: str,
+    model: NativeModel,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changes, break_it, problem = FAILURES[failure]
+    break_it(monkeypatch)
+    old, new = tmp_path / 'old', tmp_path / 'new'
+    shutil.copytree(folders['openvino'], old)
+    before = contents(old)
+    for folder in (old, new):
+        wanted = request(
+            'openvino',
+            folder,
+            precision='int8',
+            calibration=Calibration(pictures=render_frames(HW, 1), sha256='f' * 64),
+            **changes,
+        )
+        with pytest.raises((ConfigError, KeyboardInterrupt), match=problem):
+            made(model, wanted)
+    assert contents(old) == before
+    assert not new.exists()
+    Engine(Config(model=str(old)))
+
+
+def test_an_export_replaces_an_earlier_one(
+    model: NativeModel, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders['openvino'], tmp_path / 'e')
+    # What a run that was killed has left.
+    (tmp_path / 'e' / '.segnode-0123.part').mkdir()
+    made(model, request('onnx', tmp_path / 'e'))
+    assert set(contents(tmp_path / 'e')) == set(contents(folders['onnx']))
+    assert Engine(Config(model=str(tmp_path / 'e'))).precision == 'fp32'
+
+
 # --- the command
 
 
