@@ -166,13 +166,7 @@ def load_exported(
                 f'{key}: expected {wanted} for the export {path}, which was made so, found '
                 f'{found}; export the model again for another'
             )
-    names = class_names(
-        config.class_names or manifest.class_names,
-        {},
-        manifest.architecture.num_classes,
-        report,
-        is_coco=lambda: False,
-    )
+    names = _names(config, manifest, path, report)
     return ExportedModel(
         architecture=manifest.architecture,
         format=manifest.format,
@@ -190,6 +184,22 @@ def load_exported(
         manifest_sha256=digest(path / MANIFEST, 'sha256'),
         licence=manifest.licence,
     )
+
+
+def _names(
+    config: Config, manifest: Manifest, path: Path, report: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Return the user's names, else the manifest's, which are never taken for a file's."""
+    stored = {'class_names': json.dumps(manifest.class_names)}
+    count = manifest.architecture.num_classes
+    try:
+        return class_names(config.class_names, stored, count, report, is_coco=lambda: False)
+    except ConfigError as error:
+        if config.class_names:
+            raise
+        raise CheckpointError(
+            f'{path / MANIFEST}: {one_line(error)}; export the model again'
+        ) from None
 
 
 def read_manifest(path: Path) -> Manifest:

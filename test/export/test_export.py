@@ -383,6 +383,26 @@ def test_nothing_is_told_to_the_makers(folders: dict[str, Path]) -> None:
     assert sys.modules['openvino_telemetry'] is None
 
 
+def test_class_names_of_a_manifest_are_no_file(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'forklift').write_text('pallet\n')
+    folder = tmp_path / 'e'
+    shutil.copytree(folders['onnx'], folder)
+    for names in (('forklift',), ('box/pallet',), ('x.txt',)):
+        edit_architecture(folder, num_classes=len(names))
+        set_manifest(folder, class_names=names)
+        assert load_model(Config(model=str(folder))).class_names == names
+    names = ('a.txt', 'b', 'c', 'd', 'e')
+    edit_architecture(folder, num_classes=5)
+    set_manifest(folder, class_names=names)
+    assert load_model(Config(model=str(folder))).class_names == names
+    set_manifest(folder, class_names=names[:2])
+    with pytest.raises(CheckpointError, match=r'manifest\.json: .*expected 5 names'):
+        load_model(Config(model=str(folder)))
+
+
 # --- an earlier export
 
 
