@@ -32,19 +32,28 @@ Format: TypeAlias = Literal['onnx', 'openvino']
 BACKENDS: Final[dict[Format, str]] = {'onnx': 'onnxruntime', 'openvino': 'openvino'}
 
 
+# Files of a part, the one to open first.
+SUFFIXES: Final[dict[Format, tuple[str, ...]]] = {'onnx': ('.onnx',), 'openvino': ('.xml', '.bin')}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedPart:
     """One dense part as a program.
 
     Attributes:
         name: of the part, as ``trunk``, ``box_head.0`` or ``mask_head``.
-        path: of the program.
+        files: of the program, the one to open first.
         network_hw: H and W of the padded input that it was made for, None for any.
     """
 
     name: str
-    path: Path
+    files: tuple[Path, ...]
     network_hw: tuple[int, int] | None
+
+    @property
+    def path(self) -> Path:
+        """Of the file to open first."""
+        return self.files[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +181,11 @@ def load_exported(
         format=manifest.format,
         precision=manifest.precision,
         parts=tuple(
-            ExportedPart(name=e.name, path=path / e.files[0], network_hw=e.network_hw)
+            ExportedPart(
+                name=e.name,
+                files=tuple(path / name for name in e.files),
+                network_hw=e.network_hw,
+            )
             for e in manifest.parts
         ),
         shapes=manifest.shapes,
@@ -229,7 +242,7 @@ def read_manifest(path: Path) -> Manifest:
             f'{file}: not of this version ({one_line(error)}); export the model again'
         ) from None
     for part in manifest.parts:
-        _check_files(path, part)
+        _check_files(path, part, manifest.format)
     return manifest
 
 
@@ -248,9 +261,15 @@ def _read_json(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _check_files(folder: Path, part: PartEntry) -> None:
-    if not part.files or len(part.files) != len(part.sha256):
-        raise CheckpointError(f'{folder / MANIFEST}: part {part.name} lists no files')
+def _check_files(folder: Path, part: PartEntry, form: Format) -> None:
+    # A file that an engine reads unasked, as OpenVINO does a .bin, would be one unchecked.
+    suffixes = tuple(Path(name).suffix for name in part.files)
+    if suffixes != SUFFIXES[form] or len(part.files) != len(part.sha256):
+        raise CheckpointError(
+            f'{folder / MANIFEST}: expected {" and ".join(SUFFIXES[form])} of part '
+            f'{one_line(part.name)}, each with its sha256, found {len(part.files)} files; export '
+            'the model again'
+        )
     for name, expected in zip(part.files, part.sha256, strict=True):
         if Path(name).name != name:
             raise CheckpointError(

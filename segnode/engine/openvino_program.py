@@ -44,7 +44,7 @@ class OpenVINO:
             CheckpointError: OpenVINO does not take it.
         """
         try:
-            model = self._core.read_model(part.path)
+            model = self._core.read_model(*part.files)
         except RuntimeError as error:
             raise _refused(part.path, error) from None
         return OpenVINOProgram(self._compile, model, part)

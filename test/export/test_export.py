@@ -278,6 +278,20 @@ def leave(folder: Path) -> None:
     set_manifest(folder, parts=[{**parts[0], 'files': ['../trunk.onnx']}, *parts[1:]])
 
 
+def hide_numbers(folder: Path) -> None:
+    parts = json.loads((folder / MANIFEST).read_text())['parts']
+    for part in parts:
+        part['files'], part['sha256'] = part['files'][:1], part['sha256'][:1]
+    set_manifest(folder, parts=parts)
+
+
+def list_another(folder: Path) -> None:
+    parts = json.loads((folder / MANIFEST).read_text())['parts']
+    for part in parts:
+        part['files'], part['sha256'] = part['files'] * 2, part['sha256'] * 2
+    set_manifest(folder, parts=parts)
+
+
 def truncate(name: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         data = (folder / name).read_bytes()
@@ -322,6 +336,17 @@ def test_a_damaged_folder_is_refused(
         Engine(Config(model=str(folder)))
     assert str(folder) in str(error.value)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(('form', 'change'), [('openvino', hide_numbers), ('onnx', list_another)])
+def test_every_file_of_a_part_is_listed(
+    form: str, change: Callable[[Path], None], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / 'e'
+    shutil.copytree(folders[form], folder)
+    change(folder)
+    with pytest.raises(CheckpointError, match=r'expected \.(xml and \.bin|onnx) of part trunk'):
+        load_model(Config(model=str(folder)))
 
 
 @pytest.mark.parametrize('form', FORMATS)
