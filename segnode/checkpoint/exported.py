@@ -8,7 +8,9 @@ run it. The programs are data for their engine: nothing in a folder is executed 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from segnode.model.architecture import Architecture
 
 MANIFEST: Final = 'manifest.json'
 # Of the manifest and of what the programs take and give.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 _LARGEST_MANIFEST: Final = 16 << 20
 
 Format: TypeAlias = Literal['onnx', 'openvino']
@@ -107,6 +109,7 @@ class Manifest:
         licence: of the weights.
         class_names: one for each foreground class.
         architecture: the network.
+        description_sha256: of both, see ``description_sha256``.
         shapes: H and W of the padded inputs, empty for any.
         parts: see ``PartEntry``.
     """
@@ -119,6 +122,7 @@ class Manifest:
     licence: str
     class_names: tuple[str, ...]
     architecture: Architecture
+    description_sha256: str
     shapes: tuple[tuple[int, int], ...]
     parts: tuple[PartEntry, ...]
 
@@ -191,7 +195,7 @@ def load_exported(
         shapes=manifest.shapes,
         class_names=names,
         category_ids=category_ids(names),
-        name=manifest.model,
+        name=one_line(manifest.model),
         weights_path=path,
         weights_sha256=manifest.weights_sha256,
         manifest_sha256=digest(path / MANIFEST, 'sha256'),
@@ -241,9 +245,58 @@ def read_manifest(path: Path) -> Manifest:
         raise CheckpointError(
             f'{file}: not of this version ({one_line(error)}); export the model again'
         ) from None
+    found = description_sha256(content['architecture'], content['class_names'])
+    if found != manifest.description_sha256:
+        raise CheckpointError(
+            f'{file}: expected the architecture and class names that were exported, found changed '
+            'ones; set class_names of the configuration instead, or export the model again'
+        )
+    if problem := _problem(manifest):
+        raise CheckpointError(f'{file}: expected {problem}; export the model again')
     for part in manifest.parts:
         _check_files(path, part, manifest.format)
     return manifest
+
+
+def description_sha256(architecture: object, names: object) -> str:
+    """Return a digest of what says how a program's numbers are read, as plain data."""
+    text = json.dumps([architecture, list(names)], sort_keys=True)  # type: ignore[call-overload]
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _problem(manifest: Manifest) -> str | None:
+    """Return which numbers no network has, None where all are sound."""
+    a = manifest.architecture
+    positive: dict[str, tuple[float, ...]] = {
+        'short_side': (a.short_side,),
+        'long_side': (a.long_side,),
+        'size_divisibility': (a.size_divisibility,),
+        'strides': a.strides,
+        'num_classes': (a.num_classes,),
+        'fpn_channels': (a.fpn_channels,),
+        'rpn_pre_nms_topk': (a.rpn_pre_nms_topk,),
+        'rpn_post_nms_topk': (a.rpn_post_nms_topk,),
+        'max_instances': (a.max_instances,),
+        'pooler resolution': (a.box_pooler.resolution, a.mask_pooler.resolution),
+        'pixel_std': a.pixel_std,
+        'anchor_sizes': tuple(size for level in a.anchor_sizes for size in level),
+        'anchor_ratios': tuple(ratio for level in a.anchor_ratios for ratio in level),
+        'rpn_bbox_weights': a.rpn_bbox_weights,
+        'box_bbox_weights': a.box_bbox_weights,
+        'shapes': tuple(side for hw in manifest.shapes for side in hw),
+        'network_hw': tuple(side for part in manifest.parts for side in part.network_hw or ()),
+    }
+    for name, values in positive.items():
+        if any(value <= 0 for value in values):
+            return f'{name} above 0, found {min(values):g}'
+    for name in ('score_threshold', 'nms_threshold', 'rpn_nms_threshold', 'mask_threshold'):
+        if not 0 <= getattr(a, name) <= 1:
+            return f'{name} of 0 to 1, found {getattr(a, name):g}'
+    if not len(a.strides) == len(a.anchor_sizes) == len(a.anchor_ratios):
+        return f'anchors of {len(a.strides)} levels, found {len(a.anchor_sizes)}'
+    if not re.fullmatch('[0-9a-f]{64}', manifest.weights_sha256):
+        return f'a sha256 of the weights, found {manifest.weights_sha256[:70]!r}'
+    return None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -23,13 +23,27 @@ from torch import Tensor
 from segnode.checkpoint.exported import BACKENDS, ExportedModel, ExportedPart, Format
 from segnode.engine.network import NativeNetwork
 from segnode.errors import CheckpointError, ConfigError
+from segnode.model.architecture import Architecture
 from segnode.model.steps import Mark, Parts, Trunk
 
 Array: TypeAlias = npt.NDArray[np.float32]
+# A side that is None may be any.
+Shape: TypeAlias = tuple[int | None, ...]
 
 
 class Program(Protocol):
-    """One part, loaded by its engine."""
+    """One part, loaded by its engine.
+
+    Attributes:
+        takes: shape of its input; empty where it has not one of a fixed number of sides.
+        gives: shapes of its outputs.
+    """
+
+    @property
+    def takes(self) -> Shape: ...  # noqa: D102
+
+    @property
+    def gives(self) -> tuple[Shape, ...]: ...  # noqa: D102
 
     def __call__(self, x: Array) -> Sequence[Array]:
         """Map an input to the outputs, in the engine's memory: valid until the next call.
@@ -51,7 +65,13 @@ def open_exported(model: ExportedModel, report: Callable[[str], None]) -> Native
         CheckpointError: a part is missing, unknown or refused by the engine.
         ConfigError: the engine is not installed.
     """
-    open_part = select_engine(model.format, model.precision, report)
+    load = select_engine(model.format, model.precision, report)
+
+    def open_part(part: ExportedPart) -> Program:
+        program = load(part)
+        _check_shapes(part, program, model.architecture)
+        return program
+
     trunks: dict[tuple[int, int] | None, Program] = {}
     boxes: dict[int, Program] = {}
     masks: Program | None = None
@@ -101,6 +121,52 @@ def select_engine(
             f'be imported here ({error}); `pip install {backend}`, or install segnode with '
             f'its extra [{backend}]'
         ) from None
+
+
+def _check_shapes(part: ExportedPart, program: Program, a: Architecture) -> None:
+    """Make sure that a program is one of the architecture, as far as shapes tell.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    takes, gives = _expected_shapes(part, a)
+    found, expected = (program.takes, *program.gives), (takes, *gives)
+    if len(found) == len(expected) and all(map(_fits, found, expected)):
+        return
+    raise CheckpointError(
+        f"{part.path}: expected the {part.name} of the manifest's architecture, with input and "
+        f'outputs {_shown(expected)}, found {_shown(found)}; export the model again'
+    )
+
+
+def _expected_shapes(part: ExportedPart, a: Architecture) -> tuple[Shape, tuple[Shape, ...]]:
+    channels = a.fpn_channels
+    if part.name == 'mask_head':
+        side, masks = a.mask_pooler.resolution, 1 if a.mask_cls_agnostic else a.num_classes
+        return (None, side, side, channels), ((None, masks, a.mask_side, a.mask_side),)
+    if part.name != 'trunk':
+        side, boxes = a.box_pooler.resolution, 1 if a.box_cls_agnostic else a.num_classes
+        return (None, side, side, channels), ((None, a.num_classes + 1), (None, 4 * boxes))
+    hw = part.network_hw or (None, None)
+    sides: list[tuple[int | None, int | None]] = [(None, None)] * len(a.strides)
+    if part.network_hw:
+        sides = list(a.feature_hw(part.network_hw))
+    anchors = [len(s) * len(r) for s, r in zip(a.anchor_sizes, a.anchor_ratios, strict=True)]
+    widths = [[channels] * len(anchors), anchors, [4 * count for count in anchors]]
+    return (1, *hw, 3), tuple(
+        (1, *side, width) for kind in widths for side, width in zip(sides, kind, strict=True)
+    )
+
+
+def _fits(found: Shape, expected: Shape) -> bool:
+    return len(found) == len(expected) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(found, expected, strict=True)
+    )
+
+
+def _shown(shapes: Sequence[Shape]) -> str:
+    texts = ('x'.join('?' if side is None else str(side) for side in s) for s in shapes)
+    return ', '.join(texts)[:200]
 
 
 class _ExportedParts:

@@ -14,7 +14,7 @@ from segnode.checkpoint.exported import ExportedPart
 from segnode.errors import CheckpointError, ProgramError, first_line
 
 if TYPE_CHECKING:
-    from segnode.engine.exported import Array
+    from segnode.engine.exported import Array, Shape
 
 _PROVIDERS: Final = ['CPUExecutionProvider']
 _ERRORS_ONLY: Final = 3
@@ -66,7 +66,10 @@ class ONNXRuntimeProgram:
     def __init__(self, session: Any, part: ExportedPart) -> None:
         """Take a session of one input."""
         self._session, self._path = session, part.path
-        self._input = session.get_inputs()[0].name
+        inputs = session.get_inputs()
+        self._input = inputs[0].name if inputs else ''
+        self.takes = _shape(inputs[0]) if len(inputs) == 1 else ()
+        self.gives = tuple(_shape(each) for each in session.get_outputs())
 
     def __call__(self, x: Array) -> Sequence[Array]:
         """Map an input to the outputs, which are the caller's."""
@@ -75,3 +78,7 @@ class ONNXRuntimeProgram:
         except _FAILURES as error:
             raise ProgramError(f'{self._path}: {first_line(error)[:200]}') from None
         return outputs
+
+
+def _shape(port: Any) -> Shape:
+    return tuple(side if isinstance(side, int) else None for side in port.shape)

@@ -16,7 +16,7 @@ from segnode.engine.openvino_library import ov
 from segnode.errors import CheckpointError, ProgramError, first_line
 
 if TYPE_CHECKING:
-    from segnode.engine.exported import Array
+    from segnode.engine.exported import Array, Shape
 
 # Sizes of a network input that stay compiled; a robot's cameras and resolutions are few.
 MOST_SIZES: Final = 4
@@ -63,6 +63,8 @@ class OpenVINOProgram:
         self._compile, self._model, self._path = compile_model, model, part.path
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._outputs = len(model.outputs)
+        self.takes = _shape(model.inputs[0]) if len(model.inputs) == 1 else ()
+        self.gives = tuple(_shape(each) for each in model.outputs)
         self._any_rows = None
         # A head takes any number of RoIs of one size, and is as fast as for a fixed number. A
         # trunk is compiled for each size of image, as it would not be.
@@ -91,6 +93,13 @@ class OpenVINOProgram:
             self._requests[shape] = self._compile(fixed)
         self._requests.move_to_end(shape)
         return self._requests[shape]
+
+
+def _shape(port: Any) -> Shape:
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return ()
+    return tuple(None if side.is_dynamic else side.get_length() for side in shape)
 
 
 def _refused(path: Path, error: RuntimeError) -> CheckpointError:

@@ -16,7 +16,14 @@ import torch
 
 from segnode import __version__
 from segnode.checkpoint import NativeModel
-from segnode.checkpoint.exported import MANIFEST, SCHEMA, Format, Manifest, PartEntry
+from segnode.checkpoint.exported import (
+    MANIFEST,
+    SCHEMA,
+    Format,
+    Manifest,
+    PartEntry,
+    description_sha256,
+)
 from segnode.checkpoint.plain_data import KIND, to_plain
 from segnode.checkpoint.weights_file import digest
 from segnode.errors import OutputError
@@ -93,6 +100,7 @@ class ExportFolder:
         further: Mapping[str, Any],
     ) -> None:
         """Write the manifest; what is ``further`` in it is for people."""
+        names = model.class_names
         manifest = to_plain(
             Manifest(
                 schema=SCHEMA,
@@ -101,8 +109,9 @@ class ExportFolder:
                 model=model.name,
                 weights_sha256=model.weights_sha256,
                 licence=model.licence,
-                class_names=model.class_names,
+                class_names=names,
                 architecture=model.architecture,
+                description_sha256=description_sha256(to_plain(model.architecture), names),
                 shapes=tuple(shapes),
                 parts=tuple(self._entries.values()),
             )

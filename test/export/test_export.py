@@ -19,7 +19,7 @@ from seeds import fresh_seeds
 from segnode.__main__ import main
 from segnode.benchmark.planted import PlantedDetections, render_frames
 from segnode.checkpoint import NativeModel, load_model
-from segnode.checkpoint.exported import MANIFEST, Format
+from segnode.checkpoint.exported import MANIFEST, Format, description_sha256
 from segnode.checkpoint.planting import plant_weights
 from segnode.config import Config
 from segnode.engine import Engine
@@ -254,8 +254,10 @@ def test_the_whole_network_in_onnx_runtime(model: NativeModel, tmp_path: Path) -
 
 
 def set_manifest(folder: Path, **changes: Any) -> None:
-    content = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**content, **changes}))
+    """Change a manifest as if the model were such a one."""
+    content = {**json.loads((folder / MANIFEST).read_text()), **changes}
+    described = description_sha256(content['architecture'], content['class_names'])
+    (folder / MANIFEST).write_text(json.dumps({**content, 'description_sha256': described}))
 
 
 def edit_architecture(folder: Path, **changes: Any) -> None:
@@ -292,6 +294,16 @@ def list_another(folder: Path) -> None:
     set_manifest(folder, parts=parts)
 
 
+def tamper(folder: Path) -> None:
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text.replace('"short_side": 96', '"short_side": 64'))
+
+
+def add_classes(folder: Path) -> None:
+    edit_architecture(folder, num_classes=7)
+    set_manifest(folder, class_names=list('abcdefg'))
+
+
 def truncate(name: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         data = (folder / name).read_bytes()
@@ -306,7 +318,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     'another JSON': (lambda f: (f / MANIFEST).write_text('[1]') and None, 'another JSON'),
     'no text': (lambda f: (f / MANIFEST).write_bytes(b'\xff\xfe\x00') and None, 'damaged'),
     'nested': (lambda f: (f / MANIFEST).write_text('[' * 10**5) and None, 'damaged'),
-    'schema': (lambda f: set_manifest(f, schema=2), 'expected an export of schema 1, found'),
+    'schema': (lambda f: set_manifest(f, schema=1), 'expected an export of schema 2, found'),
     'foreign': (lambda f: set_manifest(f, schema=None), 'schema'),
     'format': (lambda f: set_manifest(f, format='tensorrt'), 'manifest.format: expected'),
     'more fields': (lambda f: edit_architecture(f, cascade=3), 'other fields, cascade differ'),
@@ -320,6 +332,22 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     'a part less': (drop_part, 'expected the parts trunk, box_head.0 and mask_head'),
     'an unknown part': (rename_part, 'part semantic_head is not of this version'),
+    'tampered': (tamper, 'found changed ones'),
+    'too large': (lambda f: edit_architecture(f, score_threshold=10**400), 'far too large'),
+    'too large a side': (lambda f: edit_architecture(f, short_side=10**400), 'far too large'),
+    'negative': (lambda f: edit_architecture(f, short_side=-5), 'short_side above 0, found -5'),
+    'no divisor': (lambda f: edit_architecture(f, size_divisibility=0), 'size_divisibility above'),
+    'no proposals': (lambda f: edit_architecture(f, rpn_post_nms_topk=0), 'topk above 0'),
+    'no deviation': (lambda f: edit_architecture(f, pixel_std=[0.0, 1.0, 1.0]), 'pixel_std above'),
+    'threshold': (lambda f: edit_architecture(f, nms_threshold=-7.0), 'of 0 to 1, found -7'),
+    'no shape': (lambda f: set_manifest(f, shapes=[[0, -1]]), 'shapes above 0'),
+    'digest': (lambda f: set_manifest(f, weights_sha256='zz\nQ'), 'a sha256 of the weights'),
+    'more classes': (add_classes, r'box_head.0 of the manifest.*found .*[?]x6, [?]x20'),
+    'other channels': (lambda f: edit_architecture(f, fpn_channels=8), 'expected the trunk of'),
+    'more anchors': (
+        lambda f: edit_architecture(f, anchor_sizes=[[s, 9.0] for s in (8, 16, 32, 64, 128)]),
+        'expected the trunk of',
+    ),
     'out of the folder': (leave, 'expected files of its own folder'),
 }
 
