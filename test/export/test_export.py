@@ -250,6 +250,42 @@ def test_the_whole_network_in_onnx_runtime(model: NativeModel, tmp_path: Path) -
         load_model(Config(model=str(tmp_path / 'whole')))
 
 
+def test_the_whole_network_has_the_settings_and_its_own_size(
+    model: NativeModel, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    shutil.copytree(folders['openvino'], tmp_path / 'e')
+    config = Config().replace(
+        {'filter.score_threshold': 0.3, 'filter.classes': ('a', 'c'), 'filter.max_instances': 7,
+         'resolution.short_side': 64}
+    )  # fmt: skip
+    frames = render_frames((120, 160), 2)
+    result = export_whole(config, model, (120, 160), tmp_path / 'e', frames, lambda _: None)
+    # 120x160 is none of the network's own sizes: the frames are compared in the one it has.
+    assert result['shapes'] == [[64, 85]]
+    assert result['agreement']['pictures'] == 2
+    names = {file.name for file in (tmp_path / 'e').iterdir()}
+    assert names == {'mask_rcnn.onnx', 'written-by-segnode.txt'}
+    session = onnxruntime.InferenceSession(str(tmp_path / 'e' / 'mask_rcnn.onnx'))
+    pixels = np.zeros((64, 85, 3), np.uint8)
+    _, scores, _, _ = session.run(None, {'pixels': pixels})
+    assert len(scores) == 7
+    assert (scores[scores > 0] > 0.3).all()
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [('filter.min_mask_area', 5), ('filter.max_mask_area', 5), ('mask_threshold', 0.4)],
+)
+def test_what_the_whole_network_cannot_do(
+    key: str, value: float, model: NativeModel, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f'^{key}: expected it unset'):
+        export_whole(Config().replace({key: value}), model, HW, tmp_path / 'e', [], lambda _: None)
+    assert not (tmp_path / 'e').exists()
+
+
 # --- folders that are refused
 
 
@@ -412,6 +448,12 @@ def test_settings_that_do_not_fit_a_folder(
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
         Engine(Config(model=str(folders['onnx']), **changes))
+
+
+def test_planted_weights_have_no_digest(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders['onnx'], tmp_path / 'e')
+    set_manifest(tmp_path / 'e', weights_sha256='')
+    assert load_model(Config(model=str(tmp_path / 'e'))).weights_sha256 == ''
 
 
 def test_int8_needs_a_folder(model: NativeModel) -> None:
