@@ -20,7 +20,7 @@ from segnode.engine.exported import select_engine
 from segnode.errors import ConfigError
 from segnode.evaluation.annotations import Annotations
 from segnode.export.folder import ExportFolder, staged
-from segnode.export.parity import Agreement, Reference
+from segnode.export.parity import CONFIDENT, Agreement, Reference
 from segnode.export.parts import PartProgram, trace_parts
 from segnode.export.programs import Writer, select_writer
 from segnode.export.quantisation import (
@@ -130,6 +130,15 @@ def _with_sides(model: NativeModel, config: Config) -> NativeModel:
     return dataclasses.replace(model, architecture=a)
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """Quantised parts, the layers of each that stay in float32, and how they did."""
+
+    models: dict[str, Any]
+    kept: dict[str, list[str]]
+    agreement: Agreement | None
+
+
 class _Job:
     def __init__(
         self,
@@ -231,30 +240,70 @@ class _Job:
         self._kept = {stem: ranking_layers(names) for stem, names in layers.items()}
         changed = list(parts)
         noisiest: list[tuple[str, str]] | None = None
-        best: Agreement | None = None
+        models: dict[str, Any] = {}
+        best: _Candidate | None = None
         for count in (0, *_KEPT):
             if count:
                 if noisiest is None:
                     noisiest = self._noisiest(parts)
                 chosen = noisiest[:count]
+                changed = self._keep(parts, layers, chosen)
+                if not changed:
+                    break
+                lost = best.agreement.lost if best and best.agreement else 0.0
                 self._report(
-                    f'keeping in fp32, as INT8 loses {best.lost if best else 0:.3f} of mask AP: '
+                    f'keeping in fp32, as INT8 loses {lost:.3f} of mask AP: '
                     + ', '.join(name for _, name in chosen)
                 )
-                changed = self._keep(parts, layers, chosen)
             for part in changed:
-                self._report(f'quantising {part.file_stem}')
-                kept = self._kept[part.file_stem]
-                source = converted[part.file_stem]
-                folder.add(part, self._quantised(part, source, kept))
+                stem = part.file_stem
+                self._report(f'quantising {stem}')
+                models[stem] = self._quantised(part, converted[stem], self._kept[stem])
+                folder.add(part, models[stem])
             self._finish(folder, None)
-            agreement = best = self._compare(folder)
+            agreement = self._compare(folder)
+            better = best is None or best.agreement is None or agreement is None
+            if better or agreement.lost < best.agreement.lost:  # type: ignore[union-attr]
+                best = _Candidate(dict(models), dict(self._kept), agreement)
             if agreement is None or not self._request.search or not self._loses(agreement):
                 break
-        return best
+        assert best is not None
+        for part in parts:
+            if best.models[part.file_stem] is not models[part.file_stem]:
+                folder.add(part, best.models[part.file_stem])
+        self._kept = best.kept
+        self._judge(best.agreement)
+        return best.agreement
+
+    def _judge(self, agreement: Agreement | None) -> None:
+        """Say where INT8 loses too much, or where nothing can tell."""
+        if not self._request.search:
+            return
+        if agreement is None:
+            self._report('INT8 was not checked: there is no picture to check on')
+        elif agreement.mask_ap is None or not agreement.mask_ap_fp32:
+            self._report(
+                'INT8 was not checked: '
+                + (
+                    'fp32 finds none of what is annotated in the pictures that check'
+                    if agreement.annotated
+                    else f'fp32 finds nothing of a score of {CONFIDENT} in the pictures that check'
+                )
+            )
+        elif self._loses(agreement):
+            count = sum(map(len, self._kept.values()))
+            self._report(
+                f'INT8 loses {agreement.lost:.3f} of mask AP even with {count} layers in fp32, '
+                f'more than the {self._limit(agreement)} allowed; calibrate on other pictures, or '
+                'export in fp32 or bf16'
+            )
 
     def _loses(self, agreement: Agreement) -> bool:
-        return agreement.lost > (MOST_LOST if agreement.annotated else MOST_LOST_OF_OWN)
+        return agreement.lost > self._limit(agreement)
+
+    @staticmethod
+    def _limit(agreement: Agreement) -> float:
+        return MOST_LOST if agreement.annotated else MOST_LOST_OF_OWN
 
     def _keep(
         self,

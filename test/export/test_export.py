@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matching import Found, assert_same_instances
+from PIL import Image as Picture
 from seeds import fresh_seeds
 
 from segnode.__main__ import main
@@ -24,7 +26,9 @@ from segnode.checkpoint.planting import plant_weights
 from segnode.config import Config
 from segnode.engine import Engine
 from segnode.errors import CheckpointError, ConfigError
+from segnode.evaluation.annotations import Annotations
 from segnode.export import run as export_run
+from segnode.export.command import _annotated
 from segnode.export.parity import Reference
 from segnode.export.quantisation import noise_by_layer
 from segnode.export.run import Calibration, Request, export
@@ -186,9 +190,19 @@ def test_other_weights_do_not_agree(model: NativeModel, native: Engine, seed: in
 def test_int8_keeps_what_ranks_and_what_loses(
     model: NativeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # No network is as good as that, so that layers are kept until they run out.
-    monkeypatch.setattr(export_run, 'MOST_LOST_OF_OWN', -1.0)
-    monkeypatch.setattr(export_run, '_KEPT', (1,))
+    # Layers are kept until they run out, the second try being the best.
+    monkeypatch.setattr(export_run, '_KEPT', (1, 2, 500, 600))
+    lost = [0.3, 0.1, 0.2, 0.25]
+    tried: list[dict[str, bytes]] = []
+    compare = export_run._Job._compare
+
+    def compared(job: Any, folder: Any) -> Any:
+        tried.append({n: d for n, d in contents(folder.path).items() if n != MANIFEST})
+        return dataclasses.replace(
+            compare(job, folder), mask_ap=0.9 - lost[len(tried) - 1], mask_ap_fp32=0.9
+        )
+
+    monkeypatch.setattr(export_run._Job, '_compare', compared)
     frames = render_frames(HW, 3)
     said: list[str] = []
     wanted = request(
@@ -205,7 +219,13 @@ def test_int8_keeps_what_ranks_and_what_loses(
     ]
     assert len(ranking) == 5 + 5 + 2
     assert len(kept) > len(ranking)
-    (line,) = [line for line in said if 'keeping in fp32' in line]
+    assert result['agreement']['mask_ap'] == 0.9 - 0.1
+    (line, *_) = [line for line in said if 'keeping in fp32' in line]
+    assert len(tried) == 4
+    assert 'INT8 loses 0.100 of mask AP even with 13 layers in fp32' in said[-1]
+    written = contents(tmp_path / 'e')
+    assert {name: written[name] for name in tried[1]} == tried[1]
+    assert tried[1] != tried[0]
     assert all(name.partition('#')[0] in line for name in set(kept) - set(ranking))
     manifest = json.loads((tmp_path / 'e' / MANIFEST).read_text())
     assert manifest['precision'] == 'int8'
@@ -216,6 +236,48 @@ def test_int8_keeps_what_ranks_and_what_loses(
     text = (tmp_path / 'e' / 'trunk.xml').read_text()
     assert text.count('"FakeQuantize"') > 20
     assert Engine(Config(model=str(tmp_path / 'e'), precision='int8')).precision == 'int8'
+
+
+def test_int8_that_nothing_can_judge(
+    model: NativeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    job = export_run._Job(
+        Config(), model, request('onnx', tmp_path, search=True), said.append, silently
+    )
+    reference = Reference(
+        Engine(Config(precision='fp32', device='cpu'), model=model),
+        render_frames(HW, 1),
+        Annotations.from_coco(
+            {
+                'images': [{'id': 0, 'file_name': '0', 'height': HW[0], 'width': HW[1]}],
+                'annotations': [],
+                'categories': [{'id': 0, 'name': 'a'}],
+            }
+        ),
+        lambda pictures: pictures,
+    )
+    engine = Engine(Config(precision='fp32', device='cpu'), model=model)
+    job._judge(reference.compare(engine, lambda pictures: pictures))
+    assert said == [
+        'INT8 was not checked: fp32 finds none of what is annotated in the pictures that check'
+    ]
+
+
+def test_annotations_of_other_categories(tmp_path: Path) -> None:
+    picture = tmp_path / 'a.png'
+    Picture.new('RGB', (64, 48)).save(picture)
+    box = {'bbox': [1, 1, 9, 9], 'area': 81, 'segmentation': [[1, 1, 9, 1, 9, 9]]}
+    truth = {
+        'images': [{'id': 1, 'file_name': 'a.png', 'height': 48, 'width': 64}],
+        'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'iscrowd': 0, **box}],
+        'categories': [{'id': 1, 'name': 'whale'}],
+    }
+    file = tmp_path / 'truth.json'
+    file.write_text(json.dumps(truth))
+    assert _annotated(file, [picture], ['b', 'whale'])[0] == [picture]
+    with pytest.raises(ConfigError, match=r'of the model \(a, b\), found none of them \(whale\)'):
+        _annotated(file, [picture], ['a', 'b'])
 
 
 def test_noise_tells_a_layer_that_8_bits_disturb(model: NativeModel) -> None:
