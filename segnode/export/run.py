@@ -130,6 +130,21 @@ def _with_sides(model: NativeModel, config: Config) -> NativeModel:
     return dataclasses.replace(model, architecture=a)
 
 
+def _check_layers(part: PartProgram, found: Iterable[str]) -> None:
+    """Make sure that every layer can be kept in float32 by its name.
+
+    Raises:
+        ConfigError: a converted part has none of the name.
+    """
+    wanted = {name.partition('#')[0] for name in part.layers.values()}
+    if lacking := sorted(wanted - {name.partition('#')[0] for name in found}):
+        raise ConfigError(
+            f'--precision int8: expected the layers of {part.name} by name in the converted '
+            f'program, found none called {lacking[0]} ({len(lacking)} of {len(wanted)} lack); '
+            'take another --format, or the versions that segnode[export] names'
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     """Quantised parts, the layers of each that stay in float32, and how they did."""
@@ -237,6 +252,8 @@ class _Job:
         """Write the parts in INT8, and keep layers in float32 while too much is lost."""
         self._gather(parts)
         layers = {part.file_stem: writer.layers(converted[part.file_stem]) for part in parts}
+        for part in parts:
+            _check_layers(part, layers[part.file_stem])
         self._kept = {stem: ranking_layers(names) for stem, names in layers.items()}
         changed = list(parts)
         noisiest: list[tuple[str, str]] | None = None

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matching import Found, assert_same_instances
 from PIL import Image as Picture
 from seeds import fresh_seeds
@@ -30,12 +31,15 @@ from segnode.evaluation.annotations import Annotations
 from segnode.export import run as export_run
 from segnode.export.command import _annotated
 from segnode.export.parity import Reference
+from segnode.export.parts import trace_parts
+from segnode.export.programs import select_writer
 from segnode.export.quantisation import noise_by_layer
-from segnode.export.run import Calibration, Request, export
+from segnode.export.run import Calibration, Request, _check_layers, export
 from segnode.export.whole import export_whole
 from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import Architecture
-from segnode.model.backbone_specs import ResNetSpec
+from segnode.model.backbone_specs import BackboneSpec, ConvNeXtSpec, ResNetSpec, SwinSpec
+from segnode.model.mask_rcnn import build_mask_rcnn, expected_state_dict
 
 HW = (96, 128)
 SMALL = Architecture(
@@ -280,10 +284,30 @@ def test_annotations_of_other_categories(tmp_path: Path) -> None:
         _annotated(file, [picture], ['a', 'b'])
 
 
-def test_noise_tells_a_layer_that_8_bits_disturb(model: NativeModel) -> None:
-    from segnode.export.parts import trace_parts
-    from segnode.model.mask_rcnn import build_mask_rcnn
+CONVNEXT = ConvNeXtSpec(depths=(1, 1, 1, 1), channels=(8, 16, 16, 16))
+SWIN = SwinSpec(depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), channels=8)
 
+
+@pytest.mark.parametrize('backbone', [CONVNEXT, SWIN, SMALL.backbone])
+def test_every_layer_has_its_name_in_a_program(backbone: BackboneSpec) -> None:
+    architecture = dataclasses.replace(SMALL, backbone=backbone)
+    shapes = expected_state_dict(architecture)
+    state = {name: torch.rand(shape) for name, shape in shapes.items()}
+    trunk, *_ = trace_parts(build_mask_rcnn(architecture, state), [(64, 96)], lambda _: None)
+    named = {name.partition('#')[0] for name in trunk.layers.values()}
+    assert len(named) > 15
+    for form in FORMATS:
+        writer = select_writer(form)
+        found = writer.layers(writer.convert(trunk))
+        assert {name.partition('#')[0] for name in found} >= named
+        assert len(set(found)) == len(found)
+        _check_layers(trunk, found)
+        lost = [name for name in found if 'fpn_lateral2' not in name]
+        with pytest.raises(ConfigError, match=r'none called backbone\.fpn_lateral2 \(1 of'):
+            _check_layers(trunk, lost)
+
+
+def test_noise_tells_a_layer_that_8_bits_disturb(model: NativeModel) -> None:
     network = build_mask_rcnn(SMALL, model.state_dict)
     fc2 = network.roi_heads.box_head.get_submodule('fc2')
     # One weight of a channel so large that the others vanish beside it, and its input zero.
