@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from segnode.checkpoint.exported import BACKENDS, ExportedModel, ExportedPart, Format
+from segnode.engine.dynamic import DynamicBackend
 from segnode.engine.network import NativeNetwork
+from segnode.engine.settings import InferenceSettings
 from segnode.errors import CheckpointError, ConfigError
 from segnode.model.architecture import Architecture
 from segnode.model.steps import Mark, Parts, Trunk
@@ -45,16 +47,25 @@ class Program(Protocol):
     @property
     def gives(self) -> tuple[Shape, ...]: ...  # noqa: D102
 
+    def reserve(self, sizes: int) -> None:
+        """Keep what is built for so many sizes of input."""
+        ...
+
+    def clear(self) -> None:
+        """Give memory back that can be had again."""
+        ...
+
     def __call__(self, x: Array) -> Sequence[Array]:
         """Map an input to the outputs, in the engine's memory: valid until the next call.
 
         Raises:
-            ProgramError: the engine failed.
+            MemoryError: the engine has none left.
+            ProgramError: it failed otherwise.
         """
         ...
 
 
-def open_exported(model: ExportedModel, report: Callable[[str], None]) -> NativeNetwork:
+def open_exported(model: ExportedModel, report: Callable[[str], None]) -> ExportedBackend:
     """Load the programs of an exported folder into their engine.
 
     Args:
@@ -95,7 +106,58 @@ def open_exported(model: ExportedModel, report: Callable[[str], None]) -> Native
         )
     parts = _ExportedParts(model, trunks, tuple(boxes[n] for n in sorted(boxes)), masks)
     cpu = torch.device('cpu')
-    return NativeNetwork(model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame)
+    network = NativeNetwork(
+        model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame
+    )
+    return ExportedBackend(network, model, tuple(trunks.values()))
+
+
+class ExportedBackend(DynamicBackend):
+    """The path of a CPU, over programs."""
+
+    def __init__(
+        self, network: NativeNetwork, model: ExportedModel, trunks: tuple[Program, ...]
+    ) -> None:
+        """Take a network over programs, and those of its parts that are built for sizes."""
+        super().__init__(network)
+        self._model, self._trunks = model, trunks
+
+    def check(self, settings: InferenceSettings) -> None:
+        """Raise ConfigError for sides with which no image makes an input of the folder's sizes."""
+        a, shapes = self._model.architecture, fixed_sizes(self._model)
+        sides = (settings.short_side, settings.long_side)
+        if shapes and not any(_can_be_made(hw, *sides, a.size_divisibility) for hw in shapes):
+            sizes = ', '.join(f'{h}x{w}' for h, w in shapes)
+            raise ConfigError(
+                f'resolution: expected sides that make a network input of {sizes}, for which '
+                f'{self._model.weights_path} was exported, as short_side {a.short_side} and '
+                f'long_side {a.long_side} do, found {sides[0]} and {sides[1]}; export the model '
+                'again for others'
+            )
+
+    def reserve(self, paths: int) -> None:
+        """Keep so many sizes compiled."""
+        for trunk in self._trunks:
+            trunk.reserve(paths)
+
+    def clear(self) -> None:
+        """Drop what is compiled for single sizes, which is compiled again when it is wanted."""
+        for trunk in self._trunks:
+            trunk.clear()
+
+
+def _can_be_made(padded_hw: tuple[int, int], short: int, long: int, unit: int) -> bool:
+    """Return whether an image of some size makes a padded input; a short side of 0 keeps any."""
+    low, high = sorted(padded_hw)
+    # torchvision rounds a side down, which may give a pixel less.
+    shorts, longs = ({x + -x % unit for x in (side - 1, side)} for side in (short, long))
+    of_short = low in shorts and high <= max(longs)
+    return not short or of_short or (high in longs and low <= max(shorts))
+
+
+def fixed_sizes(model: ExportedModel) -> tuple[tuple[int, int], ...]:
+    """Return H and W of the padded inputs that alone a folder takes, empty for any."""
+    return model.shapes or tuple(part.network_hw for part in model.parts if part.network_hw)
 
 
 def select_engine(

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 
 from segnode.checkpoint.exported import ExportedPart
-from segnode.errors import CheckpointError, ProgramError, first_line
+from segnode.errors import CheckpointError, ProgramError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from segnode.engine.exported import Array, Shape
@@ -71,11 +71,19 @@ class ONNXRuntimeProgram:
         self.takes = _shape(inputs[0]) if len(inputs) == 1 else ()
         self.gives = tuple(_shape(each) for each in session.get_outputs())
 
+    def reserve(self, sizes: int) -> None:
+        """Nothing is built for sizes."""
+
+    def clear(self) -> None:
+        """Nothing is held between frames."""
+
     def __call__(self, x: Array) -> Sequence[Array]:
         """Map an input to the outputs, which are the caller's."""
         try:
             outputs: list[Array] = self._session.run(None, {self._input: x})
         except _FAILURES as error:
+            if is_out_of_memory(error):
+                raise MemoryError(first_line(error)) from None
             raise ProgramError(f'{self._path}: {first_line(error)[:200]}') from None
         return outputs
 

@@ -13,7 +13,7 @@ import torch
 
 from segnode.checkpoint.exported import ExportedPart
 from segnode.engine.openvino_library import ov
-from segnode.errors import CheckpointError, ProgramError, first_line
+from segnode.errors import CheckpointError, ProgramError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from segnode.engine.exported import Array, Shape
@@ -61,6 +61,7 @@ class OpenVINOProgram:
     ) -> None:
         """Take a model that is not yet compiled; one with any number of rows is at once."""
         self._compile, self._model, self._path = compile_model, model, part.path
+        self.most_sizes = MOST_SIZES
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._outputs = len(model.outputs)
         self.takes = _shape(model.inputs[0]) if len(model.inputs) == 1 else ()
@@ -82,13 +83,23 @@ class OpenVINOProgram:
             request.infer()
             return [request.get_output_tensor(n).data for n in range(self._outputs)]
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError(first_line(error)) from None
             raise ProgramError(f'{self._path}: {_cause(error)}') from None
+
+    def reserve(self, sizes: int) -> None:
+        """Keep so many sizes compiled, and the usual number at least."""
+        self.most_sizes = max(sizes, MOST_SIZES)
+
+    def clear(self) -> None:
+        """Drop what is compiled for single sizes."""
+        self._requests.clear()
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._requests:
             fixed = self._model.clone()
             fixed.reshape(list(shape))
-            while len(self._requests) >= MOST_SIZES:
+            while len(self._requests) >= self.most_sizes:
                 self._requests.popitem(last=False)
             self._requests[shape] = self._compile(fixed)
         self._requests.move_to_end(shape)

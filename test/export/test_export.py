@@ -8,6 +8,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from segnode.checkpoint import NativeModel, load_model
 from segnode.checkpoint.exported import MANIFEST, Format, description_sha256
 from segnode.checkpoint.planting import plant_weights
 from segnode.config import Config
+from segnode.doctor.network import run_model
 from segnode.engine import Engine
-from segnode.errors import CheckpointError, ConfigError
+from segnode.errors import CheckpointError, ConfigError, OutOfMemoryError
 from segnode.evaluation.annotations import Annotations
 from segnode.export import run as export_run
 from segnode.export.command import _annotated
@@ -186,6 +188,54 @@ def test_other_weights_do_not_agree(model: NativeModel, native: Engine, seed: in
     assert found.mask_ap_fp32 > 0.99
     assert found.mask_ap < 0.5
     assert found.lost == found.mask_ap_fp32 - found.mask_ap
+
+
+def test_sizes_that_are_reserved_stay_compiled(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segnode.engine.openvino_program import MOST_SIZES, OpenVINO
+
+    compiled: list[Any] = []
+    build = OpenVINO._compile
+    monkeypatch.setattr(
+        OpenVINO, '_compile', lambda self, model: compiled.append(model) or build(self, model)
+    )
+    engine = Engine(Config(model=str(folders['openvino'])))
+    compiled.clear()
+    engine.reserve(MOST_SIZES + 1)
+    frames = [render_frames((96, 32 * n), 1) for n in range(1, MOST_SIZES + 2)]
+    engine.configure(engine.config.replace({'resolution.long_side': 1000}))
+    for _ in range(2):
+        for frame in frames:
+            engine.segment(frame)
+    assert len(compiled) == MOST_SIZES + 1
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_an_engine_without_memory(
+    form: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(Config(model=str(folders[form])))
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError('Exception from src/x.cpp:1:\ncould not allocate memory\n')
+
+    for trunk in engine._backend._trunks:  # type: ignore[attr-defined]
+        broken = types.SimpleNamespace(run=fail, set_input_tensor=fail)
+        monkeypatch.setattr(trunk, '_session' if form == 'onnx' else '_any_rows', broken)
+    with pytest.raises(OutOfMemoryError, match='ran out of memory'):
+        engine.segment(render_frames(HW, 1))
+
+
+def test_sides_that_a_folder_of_fixed_sizes_lacks(model: NativeModel, tmp_path: Path) -> None:
+    made(model, request('openvino', tmp_path / 'e', shapes=((128, 96),), check=()))
+    engine = Engine(Config(model=str(tmp_path / 'e')))
+    with pytest.raises(ConfigError, match=r'make a network input of 128x96.*found 64 and 128'):
+        engine.configure(engine.config.replace({'resolution.short_side': 64}))
+    assert engine.settings.short_side == 96
+    engine.configure(engine.config.replace({'resolution.long_side': 200}))
+    finding, _ = run_model(Config(model=str(tmp_path / 'e')))
+    assert finding.level == 'ok', finding
 
 
 # --- INT8
