@@ -25,11 +25,13 @@ from segnode.benchmark.planted import PlantedDetections, render_frames
 from segnode.checkpoint import NativeModel, load_model
 from segnode.checkpoint.exported import MANIFEST, Format, description_sha256
 from segnode.checkpoint.planting import plant_weights
+from segnode.checkpoint.weights_file import digest
 from segnode.config import Config
 from segnode.doctor.network import run_model
 from segnode.engine import Engine
 from segnode.errors import CheckpointError, ConfigError, OutOfMemoryError
 from segnode.evaluation.annotations import Annotations
+from segnode.evaluation.run import _identity
 from segnode.export import run as export_run
 from segnode.export.command import _annotated
 from segnode.export.parity import Reference
@@ -236,6 +238,17 @@ def test_sides_that_a_folder_of_fixed_sizes_lacks(model: NativeModel, tmp_path: 
     engine.configure(engine.config.replace({'resolution.long_side': 200}))
     finding, _ = run_model(Config(model=str(tmp_path / 'e')))
     assert finding.level == 'ok', finding
+
+
+def test_an_evaluation_tells_which_export(folders: dict[str, Path]) -> None:
+    asked = types.SimpleNamespace(
+        bags=(), topics=(), start_s=0.0, end_s=None, every=1, mono16_bits=16, command=''
+    )
+    for form in FORMATS:
+        engine = Engine(Config(model=str(folders[form])))
+        told = _identity(engine, asked)  # type: ignore[arg-type]
+        assert told['manifest_sha256'] == digest(folders[form] / MANIFEST, 'sha256')
+        assert told['weights_sha256'] == '0' * 64
 
 
 # --- INT8
@@ -553,8 +566,6 @@ def test_every_file_of_a_part_is_listed(
 def test_a_program_that_its_engine_refuses(
     form: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    from segnode.checkpoint.weights_file import digest
-
     folder = tmp_path / 'e'
     shutil.copytree(folders[form], folder)
     content = json.loads((folder / MANIFEST).read_text())
