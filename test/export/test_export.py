@@ -33,7 +33,7 @@ from segnode.errors import CheckpointError, ConfigError, OutOfMemoryError
 from segnode.evaluation.annotations import Annotations
 from segnode.evaluation.run import _identity
 from segnode.export import run as export_run
-from segnode.export.command import _annotated
+from segnode.export.command import _annotated, _pictures
 from segnode.export.parity import Reference
 from segnode.export.parts import trace_parts
 from segnode.export.programs import select_writer
@@ -329,6 +329,20 @@ def test_int8_that_nothing_can_judge(
     assert said == [
         'INT8 was not checked: fp32 finds none of what is annotated in the pictures that check'
     ]
+
+
+@pytest.mark.parametrize('count', [4, 5])
+def test_pictures_that_are_too_few_to_check(
+    count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(count):
+        Picture.new('RGB', (64, 48), (n, n, n)).save(tmp_path / f'{n}.png')
+    options = types.SimpleNamespace(calibrate=[tmp_path], check=[], annotations=None, shapes='')
+    calibration, check, _ = _pictures(options, ('a',))
+    assert calibration is not None
+    assert (len(calibration.pictures), len(check)) == (4, 4 if count == 4 else 1)
+    said = capsys.readouterr()
+    assert ('INT8 was not checked: fewer than 5' in said.out + said.err) == (count == 4)
 
 
 def test_annotations_of_other_categories(tmp_path: Path) -> None:
