@@ -144,6 +144,23 @@ def make_own_folder(path: Path, kind: str) -> None:
     write_whole(path / FOLDER_MARK, f'{_FOLDER_TEXT}{_KIND}{kind}\n'.encode())
 
 
+def make_part_folder(path: Path) -> Path:
+    """Make a folder inside an own one for what is not whole yet; remove what is left of others.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    part = path / f'.{MARK}-{secrets.token_hex(6)}.part'  # as _PART
+    try:
+        for left in path.iterdir():
+            if _PART.fullmatch(left.name) and left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+        part.mkdir()
+    except OSError as error:
+        raise OutputError(f'{path}: cannot be written ({error.strerror})') from None
+    return part
+
+
 def check_own_folder(path: Path, kind: str) -> None:
     """Make sure that a folder is missing, empty or one command's own, as `make_own_folder`.
 

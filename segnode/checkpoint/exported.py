@@ -8,7 +8,9 @@ run it. The programs are data for their engine: nothing in a folder is executed 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +26,16 @@ from segnode.model.architecture import Architecture
 
 MANIFEST: Final = 'manifest.json'
 # Of the manifest and of what the programs take and give.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 _LARGEST_MANIFEST: Final = 16 << 20
 
 Format: TypeAlias = Literal['onnx', 'openvino']
 # Who runs a format.
 BACKENDS: Final[dict[Format, str]] = {'onnx': 'onnxruntime', 'openvino': 'openvino'}
+
+
+# Files of a part, the one to open first.
+SUFFIXES: Final[dict[Format, tuple[str, ...]]] = {'onnx': ('.onnx',), 'openvino': ('.xml', '.bin')}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +44,18 @@ class ExportedPart:
 
     Attributes:
         name: of the part, as ``trunk``, ``box_head.0`` or ``mask_head``.
-        path: of the program.
+        files: of the program, the one to open first.
         network_hw: H and W of the padded input that it was made for, None for any.
     """
 
     name: str
-    path: Path
+    files: tuple[Path, ...]
     network_hw: tuple[int, int] | None
+
+    @property
+    def path(self) -> Path:
+        """Of the file to open first."""
+        return self.files[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +109,7 @@ class Manifest:
         licence: of the weights.
         class_names: one for each foreground class.
         architecture: the network.
+        description_sha256: of both, see ``description_sha256``.
         shapes: H and W of the padded inputs, empty for any.
         parts: see ``PartEntry``.
     """
@@ -110,6 +122,7 @@ class Manifest:
     licence: str
     class_names: tuple[str, ...]
     architecture: Architecture
+    description_sha256: str
     shapes: tuple[tuple[int, int], ...]
     parts: tuple[PartEntry, ...]
 
@@ -166,30 +179,44 @@ def load_exported(
                 f'{key}: expected {wanted} for the export {path}, which was made so, found '
                 f'{found}; export the model again for another'
             )
-    names = class_names(
-        config.class_names or manifest.class_names,
-        {},
-        manifest.architecture.num_classes,
-        report,
-        is_coco=lambda: False,
-    )
+    names = _names(config, manifest, path, report)
     return ExportedModel(
         architecture=manifest.architecture,
         format=manifest.format,
         precision=manifest.precision,
         parts=tuple(
-            ExportedPart(name=e.name, path=path / e.files[0], network_hw=e.network_hw)
+            ExportedPart(
+                name=e.name,
+                files=tuple(path / name for name in e.files),
+                network_hw=e.network_hw,
+            )
             for e in manifest.parts
         ),
         shapes=manifest.shapes,
         class_names=names,
         category_ids=category_ids(names),
-        name=manifest.model,
+        name=one_line(manifest.model),
         weights_path=path,
         weights_sha256=manifest.weights_sha256,
         manifest_sha256=digest(path / MANIFEST, 'sha256'),
         licence=manifest.licence,
     )
+
+
+def _names(
+    config: Config, manifest: Manifest, path: Path, report: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Return the user's names, else the manifest's, which are never taken for a file's."""
+    stored = {'class_names': json.dumps(manifest.class_names)}
+    count = manifest.architecture.num_classes
+    try:
+        return class_names(config.class_names, stored, count, report, is_coco=lambda: False)
+    except ConfigError as error:
+        if config.class_names:
+            raise
+        raise CheckpointError(
+            f'{path / MANIFEST}: {one_line(error)}; export the model again'
+        ) from None
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -218,9 +245,58 @@ def read_manifest(path: Path) -> Manifest:
         raise CheckpointError(
             f'{file}: not of this version ({one_line(error)}); export the model again'
         ) from None
+    found = description_sha256(content['architecture'], content['class_names'])
+    if found != manifest.description_sha256:
+        raise CheckpointError(
+            f'{file}: expected the architecture and class names that were exported, found changed '
+            'ones; set class_names of the configuration instead, or export the model again'
+        )
+    if problem := _problem(manifest):
+        raise CheckpointError(f'{file}: expected {problem}; export the model again')
     for part in manifest.parts:
-        _check_files(path, part)
+        _check_files(path, part, manifest.format)
     return manifest
+
+
+def description_sha256(architecture: object, names: object) -> str:
+    """Return a digest of what says how a program's numbers are read, as plain data."""
+    text = json.dumps([architecture, list(names)], sort_keys=True)  # type: ignore[call-overload]
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _problem(manifest: Manifest) -> str | None:
+    """Return which numbers no network has, None where all are sound."""
+    a = manifest.architecture
+    positive: dict[str, tuple[float, ...]] = {
+        'short_side': (a.short_side,),
+        'long_side': (a.long_side,),
+        'size_divisibility': (a.size_divisibility,),
+        'strides': a.strides,
+        'num_classes': (a.num_classes,),
+        'fpn_channels': (a.fpn_channels,),
+        'rpn_pre_nms_topk': (a.rpn_pre_nms_topk,),
+        'rpn_post_nms_topk': (a.rpn_post_nms_topk,),
+        'max_instances': (a.max_instances,),
+        'pooler resolution': (a.box_pooler.resolution, a.mask_pooler.resolution),
+        'pixel_std': a.pixel_std,
+        'anchor_sizes': tuple(size for level in a.anchor_sizes for size in level),
+        'anchor_ratios': tuple(ratio for level in a.anchor_ratios for ratio in level),
+        'rpn_bbox_weights': a.rpn_bbox_weights,
+        'box_bbox_weights': a.box_bbox_weights,
+        'shapes': tuple(side for hw in manifest.shapes for side in hw),
+        'network_hw': tuple(side for part in manifest.parts for side in part.network_hw or ()),
+    }
+    for name, values in positive.items():
+        if any(value <= 0 for value in values):
+            return f'{name} above 0, found {min(values):g}'
+    for name in ('score_threshold', 'nms_threshold', 'rpn_nms_threshold', 'mask_threshold'):
+        if not 0 <= getattr(a, name) <= 1:
+            return f'{name} of 0 to 1, found {getattr(a, name):g}'
+    if not len(a.strides) == len(a.anchor_sizes) == len(a.anchor_ratios):
+        return f'anchors of {len(a.strides)} levels, found {len(a.anchor_sizes)}'
+    if not re.fullmatch('([0-9a-f]{64})?', manifest.weights_sha256):
+        return f'a sha256 of the weights, found {manifest.weights_sha256[:70]!r}'
+    return None
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -238,9 +314,15 @@ def _read_json(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _check_files(folder: Path, part: PartEntry) -> None:
-    if not part.files or len(part.files) != len(part.sha256):
-        raise CheckpointError(f'{folder / MANIFEST}: part {part.name} lists no files')
+def _check_files(folder: Path, part: PartEntry, form: Format) -> None:
+    # A file that an engine reads unasked, as OpenVINO does a .bin, would be one unchecked.
+    suffixes = tuple(Path(name).suffix for name in part.files)
+    if suffixes != SUFFIXES[form] or len(part.files) != len(part.sha256):
+        raise CheckpointError(
+            f'{folder / MANIFEST}: expected {" and ".join(SUFFIXES[form])} of part '
+            f'{one_line(part.name)}, each with its sha256, found {len(part.files)} files; export '
+            'the model again'
+        )
     for name, expected in zip(part.files, part.sha256, strict=True):
         if Path(name).name != name:
             raise CheckpointError(

@@ -14,6 +14,7 @@ T = TypeVar('T')
 
 # Names the class, as a field may hold one of several.
 KIND = 'kind'
+_LARGEST = 1 << 31
 
 
 def to_plain(value: Any) -> Any:
@@ -57,11 +58,19 @@ def _build(kind: Any, value: object, where: str) -> Any:
         if len(arguments) == len(value):
             pairs = zip(arguments, value, strict=True)
             return tuple(_build(k, v, f'{where}[{n}]') for n, (k, v) in enumerate(pairs))
-    if kind is float and type(value) in (int, float) and math.isfinite(value):  # type: ignore[arg-type]
+    # Python's own numbers have no end, and those of the network's do.
+    small = not isinstance(value, int) or abs(value) <= _LARGEST
+    if kind is float and type(value) in (int, float) and small and math.isfinite(value):  # type: ignore[arg-type]
         return float(value)  # type: ignore[arg-type]
-    if kind in (int, str, bool, type(None)) and type(value) is kind:
+    if small and kind in (int, str, bool, type(None)) and type(value) is kind:
         return value
-    raise ValueError(f'{where}: expected {_named(kind)}, found {str(value)[:60]!r}')
+    raise ValueError(f'{where}: expected {_named(kind)}, found {_short(value)}')
+
+
+def _short(value: object) -> str:
+    # An int of too many digits cannot be made a text.
+    large = isinstance(value, int) and abs(value) > _LARGEST
+    return 'a number far too large' if large else repr(str(value)[:60])
 
 
 def _build_dataclass(kind: Any, value: object, where: str) -> Any:
@@ -85,7 +94,7 @@ def _build_one_of(kinds: tuple[Any, ...], value: object, where: str) -> Any:
             except ValueError:
                 continue
     raise ValueError(
-        f'{where}: expected one of {", ".join(map(_named, kinds))}, found {str(value)[:60]!r}'
+        f'{where}: expected one of {", ".join(map(_named, kinds))}, found {_short(value)}'
     )
 
 

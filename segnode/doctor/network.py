@@ -18,6 +18,7 @@ from segnode.errors import FetchError, SegnodeError
 from segnode.hardware.board import Board
 
 if TYPE_CHECKING:
+    from segnode.checkpoint import Model
     from segnode.engine.settings import InferenceSettings
     from segnode.model.architecture import Architecture
 
@@ -40,9 +41,10 @@ def run_model(config: Config) -> tuple[Finding, Network | None]:
         warnings: list[str] = []
         loaded = load_model(config, lambda _: None)
         engine = Engine(config, model=loaded, warn=warnings.append)
-        engine.warm_up((480, 640))
+        height, width = _image_hw(loaded)
+        engine.warm_up((height, width))
         start = time.perf_counter()
-        engine.segment([Image(np.zeros((480, 640, 3), np.uint8), 'bgr')])
+        engine.segment([Image(np.zeros((height, width, 3), np.uint8), 'bgr')])
         took_ms = (time.perf_counter() - start) * 1e3
     except ImportError as error:
         problem = f'cannot be run ({error})'
@@ -63,11 +65,20 @@ def run_model(config: Config) -> tuple[Finding, Network | None]:
         'ok',
         'model',
         f'{engine.model_name}, weights {engine.weights_sha256[:12]}, {engine.precision}, '
-        f'{took_ms:.0f} ms for an empty 640 x 480 image',
+        f'{took_ms:.0f} ms for an empty {width} x {height} image',
     )
     if not isinstance(loaded, NativeModel):
         return found, None
     return found, (loaded.architecture, engine.settings)
+
+
+def _image_hw(model: Model) -> tuple[int, int]:
+    """Return the size of an image that a model takes: one of its own where it has only such."""
+    from segnode.checkpoint import ExportedModel
+    from segnode.engine.exported import fixed_sizes
+
+    sizes = fixed_sizes(model) if isinstance(model, ExportedModel) else ()
+    return sizes[0] if sizes else (480, 640)
 
 
 def _offline(config: Config) -> str:

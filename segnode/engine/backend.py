@@ -146,7 +146,7 @@ def open_backend(
         from segnode.engine.exported import open_exported
 
         _load_cpu_kernels(report)
-        return DynamicBackend(open_exported(model, report))
+        return open_exported(model, report)
     if config.precision == 'int8':
         raise ConfigError(
             f'precision: expected auto, fp16, bf16 or fp32 for model {model.name!r}, found int8; '

@@ -20,27 +20,52 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segnode.checkpoint.exported import ExportedModel, ExportedPart
+from segnode.checkpoint.exported import BACKENDS, ExportedModel, ExportedPart, Format
+from segnode.engine.dynamic import DynamicBackend
 from segnode.engine.network import NativeNetwork
+from segnode.engine.settings import InferenceSettings
 from segnode.errors import CheckpointError, ConfigError
+from segnode.model.architecture import Architecture
 from segnode.model.steps import Mark, Parts, Trunk
 
 Array: TypeAlias = npt.NDArray[np.float32]
+# A side that is None may be any.
+Shape: TypeAlias = tuple[int | None, ...]
 
 
 class Program(Protocol):
-    """One part, loaded by its engine."""
+    """One part, loaded by its engine.
+
+    Attributes:
+        takes: shape of its input; empty where it has not one of a fixed number of sides.
+        gives: shapes of its outputs.
+    """
+
+    @property
+    def takes(self) -> Shape: ...  # noqa: D102
+
+    @property
+    def gives(self) -> tuple[Shape, ...]: ...  # noqa: D102
+
+    def reserve(self, sizes: int) -> None:
+        """Keep what is built for so many sizes of input."""
+        ...
+
+    def clear(self) -> None:
+        """Give memory back that can be had again."""
+        ...
 
     def __call__(self, x: Array) -> Sequence[Array]:
         """Map an input to the outputs, in the engine's memory: valid until the next call.
 
         Raises:
-            ProgramError: the engine failed.
+            MemoryError: the engine has none left.
+            ProgramError: it failed otherwise.
         """
         ...
 
 
-def open_exported(model: ExportedModel, report: Callable[[str], None]) -> NativeNetwork:
+def open_exported(model: ExportedModel, report: Callable[[str], None]) -> ExportedBackend:
     """Load the programs of an exported folder into their engine.
 
     Args:
@@ -51,7 +76,13 @@ def open_exported(model: ExportedModel, report: Callable[[str], None]) -> Native
         CheckpointError: a part is missing, unknown or refused by the engine.
         ConfigError: the engine is not installed.
     """
-    open_part = _engine(model, report)
+    load = select_engine(model.format, model.precision, report)
+
+    def open_part(part: ExportedPart) -> Program:
+        program = load(part)
+        _check_shapes(part, program, model.architecture)
+        return program
+
     trunks: dict[tuple[int, int] | None, Program] = {}
     boxes: dict[int, Program] = {}
     masks: Program | None = None
@@ -75,26 +106,129 @@ def open_exported(model: ExportedModel, report: Callable[[str], None]) -> Native
         )
     parts = _ExportedParts(model, trunks, tuple(boxes[n] for n in sorted(boxes)), masks)
     cpu = torch.device('cpu')
-    return NativeNetwork(model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame)
+    network = NativeNetwork(
+        model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame
+    )
+    return ExportedBackend(network, model, tuple(trunks.values()))
 
 
-def _engine(
-    model: ExportedModel, report: Callable[[str], None]
+class ExportedBackend(DynamicBackend):
+    """The path of a CPU, over programs."""
+
+    def __init__(
+        self, network: NativeNetwork, model: ExportedModel, trunks: tuple[Program, ...]
+    ) -> None:
+        """Take a network over programs, and those of its parts that are built for sizes."""
+        super().__init__(network)
+        self._model, self._trunks = model, trunks
+
+    def check(self, settings: InferenceSettings) -> None:
+        """Raise ConfigError for sides with which no image makes an input of the folder's sizes."""
+        a, shapes = self._model.architecture, fixed_sizes(self._model)
+        sides = (settings.short_side, settings.long_side)
+        if shapes and not any(_can_be_made(hw, *sides, a.size_divisibility) for hw in shapes):
+            sizes = ', '.join(f'{h}x{w}' for h, w in shapes)
+            raise ConfigError(
+                f'resolution: expected sides that make a network input of {sizes}, for which '
+                f'{self._model.weights_path} was exported, as short_side {a.short_side} and '
+                f'long_side {a.long_side} do, found {sides[0]} and {sides[1]}; export the model '
+                'again for others'
+            )
+
+    def reserve(self, paths: int) -> None:
+        """Keep so many sizes compiled."""
+        for trunk in self._trunks:
+            trunk.reserve(paths)
+
+    def clear(self) -> None:
+        """Drop what is compiled for single sizes, which is compiled again when it is wanted."""
+        for trunk in self._trunks:
+            trunk.clear()
+
+
+def _can_be_made(padded_hw: tuple[int, int], short: int, long: int, unit: int) -> bool:
+    """Return whether an image of some size makes a padded input; a short side of 0 keeps any."""
+    low, high = sorted(padded_hw)
+    # torchvision rounds a side down, which may give a pixel less.
+    shorts, longs = ({x + -x % unit for x in (side - 1, side)} for side in (short, long))
+    of_short = low in shorts and high <= max(longs)
+    return not short or of_short or (high in longs and low <= max(shorts))
+
+
+def fixed_sizes(model: ExportedModel) -> tuple[tuple[int, int], ...]:
+    """Return H and W of the padded inputs that alone a folder takes, empty for any."""
+    return model.shapes or tuple(part.network_hw for part in model.parts if part.network_hw)
+
+
+def select_engine(
+    form: Format, precision: str, report: Callable[[str], None]
 ) -> Callable[[ExportedPart], Program]:
+    """Return what loads a part into the engine of a format.
+
+    Raises:
+        ConfigError: the engine is not installed.
+    """
+    backend = BACKENDS[form]
     try:
-        if model.format == 'openvino':
+        if form == 'openvino':
             from segnode.engine.openvino_program import OpenVINO
 
-            return OpenVINO(model.precision, report).open
+            return OpenVINO(precision, report).open
         from segnode.engine.onnxruntime_program import ONNXRuntime
 
         return ONNXRuntime(report).open
     except ImportError as error:
         raise ConfigError(
-            f'backend {model.backend}: expected the Python package {model.backend}, which cannot '
-            f'be imported here ({error}); `pip install {model.backend}`, or install segnode with '
-            f'its extra [{model.backend}]'
+            f'backend {backend}: expected the Python package {backend}, which cannot '
+            f'be imported here ({error}); `pip install {backend}`, or install segnode with '
+            f'its extra [{backend}]'
         ) from None
+
+
+def _check_shapes(part: ExportedPart, program: Program, a: Architecture) -> None:
+    """Make sure that a program is one of the architecture, as far as shapes tell.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    takes, gives = _expected_shapes(part, a)
+    found, expected = (program.takes, *program.gives), (takes, *gives)
+    if len(found) == len(expected) and all(map(_fits, found, expected)):
+        return
+    raise CheckpointError(
+        f"{part.path}: expected the {part.name} of the manifest's architecture, with input and "
+        f'outputs {_shown(expected)}, found {_shown(found)}; export the model again'
+    )
+
+
+def _expected_shapes(part: ExportedPart, a: Architecture) -> tuple[Shape, tuple[Shape, ...]]:
+    channels = a.fpn_channels
+    if part.name == 'mask_head':
+        side, masks = a.mask_pooler.resolution, 1 if a.mask_cls_agnostic else a.num_classes
+        return (None, side, side, channels), ((None, masks, a.mask_side, a.mask_side),)
+    if part.name != 'trunk':
+        side, boxes = a.box_pooler.resolution, 1 if a.box_cls_agnostic else a.num_classes
+        return (None, side, side, channels), ((None, a.num_classes + 1), (None, 4 * boxes))
+    hw = part.network_hw or (None, None)
+    sides: list[tuple[int | None, int | None]] = [(None, None)] * len(a.strides)
+    if part.network_hw:
+        sides = list(a.feature_hw(part.network_hw))
+    anchors = [len(s) * len(r) for s, r in zip(a.anchor_sizes, a.anchor_ratios, strict=True)]
+    widths = [[channels] * len(anchors), anchors, [4 * count for count in anchors]]
+    return (1, *hw, 3), tuple(
+        (1, *side, width) for kind in widths for side, width in zip(sides, kind, strict=True)
+    )
+
+
+def _fits(found: Shape, expected: Shape) -> bool:
+    return len(found) == len(expected) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(found, expected, strict=True)
+    )
+
+
+def _shown(shapes: Sequence[Shape]) -> str:
+    texts = ('x'.join('?' if side is None else str(side) for side in s) for s in shapes)
+    return ', '.join(texts)[:200]
 
 
 class _ExportedParts:

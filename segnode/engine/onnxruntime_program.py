@@ -11,10 +11,10 @@ import onnxruntime
 import torch
 
 from segnode.checkpoint.exported import ExportedPart
-from segnode.errors import CheckpointError, ProgramError, first_line
+from segnode.errors import CheckpointError, ProgramError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
-    from segnode.engine.exported import Array
+    from segnode.engine.exported import Array, Shape
 
 _PROVIDERS: Final = ['CPUExecutionProvider']
 _ERRORS_ONLY: Final = 3
@@ -66,12 +66,27 @@ class ONNXRuntimeProgram:
     def __init__(self, session: Any, part: ExportedPart) -> None:
         """Take a session of one input."""
         self._session, self._path = session, part.path
-        self._input = session.get_inputs()[0].name
+        inputs = session.get_inputs()
+        self._input = inputs[0].name if inputs else ''
+        self.takes = _shape(inputs[0]) if len(inputs) == 1 else ()
+        self.gives = tuple(_shape(each) for each in session.get_outputs())
+
+    def reserve(self, sizes: int) -> None:
+        """Nothing is built for sizes."""
+
+    def clear(self) -> None:
+        """Nothing is held between frames."""
 
     def __call__(self, x: Array) -> Sequence[Array]:
         """Map an input to the outputs, which are the caller's."""
         try:
             outputs: list[Array] = self._session.run(None, {self._input: x})
         except _FAILURES as error:
+            if is_out_of_memory(error):
+                raise MemoryError(first_line(error)) from None
             raise ProgramError(f'{self._path}: {first_line(error)[:200]}') from None
         return outputs
+
+
+def _shape(port: Any) -> Shape:
+    return tuple(side if isinstance(side, int) else None for side in port.shape)

@@ -13,10 +13,10 @@ import torch
 
 from segnode.checkpoint.exported import ExportedPart
 from segnode.engine.openvino_library import ov
-from segnode.errors import CheckpointError, ProgramError, first_line
+from segnode.errors import CheckpointError, ProgramError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
-    from segnode.engine.exported import Array
+    from segnode.engine.exported import Array, Shape
 
 # Sizes of a network input that stay compiled; a robot's cameras and resolutions are few.
 MOST_SIZES: Final = 4
@@ -44,7 +44,7 @@ class OpenVINO:
             CheckpointError: OpenVINO does not take it.
         """
         try:
-            model = self._core.read_model(part.path)
+            model = self._core.read_model(*part.files)
         except RuntimeError as error:
             raise _refused(part.path, error) from None
         return OpenVINOProgram(self._compile, model, part)
@@ -61,8 +61,11 @@ class OpenVINOProgram:
     ) -> None:
         """Take a model that is not yet compiled; one with any number of rows is at once."""
         self._compile, self._model, self._path = compile_model, model, part.path
+        self.most_sizes = MOST_SIZES
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._outputs = len(model.outputs)
+        self.takes = _shape(model.inputs[0]) if len(model.inputs) == 1 else ()
+        self.gives = tuple(_shape(each) for each in model.outputs)
         self._any_rows = None
         # A head takes any number of RoIs of one size, and is as fast as for a fixed number. A
         # trunk is compiled for each size of image, as it would not be.
@@ -80,17 +83,34 @@ class OpenVINOProgram:
             request.infer()
             return [request.get_output_tensor(n).data for n in range(self._outputs)]
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError(first_line(error)) from None
             raise ProgramError(f'{self._path}: {_cause(error)}') from None
+
+    def reserve(self, sizes: int) -> None:
+        """Keep so many sizes compiled, and the usual number at least."""
+        self.most_sizes = max(sizes, MOST_SIZES)
+
+    def clear(self) -> None:
+        """Drop what is compiled for single sizes."""
+        self._requests.clear()
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._requests:
             fixed = self._model.clone()
             fixed.reshape(list(shape))
-            while len(self._requests) >= MOST_SIZES:
+            while len(self._requests) >= self.most_sizes:
                 self._requests.popitem(last=False)
             self._requests[shape] = self._compile(fixed)
         self._requests.move_to_end(shape)
         return self._requests[shape]
+
+
+def _shape(port: Any) -> Shape:
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return ()
+    return tuple(None if side.is_dynamic else side.get_length() for side in shape)
 
 
 def _refused(path: Path, error: RuntimeError) -> CheckpointError:

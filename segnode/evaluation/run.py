@@ -30,6 +30,7 @@ import segnode
 from segnode import __version__
 from segnode.bags.record import Header
 from segnode.bags.writer import remove_bag
+from segnode.checkpoint.exported import MANIFEST
 from segnode.config import Config, parameters, user_path
 from segnode.engine import Engine
 from segnode.engine.answers import crop_rle
@@ -357,6 +358,7 @@ def _identity(engine: Engine, request: Request) -> dict[str, Any]:
         'model_sha256': _model_sha256(engine.config.model),
         'weights': str(engine.weights_path),
         'weights_sha256': engine.weights_sha256,
+        'manifest_sha256': _manifest_sha256(engine.config.model),
         'device': str(engine.device),
         'precision': engine.precision,
         'threads': machine['threads'],
@@ -379,6 +381,17 @@ def _identity(engine: Engine, request: Request) -> dict[str, Any]:
 def _model_sha256(model: str) -> str | None:
     """Return the hash of the file that describes the model, None where it is shipped."""
     path = user_path(model)
+    if not model or not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _manifest_sha256(model: str) -> str | None:
+    """Return the hash of an exported folder's manifest, which has those of its programs.
+
+    Of one weights file there are many exports. None where it is no folder.
+    """
+    path = user_path(model) / MANIFEST
     if not model or not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()

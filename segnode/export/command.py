@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from segnode.cli import Parser, add_config_options, config_from, note, say
-from segnode.config import Config
 from segnode.errors import ConfigError
 from segnode.output_files import (
     Inputs,
@@ -19,6 +18,7 @@ from segnode.output_files import (
     check_own_folder,
     check_writable,
     is_own_json,
+    shown,
     write_json,
 )
 
@@ -121,7 +121,7 @@ def main(args: Sequence[str]) -> int:
             f'--model: expected a model that segnode runs itself, found {model.name}, which is an '
             'exported one already or has no network'
         )
-    calibration, check, truth = _pictures(options, config)
+    calibration, check, truth = _pictures(options, model.class_names)
     if options.whole:
         from segnode.export.whole import export_whole
 
@@ -145,7 +145,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def _pictures(
-    options: Any, config: Config
+    options: Any, class_names: Sequence[str]
 ) -> tuple[Calibration | None, list[Image], Annotations | None]:
     """Return what ranges are taken from, what is compared on, and what is true of that."""
     from segnode.export.run import Calibration, hash_files
@@ -159,6 +159,10 @@ def _pictures(
             check = ranges[CHECKED - 1 :: CHECKED]
             ranges = [path for path in ranges if path not in check]
         elif not options.check:
+            note(
+                f'INT8 was not checked: fewer than {CHECKED} pictures, so that those that give '
+                'ranges have to check as well'
+            )
             check = ranges
     if options.check:
         check = _spread(find_images(options.check, note))
@@ -172,7 +176,7 @@ def _pictures(
         return calibration, _rendered(options), None
     truth = None
     if options.annotations is not None:
-        check, truth = _annotated(options.annotations, check)
+        check, truth = _annotated(options.annotations, check, class_names)
     return calibration, [read_image(path) for path in check], truth
 
 
@@ -184,7 +188,9 @@ def _rendered(options: Any) -> list[Image]:
     return [frame for hw in shapes for frame in render_frames(hw)]
 
 
-def _annotated(path: Path, pictures: Sequence[Path]) -> tuple[list[Path], Annotations]:
+def _annotated(
+    path: Path, pictures: Sequence[Path], class_names: Sequence[str]
+) -> tuple[list[Path], Annotations]:
     """Return the annotated ones of pictures, and their truth with positions for image ids."""
     import dataclasses
 
@@ -194,6 +200,12 @@ def _annotated(path: Path, pictures: Sequence[Path]) -> tuple[list[Path], Annota
     ids = {path: found.images[path] for path in pictures if found.images.get(path)}
     if not ids:
         raise ConfigError(f'{path}: expected annotations of pictures that check, found none')
+    categories = found.annotations.categories
+    if not set(categories) & set(class_names):
+        raise ConfigError(
+            f'{path}: expected categories of the model ({shown(class_names)}), found none of them '
+            f'({shown(categories) or "none at all"}); give class_names, or other annotations'
+        )
     places: dict[Any, int] = {image.id: n for n, image in enumerate(ids.values())}
     truth = Annotations(
         images={places[i.id]: dataclasses.replace(i, id=places[i.id]) for i in ids.values()},
@@ -227,8 +239,8 @@ def _shape(text: str) -> tuple[int, int]:
 def _progress(items: Iterable[Any], label: str) -> Iterable[Any]:
     from tqdm import tqdm
 
-    shown: Iterable[Any] = tqdm(items, desc=label, unit='picture', disable=None, leave=False)
-    return shown
+    bar: Iterable[Any] = tqdm(items, desc=label, unit='picture', disable=None, leave=False)
+    return bar
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -4,42 +4,81 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from segnode import __version__
 from segnode.checkpoint import NativeModel
-from segnode.checkpoint.exported import MANIFEST, SCHEMA, Format, Manifest, PartEntry
+from segnode.checkpoint.exported import (
+    MANIFEST,
+    SCHEMA,
+    Format,
+    Manifest,
+    PartEntry,
+    description_sha256,
+)
 from segnode.checkpoint.plain_data import KIND, to_plain
 from segnode.checkpoint.weights_file import digest
+from segnode.errors import OutputError
 from segnode.export.parts import PartProgram
 from segnode.export.programs import Writer
-from segnode.output_files import make_own_folder, write_whole
+from segnode.output_files import make_own_folder, make_part_folder, write_whole
 
-FOLDER_KIND = 'export'
+FOLDER_KIND: Final = 'export'
+_SUFFIXES: Final = ('.xml', '.bin', '.onnx')
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Give a folder to write; its files replace those of an earlier export when all went well.
+
+    Whatever ends the work before that leaves the earlier export as it was, and of a new one
+    nothing.
+
+    Raises:
+        ConfigError: the folder holds files of somebody else, or cannot be made.
+        OutputError: it cannot be written.
+    """
+    existed = path.is_dir()
+    make_own_folder(path, FOLDER_KIND)
+    part = make_part_folder(path)
+    done = False
+    try:
+        yield part
+        _replace(path, part)
+        done = True
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if not (done or existed):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(path: Path, part: Path) -> None:
+    # Without a manifest, files of two exports cannot be taken for a whole one.
+    try:
+        (path / MANIFEST).unlink(missing_ok=True)
+        for file in path.iterdir():
+            if file.suffix in _SUFFIXES:
+                file.unlink()
+        for file in sorted(part.iterdir(), key=lambda file: file.name == MANIFEST):
+            file.replace(path / file.name)
+    except OSError as error:
+        raise OutputError(f'{path}: cannot be written ({error.strerror})') from None
 
 
 class ExportFolder:
     """One folder in the making."""
 
     def __init__(self, path: Path, writer: Writer) -> None:
-        """Make the folder, or empty an earlier one of programs.
-
-        Raises:
-            ConfigError: it holds files of somebody else, or cannot be made.
-        """
-        make_own_folder(path, FOLDER_KIND)
+        """Take an empty folder, see ``staged``."""
         self.path, self._writer = path, writer
-        # Without a manifest, what is left of an earlier export cannot be taken for a whole one.
-        (path / MANIFEST).unlink(missing_ok=True)
-        for suffix in ('xml', 'bin', 'onnx'):
-            for file in path.glob(f'*.{suffix}'):
-                file.unlink()
         self._entries: dict[str, PartEntry] = {}
 
     def add(self, part: PartProgram, converted: Any) -> None:
@@ -61,6 +100,7 @@ class ExportFolder:
         further: Mapping[str, Any],
     ) -> None:
         """Write the manifest; what is ``further`` in it is for people."""
+        names = model.class_names
         manifest = to_plain(
             Manifest(
                 schema=SCHEMA,
@@ -69,8 +109,9 @@ class ExportFolder:
                 model=model.name,
                 weights_sha256=model.weights_sha256,
                 licence=model.licence,
-                class_names=model.class_names,
+                class_names=names,
                 architecture=model.architecture,
+                description_sha256=description_sha256(to_plain(model.architecture), names),
                 shapes=tuple(shapes),
                 parts=tuple(self._entries.values()),
             )

@@ -8,6 +8,7 @@ float32, or printed, can be named.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -121,24 +122,43 @@ class _ONNXWriter:
             )
         assert converted is not None
         model = converted.model_proto
-        weights = set(part.layers.values())
+        layers = {name.partition('#')[0] for name in part.layers.values()}
+        stored = {tensor.name for tensor in model.graph.initializer}
         seen: dict[str, int] = {}
         for node in model.graph.node:
-            layer = node.input[1].removesuffix('.weight') if len(node.input) > 1 else ''
-            if layer in weights:
+            if node.op_type not in _ONNX_MULTIPLY or node.input[1] not in stored:
+                continue
+            # Weights of a product are transposed beforehand, under a name of their own, and equal
+            # ones of two layers are stored once.
+            layer = _module_of(node)
+            layer = layer if layer in layers else node.input[1].removesuffix('.weight')
+            if layer in layers:
                 count = seen.get(layer, 0)
                 seen[layer] = count + 1
                 node.name = f'{layer}#{count}' if count else layer
         return model
 
     def layers(self, model: Any) -> list[str]:
-        kinds = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
-        return [node.name for node in model.graph.node if node.op_type in kinds]
+        return [node.name for node in model.graph.node if node.op_type in _ONNX_MULTIPLY]
 
     def save(self, model: Any, path: Path) -> list[Path]:
         path = path.with_suffix('.onnx')
         self._onnx.save_model(model, str(path))
         return [path]
+
+
+_ONNX_MULTIPLY = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+
+
+def _module_of(node: Any) -> str:
+    """Return which module the exporter says that a node came from."""
+    said = {each.key: each.value for each in node.metadata_props}
+    try:
+        # From the outermost module to the call.
+        scopes = ast.literal_eval(said['pkg.torch.onnx.name_scopes'])
+        return str(scopes[-2])
+    except (KeyError, ValueError, SyntaxError, TypeError, IndexError):
+        return ''
 
 
 @contextlib.contextmanager

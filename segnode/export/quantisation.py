@@ -117,6 +117,25 @@ def ranking_layers(layers: Iterable[str]) -> list[str]:
     return [name for name in layers if name.partition('#')[0].endswith(RANKING_LAYERS)]
 
 
+def load_nncf() -> Any:
+    """Return the library that quantises.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        with quiet():
+            # Its telemetry is OpenVINO's, and needs stopping even for ONNX.
+            sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+            import nncf
+    except ImportError as error:
+        raise ConfigError(
+            f'--precision int8: expected the Python package nncf, which cannot be imported here '
+            f'({error}); `pip install nncf`, or install segnode with its extra [export]'
+        ) from None
+    return nncf
+
+
 def quantise(
     form: Format,
     converted: Any,
@@ -132,20 +151,8 @@ def quantise(
         data: what ``make_input`` makes inputs of.
         make_input: gives one input of the part.
         kept: names of the layers that stay float32.
-
-    Raises:
-        ConfigError: NNCF is not installed.
     """
-    try:
-        with quiet():
-            # Its telemetry is OpenVINO's, and needs stopping even for ONNX.
-            sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
-            import nncf
-    except ImportError as error:
-        raise ConfigError(
-            f'--precision int8: expected the Python package nncf, which cannot be imported here '
-            f'({error}); `pip install nncf`, or install segnode with its extra [export]'
-        ) from None
+    nncf = load_nncf()
     name = converted.graph.input[0].name if form == 'onnx' else ''
     dataset = nncf.Dataset(
         data, lambda item: {name: make_input(item)} if form == 'onnx' else make_input(item)

@@ -16,16 +16,18 @@ from segnode.checkpoint.exported import Format
 from segnode.checkpoint.weights_file import digest
 from segnode.config import Config
 from segnode.engine import Engine
+from segnode.engine.exported import select_engine
 from segnode.errors import ConfigError
 from segnode.evaluation.annotations import Annotations
-from segnode.export.folder import ExportFolder
-from segnode.export.parity import Agreement, Reference
+from segnode.export.folder import ExportFolder, staged
+from segnode.export.parity import CONFIDENT, Agreement, Reference
 from segnode.export.parts import PartProgram, trace_parts
 from segnode.export.programs import Writer, select_writer
 from segnode.export.quantisation import (
     MASK_ROIS,
     Samples,
     gather_samples,
+    load_nncf,
     noise_by_layer,
     quantise,
     ranking_layers,
@@ -128,6 +130,30 @@ def _with_sides(model: NativeModel, config: Config) -> NativeModel:
     return dataclasses.replace(model, architecture=a)
 
 
+def _check_layers(part: PartProgram, found: Iterable[str]) -> None:
+    """Make sure that every layer can be kept in float32 by its name.
+
+    Raises:
+        ConfigError: a converted part has none of the name.
+    """
+    wanted = {name.partition('#')[0] for name in part.layers.values()}
+    if lacking := sorted(wanted - {name.partition('#')[0] for name in found}):
+        raise ConfigError(
+            f'--precision int8: expected the layers of {part.name} by name in the converted '
+            f'program, found none called {lacking[0]} ({len(lacking)} of {len(wanted)} lack); '
+            'take another --format, or the versions that segnode[export] names'
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """Quantised parts, the layers of each that stay in float32, and how they did."""
+
+    models: dict[str, Any]
+    kept: dict[str, list[str]]
+    agreement: Agreement | None
+
+
 class _Job:
     def __init__(
         self,
@@ -148,7 +174,11 @@ class _Job:
     def run(self) -> dict[str, Any]:
         request = self._request
         writer = select_writer(request.form)
-        folder = ExportFolder(request.output, writer)
+        if request.check:
+            select_engine(request.form, request.precision, lambda _: None)
+        if request.precision == 'int8':
+            load_nncf()
+            self._check_calibration()
         network = build_mask_rcnn(self._model.architecture, self._model.state_dict)
         parts = trace_parts(network, self._shapes, self._report)
         converted = {}
@@ -160,14 +190,16 @@ class _Job:
             self._reference = Reference(
                 native, request.check, request.truth, self._shown('native fp32')
             )
-        if request.precision == 'int8':
-            agreement = self._quantise(folder, parts, converted, writer)
-        else:
-            for part in parts:
-                folder.add(part, converted[part.file_stem])
-            self._finish(folder, None)
-            agreement = self._compare()
-        self._finish(folder, agreement)
+        with staged(request.output) as place:
+            folder = ExportFolder(place, writer)
+            if request.precision == 'int8':
+                agreement = self._quantise(folder, parts, converted, writer)
+            else:
+                for part in parts:
+                    folder.add(part, converted[part.file_stem])
+                self._finish(folder, None)
+                agreement = self._compare(folder)
+            self._finish(folder, agreement)
         return {
             'output': str(request.output),
             'format': request.form,
@@ -200,11 +232,11 @@ class _Job:
             'agreement': None if agreement is None else agreement.json(),
         }
 
-    def _compare(self) -> Agreement | None:
+    def _compare(self, folder: ExportFolder) -> Agreement | None:
         if self._reference is None:
             return None
         config = self._config.replace(
-            {'model': str(self._request.output), 'weights': '', 'norm_eps': -1.0,
+            {'model': str(folder.path), 'weights': '', 'norm_eps': -1.0,
              'precision': 'auto', 'class_names': ()}
         )  # fmt: skip
         engine = Engine(config)
@@ -220,33 +252,75 @@ class _Job:
         """Write the parts in INT8, and keep layers in float32 while too much is lost."""
         self._gather(parts)
         layers = {part.file_stem: writer.layers(converted[part.file_stem]) for part in parts}
+        for part in parts:
+            _check_layers(part, layers[part.file_stem])
         self._kept = {stem: ranking_layers(names) for stem, names in layers.items()}
         changed = list(parts)
         noisiest: list[tuple[str, str]] | None = None
-        best: Agreement | None = None
+        models: dict[str, Any] = {}
+        best: _Candidate | None = None
         for count in (0, *_KEPT):
             if count:
                 if noisiest is None:
                     noisiest = self._noisiest(parts)
                 chosen = noisiest[:count]
+                changed = self._keep(parts, layers, chosen)
+                if not changed:
+                    break
+                lost = best.agreement.lost if best and best.agreement else 0.0
                 self._report(
-                    f'keeping in fp32, as INT8 loses {best.lost if best else 0:.3f} of mask AP: '
+                    f'keeping in fp32, as INT8 loses {lost:.3f} of mask AP: '
                     + ', '.join(name for _, name in chosen)
                 )
-                changed = self._keep(parts, layers, chosen)
             for part in changed:
-                self._report(f'quantising {part.file_stem}')
-                kept = self._kept[part.file_stem]
-                source = converted[part.file_stem]
-                folder.add(part, self._quantised(part, source, kept))
+                stem = part.file_stem
+                self._report(f'quantising {stem}')
+                models[stem] = self._quantised(part, converted[stem], self._kept[stem])
+                folder.add(part, models[stem])
             self._finish(folder, None)
-            agreement = best = self._compare()
+            agreement = self._compare(folder)
+            better = best is None or best.agreement is None or agreement is None
+            if better or agreement.lost < best.agreement.lost:  # type: ignore[union-attr]
+                best = _Candidate(dict(models), dict(self._kept), agreement)
             if agreement is None or not self._request.search or not self._loses(agreement):
                 break
-        return best
+        assert best is not None
+        for part in parts:
+            if best.models[part.file_stem] is not models[part.file_stem]:
+                folder.add(part, best.models[part.file_stem])
+        self._kept = best.kept
+        self._judge(best.agreement)
+        return best.agreement
+
+    def _judge(self, agreement: Agreement | None) -> None:
+        """Say where INT8 loses too much, or where nothing can tell."""
+        if not self._request.search:
+            return
+        if agreement is None:
+            self._report('INT8 was not checked: there is no picture to check on')
+        elif agreement.mask_ap is None or not agreement.mask_ap_fp32:
+            self._report(
+                'INT8 was not checked: '
+                + (
+                    'fp32 finds none of what is annotated in the pictures that check'
+                    if agreement.annotated
+                    else f'fp32 finds nothing of a score of {CONFIDENT} in the pictures that check'
+                )
+            )
+        elif self._loses(agreement):
+            count = sum(map(len, self._kept.values()))
+            self._report(
+                f'INT8 loses {agreement.lost:.3f} of mask AP even with {count} layers in fp32, '
+                f'more than the {self._limit(agreement)} allowed; calibrate on other pictures, or '
+                'export in fp32 or bf16'
+            )
 
     def _loses(self, agreement: Agreement) -> bool:
-        return agreement.lost > (MOST_LOST if agreement.annotated else MOST_LOST_OF_OWN)
+        return agreement.lost > self._limit(agreement)
+
+    @staticmethod
+    def _limit(agreement: Agreement) -> float:
+        return MOST_LOST if agreement.annotated else MOST_LOST_OF_OWN
 
     def _keep(
         self,
@@ -265,7 +339,8 @@ class _Job:
                 changed.append(part)
         return changed
 
-    def _gather(self, parts: Sequence[PartProgram]) -> None:
+    def _check_calibration(self) -> list[Image]:
+        """Return the pictures that ranges are taken from, after every size has some."""
         calibration = self._request.calibration
         if calibration is None:
             raise ConfigError('--precision int8: expected --calibrate with it, found none')
@@ -276,6 +351,16 @@ class _Job:
                 f'--calibrate: expected pictures that make a network input of {sizes}, as '
                 '--shapes asks for, found none'
             )
+        lacking = set(self._shapes) - {self._padded((p.height, p.width)) for p in pictures}
+        if lacking:
+            raise ConfigError(
+                '--calibrate: expected pictures of every size of --shapes, found none that makes '
+                'a network input of {}x{}'.format(*min(lacking))
+            )
+        return pictures
+
+    def _gather(self, parts: Sequence[PartProgram]) -> None:
+        pictures = self._check_calibration()
         # Of the best few detections however low their score, so that every picture gives some.
         settings = dataclasses.replace(
             Engine(self._config, model=self._model).settings,
@@ -300,11 +385,6 @@ class _Job:
             p for p in self._samples.pictures
             if part.network_hw in (None, self._padded((p.height, p.width)))
         ]  # fmt: skip
-        if not pictures:
-            raise ConfigError(
-                '--calibrate: expected pictures of every size of --shapes, found none that makes '
-                'a network input of {}x{}'.format(*part.network_hw or (0, 0))
-            )
         return quantise(form, converted, pictures, self._trunk_input, kept)
 
     def _noisiest(self, parts: Sequence[PartProgram]) -> list[tuple[str, str]]:

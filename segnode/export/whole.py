@@ -11,6 +11,7 @@ boxes, R RoIs, C channels or classes, S side of what is pooled.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,8 +27,9 @@ from torchvision.ops import roi_align as torchvision_roi_align
 from segnode.checkpoint import NativeModel
 from segnode.config import Config
 from segnode.engine import Engine
+from segnode.engine.settings import InferenceSettings, resolve_settings
 from segnode.errors import ConfigError, MeasurementError
-from segnode.export.folder import FOLDER_KIND
+from segnode.export.folder import staged
 from segnode.export.programs import quiet
 from segnode.image import Image
 from segnode.kernels.plain.nms import nms
@@ -153,7 +155,10 @@ def _translations() -> dict[Any, Callable[..., Any]]:
 class WholeMaskRCNN(nn.Module):
     """From pixels to detections and masks, all of fixed shapes."""
 
-    def __init__(self, model: NativeModel, network_hw: tuple[int, int]) -> None:
+    def __init__(
+        self, model: NativeModel, network_hw: tuple[int, int], classes: frozenset[int]
+    ) -> None:
+        """Take a model, the size of its input before padding, and the classes to keep."""
         super().__init__()
         _register_steps()
         a = model.architecture
@@ -166,7 +171,8 @@ class WholeMaskRCNN(nn.Module):
             self.register_buffer(f'anchors_{n}', anchors)
         for name in ('pixel_mean', 'pixel_std'):
             self.register_buffer(name, torch.tensor(getattr(a, name)).view(3, 1, 1))
-        self.register_buffer('allowed', torch.ones(a.num_classes, dtype=torch.bool))
+        allowed = [n in classes for n in range(a.num_classes)]
+        self.register_buffer('allowed', torch.tensor(allowed))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Find instances in (H, W, 3) uint8, channels in the order of the network.
@@ -252,20 +258,20 @@ def export_whole(
     """Write one ONNX file, and check it in ONNX Runtime.
 
     Args:
-        config: sides of the network's input.
+        config: sides of the network's input, and thresholds, which the program keeps.
         model: what to export.
         image_hw: H and W of the images, which give the network's input.
         output: the folder.
-        check: pictures; those that make this input are compared with the native network.
+        check: pictures, which are compared with the native network in the input's size.
         report: is told in a line what is done.
 
     Returns:
         What was written and measured, ready for JSON.
 
     Raises:
-        ConfigError: a library is not installed, PyTorch is too old, or no picture makes this
-            input.
-        MeasurementError: the answers differ; nothing stays written.
+        ConfigError: a library is not installed, PyTorch is too old, or a setting has no meaning
+            for one program.
+        MeasurementError: the answers differ; nothing is written.
     """
     try:
         import onnx
@@ -279,13 +285,8 @@ def export_whole(
     if missing := missing_features('export'):
         newest = max(missing, key=lambda each: each.first)
         raise ConfigError(f'--whole: {newest.line()}; install PyTorch {newest.first} or newer')
-    from segnode.output_files import make_own_folder
-
-    a, wanted = model.architecture, config.resolution
-    sides = (wanted.short_side or a.short_side, wanted.long_side or a.long_side)
-    network_hw = resized_hw(image_hw, *sides, a.semantics.resize)
-    module = WholeMaskRCNN(model, network_hw).eval()
-    make_own_folder(output, FOLDER_KIND)
+    model, classes, network_hw = _settled(model, config, image_hw)
+    module = WholeMaskRCNN(model, network_hw, classes).eval()
     report('tracing the network for {}x{}'.format(*network_hw))
     example = torch.zeros((*network_hw, 3), dtype=torch.uint8)
     with quiet(), torch.no_grad():
@@ -299,19 +300,15 @@ def export_whole(
             output_names=list(OUTPUTS),
         )
     assert converted is not None
-    path = output / FILE
-    onnx.save_model(converted.model_proto, str(path))
     foreign = {node.domain for node in converted.model_proto.graph.node} - {'', 'ai.onnx'}
     if foreign:
-        path.unlink()
-        raise MeasurementError(f'{path}: expected standard operators, found those of {foreign}')
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    frames = [image for image in check if (image.height, image.width) == network_hw]
-    try:
-        agreement = _compare(config, model, session, frames)
-    except MeasurementError:
-        path.unlink()
-        raise
+        raise MeasurementError(f'{output}: expected standard operators, found those of {foreign}')
+    with staged(output) as place:
+        onnx.save_model(converted.model_proto, str(place / FILE))
+        session = onnxruntime.InferenceSession(
+            str(place / FILE), providers=['CPUExecutionProvider']
+        )
+        agreement = _compare(config, model, session, network_hw, check)
     return {
         'output': str(output),
         'format': 'onnx',
@@ -320,7 +317,7 @@ def export_whole(
         'weights_sha256': model.weights_sha256,
         'parts': [FILE],
         'shapes': [list(network_hw)],
-        'bytes': path.stat().st_size,
+        'bytes': (output / FILE).stat().st_size,
         'calibration': None,
         'float32_layers': [],
         'agreement': agreement,
@@ -328,13 +325,71 @@ def export_whole(
     }
 
 
+def _settled(
+    model: NativeModel, config: Config, image_hw: tuple[int, int]
+) -> tuple[NativeModel, frozenset[int], tuple[int, int]]:
+    """Return the model with what is set as its own, the classes to keep, and the input's size.
+
+    Raises:
+        ConfigError: something is set that the program cannot do.
+    """
+    found, unset = config.flat(), Config().flat()
+    for key in ('filter.min_mask_area', 'filter.max_mask_area', 'mask_threshold'):
+        if found[key] != unset[key]:
+            raise ConfigError(
+                f'{key}: expected it unset with --whole, whose masks are probabilities that are '
+                f'yet to be pasted, found {found[key]}'
+            )
+    a = model.architecture
+    defaults = InferenceSettings(
+        short_side=a.short_side,
+        long_side=a.long_side,
+        score_threshold=a.score_threshold,
+        nms_threshold=a.nms_threshold,
+        max_instances=a.max_instances,
+        proposals=a.rpn_post_nms_topk,
+        mask_threshold=a.mask_threshold,
+    )
+    wanted = resolve_settings(config, defaults, model.class_names)
+    network_hw = resized_hw(image_hw, wanted.short_side, wanted.long_side, a.semantics.resize)
+    a = dataclasses.replace(
+        a,
+        # An image of the input's own size stays as it is.
+        short_side=min(network_hw),
+        long_side=max(network_hw),
+        score_threshold=wanted.score_threshold,
+        nms_threshold=wanted.nms_threshold,
+        max_instances=wanted.max_instances,
+        rpn_post_nms_topk=wanted.proposals,
+    )
+    return dataclasses.replace(model, architecture=a), wanted.classes, network_hw
+
+
+def _sized(image: Image, hw: tuple[int, int]) -> Image:
+    """Return an image in another size; by which filter does not matter."""
+    if (image.height, image.width) == hw:
+        return image
+    pixels = torch.from_numpy(np.ascontiguousarray(image.pixels)).permute(2, 0, 1)[None].float()
+    sized = F.interpolate(pixels, hw, mode='bilinear', antialias=True)[0].permute(1, 2, 0)
+    rounded = sized.round().clamp(0, 255).to(torch.uint8)
+    return dataclasses.replace(image, pixels=rounded.contiguous().numpy())
+
+
 def _compare(
-    config: Config, model: NativeModel, session: Any, frames: Sequence[Image]
+    config: Config,
+    model: NativeModel,
+    session: Any,
+    network_hw: tuple[int, int],
+    check: Sequence[Image],
 ) -> dict[str, Any] | None:
-    """Compare with the native network on frames that need no resizing; None without any."""
-    if not frames:
+    """Compare with the native network on frames of its input's size; None without any."""
+    if not check:
         return None
-    flat = {'backend': 'auto', 'precision': 'fp32', 'device': 'cpu'}
+    frames = [_sized(image, network_hw) for image in check]
+    flat = {
+        'backend': 'auto', 'precision': 'fp32', 'device': 'cpu',
+        'resolution.short_side': 0, 'resolution.long_side': 0,
+    }  # fmt: skip
     engine = Engine(config.replace(flat), model=model)
     order = 'bgr' if model.architecture.color == 'BGR' else 'rgb'
     boxes_px = score = mask = 0.0

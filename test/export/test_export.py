@@ -4,34 +4,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matching import Found, assert_same_instances
+from PIL import Image as Picture
 from seeds import fresh_seeds
 
 from segnode.__main__ import main
 from segnode.benchmark.planted import PlantedDetections, render_frames
 from segnode.checkpoint import NativeModel, load_model
-from segnode.checkpoint.exported import MANIFEST, Format
+from segnode.checkpoint.exported import MANIFEST, Format, description_sha256
 from segnode.checkpoint.planting import plant_weights
+from segnode.checkpoint.weights_file import digest
 from segnode.config import Config
+from segnode.doctor.network import run_model
 from segnode.engine import Engine
-from segnode.errors import CheckpointError, ConfigError
+from segnode.errors import CheckpointError, ConfigError, OutOfMemoryError
+from segnode.evaluation.annotations import Annotations
+from segnode.evaluation.run import _identity
 from segnode.export import run as export_run
+from segnode.export.command import _annotated, _pictures
 from segnode.export.parity import Reference
+from segnode.export.parts import trace_parts
+from segnode.export.programs import select_writer
 from segnode.export.quantisation import noise_by_layer
-from segnode.export.run import Calibration, Request, export
+from segnode.export.run import Calibration, Request, _check_layers, export
 from segnode.export.whole import export_whole
 from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import Architecture
-from segnode.model.backbone_specs import ResNetSpec
+from segnode.model.backbone_specs import BackboneSpec, ConvNeXtSpec, ResNetSpec, SwinSpec
+from segnode.model.mask_rcnn import build_mask_rcnn, expected_state_dict
 from segnode.torch_features import missing_features
 
 HW = (96, 128)
@@ -181,15 +193,84 @@ def test_other_weights_do_not_agree(model: NativeModel, native: Engine, seed: in
     assert found.lost == found.mask_ap_fp32 - found.mask_ap
 
 
+def test_sizes_that_are_reserved_stay_compiled(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segnode.engine.openvino_program import MOST_SIZES, OpenVINO
+
+    compiled: list[Any] = []
+    build = OpenVINO._compile
+    monkeypatch.setattr(
+        OpenVINO, '_compile', lambda self, model: compiled.append(model) or build(self, model)
+    )
+    engine = Engine(Config(model=str(folders['openvino'])))
+    compiled.clear()
+    engine.reserve(MOST_SIZES + 1)
+    frames = [render_frames((96, 32 * n), 1) for n in range(1, MOST_SIZES + 2)]
+    engine.configure(engine.config.replace({'resolution.long_side': 1000}))
+    for _ in range(2):
+        for frame in frames:
+            engine.segment(frame)
+    assert len(compiled) == MOST_SIZES + 1
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_an_engine_without_memory(
+    form: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(Config(model=str(folders[form])))
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError('Exception from src/x.cpp:1:\ncould not allocate memory\n')
+
+    for trunk in engine._backend._trunks:  # type: ignore[attr-defined]
+        broken = types.SimpleNamespace(run=fail, set_input_tensor=fail)
+        monkeypatch.setattr(trunk, '_session' if form == 'onnx' else '_any_rows', broken)
+    with pytest.raises(OutOfMemoryError, match='ran out of memory'):
+        engine.segment(render_frames(HW, 1))
+
+
+def test_sides_that_a_folder_of_fixed_sizes_lacks(model: NativeModel, tmp_path: Path) -> None:
+    made(model, request('openvino', tmp_path / 'e', shapes=((128, 96),), check=()))
+    engine = Engine(Config(model=str(tmp_path / 'e')))
+    with pytest.raises(ConfigError, match=r'make a network input of 128x96.*found 64 and 128'):
+        engine.configure(engine.config.replace({'resolution.short_side': 64}))
+    assert engine.settings.short_side == 96
+    engine.configure(engine.config.replace({'resolution.long_side': 200}))
+    finding, _ = run_model(Config(model=str(tmp_path / 'e')))
+    assert finding.level == 'ok', finding
+
+
+def test_an_evaluation_tells_which_export(folders: dict[str, Path]) -> None:
+    asked = types.SimpleNamespace(
+        bags=(), topics=(), start_s=0.0, end_s=None, every=1, mono16_bits=16, command=''
+    )
+    for form in FORMATS:
+        engine = Engine(Config(model=str(folders[form])))
+        told = _identity(engine, asked)  # type: ignore[arg-type]
+        assert told['manifest_sha256'] == digest(folders[form] / MANIFEST, 'sha256')
+        assert told['weights_sha256'] == '0' * 64
+
+
 # --- INT8
 
 
 def test_int8_keeps_what_ranks_and_what_loses(
     model: NativeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # No network is as good as that, so that layers are kept until they run out.
-    monkeypatch.setattr(export_run, 'MOST_LOST_OF_OWN', -1.0)
-    monkeypatch.setattr(export_run, '_KEPT', (1,))
+    # Layers are kept until they run out, the second try being the best.
+    monkeypatch.setattr(export_run, '_KEPT', (1, 2, 500, 600))
+    lost = [0.3, 0.1, 0.2, 0.25]
+    tried: list[dict[str, bytes]] = []
+    compare = export_run._Job._compare
+
+    def compared(job: Any, folder: Any) -> Any:
+        tried.append({n: d for n, d in contents(folder.path).items() if n != MANIFEST})
+        return dataclasses.replace(
+            compare(job, folder), mask_ap=0.9 - lost[len(tried) - 1], mask_ap_fp32=0.9
+        )
+
+    monkeypatch.setattr(export_run._Job, '_compare', compared)
     frames = render_frames(HW, 3)
     said: list[str] = []
     wanted = request(
@@ -206,7 +287,13 @@ def test_int8_keeps_what_ranks_and_what_loses(
     ]
     assert len(ranking) == 5 + 5 + 2
     assert len(kept) > len(ranking)
-    (line,) = [line for line in said if 'keeping in fp32' in line]
+    assert result['agreement']['mask_ap'] == 0.9 - 0.1
+    (line, *_) = [line for line in said if 'keeping in fp32' in line]
+    assert len(tried) == 4
+    assert 'INT8 loses 0.100 of mask AP even with 13 layers in fp32' in said[-1]
+    written = contents(tmp_path / 'e')
+    assert {name: written[name] for name in tried[1]} == tried[1]
+    assert tried[1] != tried[0]
     assert all(name.partition('#')[0] in line for name in set(kept) - set(ranking))
     manifest = json.loads((tmp_path / 'e' / MANIFEST).read_text())
     assert manifest['precision'] == 'int8'
@@ -219,10 +306,86 @@ def test_int8_keeps_what_ranks_and_what_loses(
     assert Engine(Config(model=str(tmp_path / 'e'), precision='int8')).precision == 'int8'
 
 
-def test_noise_tells_a_layer_that_8_bits_disturb(model: NativeModel) -> None:
-    from segnode.export.parts import trace_parts
-    from segnode.model.mask_rcnn import build_mask_rcnn
+def test_int8_that_nothing_can_judge(
+    model: NativeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    job = export_run._Job(
+        Config(), model, request('onnx', tmp_path, search=True), said.append, silently
+    )
+    reference = Reference(
+        Engine(Config(precision='fp32', device='cpu'), model=model),
+        render_frames(HW, 1),
+        Annotations.from_coco(
+            {
+                'images': [{'id': 0, 'file_name': '0', 'height': HW[0], 'width': HW[1]}],
+                'annotations': [],
+                'categories': [{'id': 0, 'name': 'a'}],
+            }
+        ),
+        lambda pictures: pictures,
+    )
+    engine = Engine(Config(precision='fp32', device='cpu'), model=model)
+    job._judge(reference.compare(engine, lambda pictures: pictures))
+    assert said == [
+        'INT8 was not checked: fp32 finds none of what is annotated in the pictures that check'
+    ]
 
+
+@pytest.mark.parametrize('count', [4, 5])
+def test_pictures_that_are_too_few_to_check(
+    count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(count):
+        Picture.new('RGB', (64, 48), (n, n, n)).save(tmp_path / f'{n}.png')
+    options = types.SimpleNamespace(calibrate=[tmp_path], check=[], annotations=None, shapes='')
+    calibration, check, _ = _pictures(options, ('a',))
+    assert calibration is not None
+    assert (len(calibration.pictures), len(check)) == (4, 4 if count == 4 else 1)
+    said = capsys.readouterr()
+    assert ('INT8 was not checked: fewer than 5' in said.out + said.err) == (count == 4)
+
+
+def test_annotations_of_other_categories(tmp_path: Path) -> None:
+    picture = tmp_path / 'a.png'
+    Picture.new('RGB', (64, 48)).save(picture)
+    box = {'bbox': [1, 1, 9, 9], 'area': 81, 'segmentation': [[1, 1, 9, 1, 9, 9]]}
+    truth = {
+        'images': [{'id': 1, 'file_name': 'a.png', 'height': 48, 'width': 64}],
+        'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'iscrowd': 0, **box}],
+        'categories': [{'id': 1, 'name': 'whale'}],
+    }
+    file = tmp_path / 'truth.json'
+    file.write_text(json.dumps(truth))
+    assert _annotated(file, [picture], ['b', 'whale'])[0] == [picture]
+    with pytest.raises(ConfigError, match=r'of the model \(a, b\), found none of them \(whale\)'):
+        _annotated(file, [picture], ['a', 'b'])
+
+
+CONVNEXT = ConvNeXtSpec(depths=(1, 1, 1, 1), channels=(8, 16, 16, 16))
+SWIN = SwinSpec(depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), channels=8)
+
+
+@pytest.mark.parametrize('backbone', [CONVNEXT, SWIN, SMALL.backbone])
+def test_every_layer_has_its_name_in_a_program(backbone: BackboneSpec) -> None:
+    architecture = dataclasses.replace(SMALL, backbone=backbone)
+    shapes = expected_state_dict(architecture)
+    state = {name: torch.rand(shape) for name, shape in shapes.items()}
+    trunk, *_ = trace_parts(build_mask_rcnn(architecture, state), [(64, 96)], lambda _: None)
+    named = {name.partition('#')[0] for name in trunk.layers.values()}
+    assert len(named) > 15
+    for form in FORMATS:
+        writer = select_writer(form)
+        found = writer.layers(writer.convert(trunk))
+        assert {name.partition('#')[0] for name in found} >= named
+        assert len(set(found)) == len(found)
+        _check_layers(trunk, found)
+        lost = [name for name in found if 'fpn_lateral2' not in name]
+        with pytest.raises(ConfigError, match=r'none called backbone\.fpn_lateral2 \(1 of'):
+            _check_layers(trunk, lost)
+
+
+def test_noise_tells_a_layer_that_8_bits_disturb(model: NativeModel) -> None:
     network = build_mask_rcnn(SMALL, model.state_dict)
     fc2 = network.roi_heads.box_head.get_submodule('fc2')
     # One weight of a channel so large that the others vanish beside it, and its input zero.
@@ -252,12 +415,50 @@ def test_the_whole_network_in_onnx_runtime(model: NativeModel, tmp_path: Path) -
         load_model(Config(model=str(tmp_path / 'whole')))
 
 
+def test_the_whole_network_has_the_settings_and_its_own_size(
+    model: NativeModel, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    shutil.copytree(folders['openvino'], tmp_path / 'e')
+    config = Config().replace(
+        {'filter.score_threshold': 0.3, 'filter.classes': ('a', 'c'), 'filter.max_instances': 7,
+         'resolution.short_side': 64}
+    )  # fmt: skip
+    frames = render_frames((120, 160), 2)
+    result = export_whole(config, model, (120, 160), tmp_path / 'e', frames, lambda _: None)
+    # 120x160 is none of the network's own sizes: the frames are compared in the one it has.
+    assert result['shapes'] == [[64, 85]]
+    assert result['agreement']['pictures'] == 2
+    names = {file.name for file in (tmp_path / 'e').iterdir()}
+    assert names == {'mask_rcnn.onnx', 'written-by-segnode.txt'}
+    session = onnxruntime.InferenceSession(str(tmp_path / 'e' / 'mask_rcnn.onnx'))
+    pixels = np.zeros((64, 85, 3), np.uint8)
+    _, scores, _, _ = session.run(None, {'pixels': pixels})
+    assert len(scores) == 7
+    assert (scores[scores > 0] > 0.3).all()
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [('filter.min_mask_area', 5), ('filter.max_mask_area', 5), ('mask_threshold', 0.4)],
+)
+def test_what_the_whole_network_cannot_do(
+    key: str, value: float, model: NativeModel, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f'^{key}: expected it unset'):
+        export_whole(Config().replace({key: value}), model, HW, tmp_path / 'e', [], lambda _: None)
+    assert not (tmp_path / 'e').exists()
+
+
 # --- folders that are refused
 
 
 def set_manifest(folder: Path, **changes: Any) -> None:
-    content = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**content, **changes}))
+    """Change a manifest as if the model were such a one."""
+    content = {**json.loads((folder / MANIFEST).read_text()), **changes}
+    described = description_sha256(content['architecture'], content['class_names'])
+    (folder / MANIFEST).write_text(json.dumps({**content, 'description_sha256': described}))
 
 
 def edit_architecture(folder: Path, **changes: Any) -> None:
@@ -280,6 +481,30 @@ def leave(folder: Path) -> None:
     set_manifest(folder, parts=[{**parts[0], 'files': ['../trunk.onnx']}, *parts[1:]])
 
 
+def hide_numbers(folder: Path) -> None:
+    parts = json.loads((folder / MANIFEST).read_text())['parts']
+    for part in parts:
+        part['files'], part['sha256'] = part['files'][:1], part['sha256'][:1]
+    set_manifest(folder, parts=parts)
+
+
+def list_another(folder: Path) -> None:
+    parts = json.loads((folder / MANIFEST).read_text())['parts']
+    for part in parts:
+        part['files'], part['sha256'] = part['files'] * 2, part['sha256'] * 2
+    set_manifest(folder, parts=parts)
+
+
+def tamper(folder: Path) -> None:
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text.replace('"short_side": 96', '"short_side": 64'))
+
+
+def add_classes(folder: Path) -> None:
+    edit_architecture(folder, num_classes=7)
+    set_manifest(folder, class_names=list('abcdefg'))
+
+
 def truncate(name: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         data = (folder / name).read_bytes()
@@ -294,7 +519,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     'another JSON': (lambda f: (f / MANIFEST).write_text('[1]') and None, 'another JSON'),
     'no text': (lambda f: (f / MANIFEST).write_bytes(b'\xff\xfe\x00') and None, 'damaged'),
     'nested': (lambda f: (f / MANIFEST).write_text('[' * 10**5) and None, 'damaged'),
-    'schema': (lambda f: set_manifest(f, schema=2), 'expected an export of schema 1, found'),
+    'schema': (lambda f: set_manifest(f, schema=1), 'expected an export of schema 2, found'),
     'foreign': (lambda f: set_manifest(f, schema=None), 'schema'),
     'format': (lambda f: set_manifest(f, format='tensorrt'), 'manifest.format: expected'),
     'more fields': (lambda f: edit_architecture(f, cascade=3), 'other fields, cascade differ'),
@@ -308,6 +533,22 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     'a part less': (drop_part, 'expected the parts trunk, box_head.0 and mask_head'),
     'an unknown part': (rename_part, 'part semantic_head is not of this version'),
+    'tampered': (tamper, 'found changed ones'),
+    'too large': (lambda f: edit_architecture(f, score_threshold=10**400), 'far too large'),
+    'too large a side': (lambda f: edit_architecture(f, short_side=10**400), 'far too large'),
+    'negative': (lambda f: edit_architecture(f, short_side=-5), 'short_side above 0, found -5'),
+    'no divisor': (lambda f: edit_architecture(f, size_divisibility=0), 'size_divisibility above'),
+    'no proposals': (lambda f: edit_architecture(f, rpn_post_nms_topk=0), 'topk above 0'),
+    'no deviation': (lambda f: edit_architecture(f, pixel_std=[0.0, 1.0, 1.0]), 'pixel_std above'),
+    'threshold': (lambda f: edit_architecture(f, nms_threshold=-7.0), 'of 0 to 1, found -7'),
+    'no shape': (lambda f: set_manifest(f, shapes=[[0, -1]]), 'shapes above 0'),
+    'digest': (lambda f: set_manifest(f, weights_sha256='zz\nQ'), 'a sha256 of the weights'),
+    'more classes': (add_classes, r'box_head.0 of the manifest.*found .*[?]x6, [?]x20'),
+    'other channels': (lambda f: edit_architecture(f, fpn_channels=8), 'expected the trunk of'),
+    'more anchors': (
+        lambda f: edit_architecture(f, anchor_sizes=[[s, 9.0] for s in (8, 16, 32, 64, 128)]),
+        'expected the trunk of',
+    ),
     'out of the folder': (leave, 'expected files of its own folder'),
 }
 
@@ -326,12 +567,21 @@ def test_a_damaged_folder_is_refused(
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(('form', 'change'), [('openvino', hide_numbers), ('onnx', list_another)])
+def test_every_file_of_a_part_is_listed(
+    form: str, change: Callable[[Path], None], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / 'e'
+    shutil.copytree(folders[form], folder)
+    change(folder)
+    with pytest.raises(CheckpointError, match=r'expected \.(xml and \.bin|onnx) of part trunk'):
+        load_model(Config(model=str(folder)))
+
+
 @pytest.mark.parametrize('form', FORMATS)
 def test_a_program_that_its_engine_refuses(
     form: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    from segnode.checkpoint.weights_file import digest
-
     folder = tmp_path / 'e'
     shutil.copytree(folders[form], folder)
     content = json.loads((folder / MANIFEST).read_text())
@@ -363,6 +613,12 @@ def test_settings_that_do_not_fit_a_folder(
         Engine(Config(model=str(folders['onnx']), **changes))
 
 
+def test_planted_weights_have_no_digest(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders['onnx'], tmp_path / 'e')
+    set_manifest(tmp_path / 'e', weights_sha256='')
+    assert load_model(Config(model=str(tmp_path / 'e'))).weights_sha256 == ''
+
+
 def test_int8_needs_a_folder(model: NativeModel) -> None:
     with pytest.raises(ConfigError, match='found int8; make a folder'):
         Engine(Config(precision='int8', device='cpu'), model=model)
@@ -383,6 +639,93 @@ def test_a_library_that_is_missing_is_named(
 def test_nothing_is_told_to_the_makers(folders: dict[str, Path]) -> None:
     Engine(Config(model=str(folders['openvino'])))
     assert sys.modules['openvino_telemetry'] is None
+
+
+def test_class_names_of_a_manifest_are_no_file(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'forklift').write_text('pallet\n')
+    folder = tmp_path / 'e'
+    shutil.copytree(folders['onnx'], folder)
+    for names in (('forklift',), ('box/pallet',), ('x.txt',)):
+        edit_architecture(folder, num_classes=len(names))
+        set_manifest(folder, class_names=names)
+        assert load_model(Config(model=str(folder))).class_names == names
+    names = ('a.txt', 'b', 'c', 'd', 'e')
+    edit_architecture(folder, num_classes=5)
+    set_manifest(folder, class_names=names)
+    assert load_model(Config(model=str(folder))).class_names == names
+    set_manifest(folder, class_names=names[:2])
+    with pytest.raises(CheckpointError, match=r'manifest\.json: .*expected 5 names'):
+        load_model(Config(model=str(folder)))
+
+
+# --- an earlier export
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'nncf', None)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End the comparison, when all programs are written."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_run._Job, '_compare', end)
+
+
+FAILURES: dict[str, tuple[dict[str, Any], Callable[[pytest.MonkeyPatch], None], str]] = {
+    'no picture of the size': ({'shapes': ((200, 150),)}, lambda _: None, '--calibrate'),
+    'one size without': ({'shapes': (HW, (200, 150))}, lambda _: None, '--calibrate'),
+    'no library': ({}, no_library, 'nncf'),
+    'interrupted': ({}, interrupt, '^$'),
+}
+
+
+@pytest.mark.parametrize('failure', FAILURES)
+def test_an_export_that_fails_leaves_the_earlier_one(
+    failure: str,
+    model: NativeModel,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changes, break_it, problem = FAILURES[failure]
+    break_it(monkeypatch)
+    old, new = tmp_path / 'old', tmp_path / 'new'
+    shutil.copytree(folders['openvino'], old)
+    before = contents(old)
+    for folder in (old, new):
+        wanted = request(
+            'openvino',
+            folder,
+            precision='int8',
+            calibration=Calibration(pictures=render_frames(HW, 1), sha256='f' * 64),
+            **changes,
+        )
+        with pytest.raises((ConfigError, KeyboardInterrupt), match=problem):
+            made(model, wanted)
+    assert contents(old) == before
+    assert not new.exists()
+    Engine(Config(model=str(old)))
+
+
+def test_an_export_replaces_an_earlier_one(
+    model: NativeModel, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders['openvino'], tmp_path / 'e')
+    # What a run that was killed has left.
+    (tmp_path / 'e' / '.segnode-0123.part').mkdir()
+    made(model, request('onnx', tmp_path / 'e'))
+    assert set(contents(tmp_path / 'e')) == set(contents(folders['onnx']))
+    assert Engine(Config(model=str(tmp_path / 'e'))).precision == 'fp32'
 
 
 # --- the command
