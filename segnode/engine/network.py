@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segnode.engine.settings import InferenceSettings
+from segnode.engine.settings import InferenceSettings, own_settings
 from segnode.image import Image
 from segnode.kernels.cpu import cpu_kernels
 from segnode.kernels.operators import exact_operators
@@ -101,16 +101,7 @@ class NativeNetwork:
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the model's own config."""
-        architecture = self.architecture
-        return InferenceSettings(
-            short_side=architecture.short_side,
-            long_side=architecture.long_side,
-            score_threshold=architecture.score_threshold,
-            nms_threshold=architecture.nms_threshold,
-            max_instances=architecture.max_instances,
-            proposals=architecture.rpn_post_nms_topk,
-            mask_threshold=architecture.mask_threshold,
-        )
+        return own_settings(self.architecture)
 
     def resized_hw(
         self, image_hw: tuple[int, int], settings: InferenceSettings

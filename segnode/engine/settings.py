@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from segnode.config import Config
 from segnode.errors import ConfigError
+from segnode.model.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,19 @@ class InferenceSettings:
             short_side=max(1, round(short * scale)),
             long_side=max(1, round(long * scale)),
         )
+
+
+def own_settings(architecture: Architecture) -> InferenceSettings:
+    """Return the settings of a model's own config."""
+    return InferenceSettings(
+        short_side=architecture.short_side,
+        long_side=architecture.long_side,
+        score_threshold=architecture.score_threshold,
+        nms_threshold=architecture.nms_threshold,
+        max_instances=architecture.max_instances,
+        proposals=architecture.rpn_post_nms_topk,
+        mask_threshold=architecture.mask_threshold,
+    )
 
 
 def resolve_settings(

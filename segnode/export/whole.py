@@ -27,7 +27,7 @@ from torchvision.ops import roi_align as torchvision_roi_align
 from segnode.checkpoint import NativeModel
 from segnode.config import Config
 from segnode.engine import Engine
-from segnode.engine.settings import InferenceSettings, resolve_settings
+from segnode.engine.settings import own_settings, resolve_settings
 from segnode.errors import ConfigError, MeasurementError
 from segnode.export.folder import staged
 from segnode.export.programs import quiet
@@ -341,16 +341,7 @@ def _settled(
                 f'yet to be pasted, found {found[key]}'
             )
     a = model.architecture
-    defaults = InferenceSettings(
-        short_side=a.short_side,
-        long_side=a.long_side,
-        score_threshold=a.score_threshold,
-        nms_threshold=a.nms_threshold,
-        max_instances=a.max_instances,
-        proposals=a.rpn_post_nms_topk,
-        mask_threshold=a.mask_threshold,
-    )
-    wanted = resolve_settings(config, defaults, model.class_names)
+    wanted = resolve_settings(config, own_settings(a), model.class_names)
     network_hw = resized_hw(image_hw, wanted.short_side, wanted.long_side, a.semantics.resize)
     a = dataclasses.replace(
         a,
