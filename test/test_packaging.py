@@ -464,10 +464,19 @@ def test_foreign_folder_is_left_alone(setup: ModuleType, tmp_path: Path) -> None
     assert (tmp_path / 'precious').is_file()
 
 
-def test_half_made_environment_is_made_anew(setup: ModuleType, tmp_path: Path) -> None:
+def test_half_made_environment_is_made_anew(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = setup.Environment(tmp_path, CHECKOUT, None)
     for name in ('setup', 'lib/rest'):
         (tmp_path / name).mkdir(parents=True)
+    usage = shutil.disk_usage(tmp_path)
+    free = setup.NEEDED_BYTES - 1
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=free))
+    with pytest.raises(setup.SetupError, match=r'9 GB of free disk .* 8\.9 GB found'):
+        environment.run_steps(environment.steps(test=False)[:1])
+    # Refused, the folder is still known for its own when there is room.
+    free = setup.NEEDED_BYTES
     environment.run_steps(environment.steps(test=False)[:1])
     assert not (tmp_path / 'lib' / 'rest').exists()
     assert (tmp_path / 'COLCON_IGNORE').is_file()

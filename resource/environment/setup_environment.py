@@ -418,13 +418,14 @@ class Environment:
                         shutil.rmtree(path)
                 else:
                     path.unlink()
-            shutil.rmtree(self.records)
         needed = NEEDED_BYTES if self.lender is None else BORROWERS_BYTES
         free = shutil.disk_usage(self.checkout).free
         if free < needed:
             raise SetupError(
-                f'{needed / 1e9:.0f} GB of free disk space needed, {free / 1e9:.1f} GB found'
+                f'{needed / 1e9:.0f} GB of free disk space needed, {free // 10**8 / 10} GB found'
             )
+        if self.records.exists():
+            shutil.rmtree(self.records)
         self.records.mkdir(parents=True)
         (self.venv / 'COLCON_IGNORE').touch()
         (self.venv / '.gitignore').write_text('*\n')

@@ -202,19 +202,23 @@ def test_messages_without_chunks_that_are_cut_or_broken(tmp_path: Path) -> None:
     found, bag = read(path)
     assert found == expected(sorted(messages[:26], key=lambda m: m.log_ns))
     assert bag.damage.unreadable_bytes == 40
-    # One message is no message any more, and the file has its end, which counts them.
+    # One message is no message any more, and the file has its end, which counts them. (What
+    # comes behind a message is the next one, where that one's topic has been there before.)
+    last = next(
+        n for n in range(9, 39) if messages[n + 1].topic in {m.topic for m in messages[: n + 1]}
+    )
     lost = bytearray(data)
-    lost[ends[9]] = 0x7F
+    lost[ends[last]] = 0x7F
     path.write_bytes(lost)
     found, bag = read(path)
     assert len(found) == 39
     assert bag.damage.remarks == ['a.mcap: 39 of its 40 messages are there']
-    # The length of the 11th message is nonsense, and the file has its end.
-    path.write_bytes(data[: ends[9] + 1] + b'\xff' * 8 + data[ends[9] + 9 :])
+    # The length of that message is nonsense, and the file has its end.
+    path.write_bytes(data[: ends[last] + 1] + b'\xff' * 8 + data[ends[last] + 9 :])
     found, bag = read(path)
-    assert found == expected(sorted(messages[:10], key=lambda m: m.log_ns))
-    assert bag.damage.remarks == [f'a.mcap: is damaged from byte {ends[9]} on']
-    assert bag.damage.unreadable_bytes == len(data) - ends[9]
+    assert found == expected(sorted(messages[: last + 1], key=lambda m: m.log_ns))
+    assert bag.damage.remarks == [f'a.mcap: is damaged from byte {ends[last]} on']
+    assert bag.damage.unreadable_bytes == len(data) - ends[last]
 
 
 def test_messages_outside_of_the_chunks_of_an_index_are_read(tmp_path: Path) -> None:
