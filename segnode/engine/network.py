@@ -84,7 +84,7 @@ class NativeNetwork:
         self.precision = precision
         self.dtype = DTYPES['fp32' if programs else precision]
         self.replace: Callable[[BoxDetections], BoxDetections] | None = None
-        self._anchors: dict[tuple[int, int], list[Tensor]] = {}
+        self._anchors: dict[tuple[int, int], Tensor] = {}
         self._exact = exact_operators(device)
         if programs is not None:
             with torch.device('meta'):
@@ -110,8 +110,8 @@ class NativeNetwork:
         resize = self.architecture.semantics.resize
         return resized_hw(image_hw, settings.short_side, settings.long_side, resize)
 
-    def anchors(self, padded_hw: tuple[int, int]) -> list[Tensor]:
-        """Return the anchors of every level for an input; those of the last size are kept."""
+    def anchors(self, padded_hw: tuple[int, int]) -> Tensor:
+        """Return the anchors of all levels for an input; those of the last size are kept."""
         if padded_hw not in self._anchors:
             feature_hw = self.architecture.feature_hw(padded_hw)
             anchors = make_anchors(self.architecture, feature_hw, self.device)

@@ -167,8 +167,8 @@ class WholeMaskRCNN(nn.Module):
         unit = a.size_divisibility
         self.padding = (0, -network_hw[1] % unit, 0, -network_hw[0] % unit)
         padded = (network_hw[0] + self.padding[3], network_hw[1] + self.padding[1])
-        for n, anchors in enumerate(make_anchors(a, a.feature_hw(padded), torch.device('cpu'))):
-            self.register_buffer(f'anchors_{n}', anchors)
+        anchors = make_anchors(a, a.feature_hw(padded), torch.device('cpu'))
+        self.register_buffer('anchors', anchors)
         for name in ('pixel_mean', 'pixel_std'):
             self.register_buffer(name, torch.tensor(getattr(a, name)).view(3, 1, 1))
         allowed = [n in classes for n in range(a.num_classes)]
@@ -200,7 +200,7 @@ class WholeMaskRCNN(nn.Module):
             roi_align=_pool,
             mark=_nobody,
         )
-        anchors = [self.get_buffer(f'anchors_{n}') for n in range(len(a.strides))]
+        anchors = self.get_buffer('anchors')
         sizes = FrameSizes(self.network_hw, self.network_hw)
         found = self.model.detect(x, anchors, sizes, limits, steps)
         boxes, class_ids = found.filtered.boxes[0], found.detections.class_ids[0]

@@ -85,13 +85,13 @@ class MaskRCNN(nn.Module):
                 module.eps = architecture.norm_eps
 
     def detect(
-        self, x: Tensor, anchors: list[Tensor], sizes: FrameSizes, limits: Limits, steps: Steps
+        self, x: Tensor, anchors: Tensor, sizes: FrameSizes, limits: Limits, steps: Steps
     ) -> Found:
         """Find the boxes of N images (Ren et al., 2015), and which of them get a mask.
 
         Args:
             x: (N, 3, H', W'), preprocessed.
-            anchors: a level each, see ``make_anchors``.
+            anchors: of all levels, see ``make_anchors``.
             sizes: of the frames.
             limits: what bounds the answer.
             steps: what it is run with; it stops for the host where these do.
