@@ -80,6 +80,11 @@ def box_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return x1 - x0, y1 - y0
 
 
+def smaller_sides(boxes: Tensor) -> Tensor:
+    """Return the smaller of width and height, (...), of (..., 4) xyxy boxes."""
+    return (boxes[..., 2:] - boxes[..., :2]).amin(-1)
+
+
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the ``k`` highest of the last dimension, equal scores by lower index first.
 

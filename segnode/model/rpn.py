@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
-from segnode.model.boxes import are_finite, clip_boxes, decode_boxes, top_k, top_k_of_parts
+from segnode.model.boxes import (
+    are_finite,
+    clip_boxes,
+    decode_boxes,
+    smaller_sides,
+    top_k,
+    top_k_of_parts,
+)
 from segnode.model.conv import Conv
 from segnode.model.nms import NMS
 
@@ -98,7 +105,7 @@ def select_proposals(
     )
     finite = are_finite(boxes) & (scores.abs() < torch.inf)
     boxes = clip_boxes(boxes.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), image_hw)
-    side, minimum = (boxes[..., 2:] - boxes[..., :2]).amin(-1), architecture.rpn_min_size
+    side, minimum = smaller_sides(boxes), architecture.rpn_min_size
     large = side >= minimum if architecture.semantics.inclusive_sides else side > minimum
     levels = (len(logits), -1)
     keep = nms(
@@ -107,7 +114,7 @@ def select_proposals(
         architecture.rpn_nms_threshold,
         None,
     )
-    scores = scores.masked_fill(~keep.flatten(1), -torch.inf)
+    scores = torch.where(keep.flatten(1), scores, -torch.inf)
     scores, index = top_k(scores, min(post_nms_topk, scores.shape[1]))
     boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return Proposals(boxes, scores, scores > -torch.inf)

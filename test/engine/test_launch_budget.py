@@ -95,14 +95,14 @@ def launches_with_triton(
 
 
 # Resizing and pooling take more operators in plain PyTorch, and by family not the same.
-PLAIN = {'preprocess': 44, 'backbone': 81, 'rpn': 123, 'box_head': 155, 'filter': 41, 'packet': 14}
-TRITON = {'preprocess': 8, 'backbone': 81, 'rpn': 103, 'box_head': 89, 'filter': 41, 'packet': 14}
+PLAIN = {'preprocess': 44, 'backbone': 81, 'rpn': 123, 'box_head': 147, 'filter': 33, 'packet': 14}
+TRITON = {'preprocess': 8, 'backbone': 81, 'rpn': 103, 'box_head': 81, 'filter': 33, 'packet': 14}
 
 
 @pytest.mark.parametrize('family', SEMANTICS)
 @pytest.mark.parametrize(
     ('ways', 'stages', 'most', 'most_in_label'),
-    [(launches_in_plain_operators, PLAIN, 443, 427), (launches_with_triton, TRITON, 316, 21)],
+    [(launches_in_plain_operators, PLAIN, 429, 427), (launches_with_triton, TRITON, 303, 21)],
 )
 def test_a_frame_launches_no_more_than(
     monkeypatch: pytest.MonkeyPatch,
