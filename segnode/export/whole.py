@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,9 +36,10 @@ from segnode.kernels.plain.nms import nms
 from segnode.kernels.preprocess import resized_hw
 from segnode.model.anchors import make_anchors
 from segnode.model.architecture import Pooler
-from segnode.model.box_head import Limits
+from segnode.model.box_head import Limits, select_detections
 from segnode.model.mask_rcnn import FrameSizes, build_mask_rcnn
 from segnode.model.pooler import assign_levels
+from segnode.model.rpn import select_proposals
 from segnode.model.steps import Steps
 from segnode.torch_features import missing_features
 
@@ -196,20 +197,22 @@ class WholeMaskRCNN(nn.Module):
         )
         steps = Steps(
             parts=self.model.parts(_nobody),
-            nms=self._nms,
+            select_proposals=partial(select_proposals, nms=self._nms),
+            select_detections=partial(select_detections, nms=self._nms),
             roi_align=_pool,
             mark=_nobody,
         )
         anchors = self.get_buffer('anchors')
         sizes = FrameSizes(self.network_hw, self.network_hw)
         found = self.model.detect(x, anchors, sizes, limits, steps)
-        boxes, class_ids = found.filtered.boxes[0], found.detections.class_ids[0]
+        filtered = self.model.filter(found.detections, sizes, limits)
+        class_ids = found.detections.class_ids[0]
         index = torch.zeros_like(class_ids)
         masks = self.model.masks(
             found.features, found.detections.boxes[0], index, class_ids, steps
         )
-        keep = found.filtered.keep[0]
-        return boxes, found.detections.scores[0] * keep, class_ids, masks
+        keep = filtered.keep[0]
+        return filtered.boxes[0], found.detections.scores[0] * keep, class_ids, masks
 
     def _nms(
         self, boxes: Tensor, valid: Tensor, threshold: float | Tensor, groups: Tensor | None = None

@@ -25,7 +25,7 @@ from triton_launches import Launch, record_launches, variant
 
 from segnode.engine.path import CAPACITIES
 from segnode.engine.program import Chosen, Masks, Program
-from segnode.kernels.operators import Operators, plain_operators
+from segnode.kernels.operators import plain_operators, triton_operators
 from segnode.model.architecture import SEMANTICS, Rule
 
 FAMILIES: tuple[Literal['detectron2', 'torchvision'], ...] = ('detectron2', 'torchvision')
@@ -81,15 +81,9 @@ def test_triton_launches_neither_stop_nor_leave_their_gpu(
     monkeypatch: pytest.MonkeyPatch, family: Rule, images: int
 ) -> None:
     pytest.importorskip('triton')
-    from segnode.kernels.triton.nms import nms
-    from segnode.kernels.triton.paste import paste_labels
-    from segnode.kernels.triton.preprocess import preprocess
-    from segnode.kernels.triton.roi_align import roi_align
-
     launches = record_launches(monkeypatch)
     fake_cudnn(monkeypatch)
-    operators = Operators('Triton', nms, roi_align, paste_labels, preprocess)
-    with fake_program(monkeypatch, family, images, operators) as program:
+    with fake_program(monkeypatch, family, images, triton_operators()) as program:
         with Watch() as watch:
             chosen, masks = launch(program)
         check_answer(chosen, masks, images)
@@ -100,6 +94,13 @@ def test_triton_launches_neither_stop_nor_leave_their_gpu(
         '_mask_kernel': 2,
         '_scan_kernel': 2,
         '_roi_align_kernel': 1 + len(CAPACITIES),
+        '_choose_kernel': 1,
+        '_score_keys_kernel': 2,
+        '_candidates_kernel': 1,
+        '_take_kernel': 1,
+        '_pair_keys_kernel': 1,
+        '_pairs_kernel': 1,
+        '_detections_kernel': 1,
         '_area_kernel': len(CAPACITIES),
         '_paint_kernel': len(CAPACITIES),
     }
