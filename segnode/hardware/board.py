@@ -184,9 +184,10 @@ def _watts(mode: str) -> re.Match[str] | None:
 
 
 def run_tool(command: Sequence[str]) -> str:
-    """Return what a tool prints within five seconds; empty where it is missing or refuses.
+    """Return what a tool prints within five seconds; empty where it is missing.
 
-    A tool that goes on for ever, as tegrastats, is stopped then.
+    A tool that goes on for ever, as tegrastats, is stopped then. One that fails may have answered:
+    nvpmodel tells the mode before it asks for rights.
     """
     try:
         done = subprocess.run(
@@ -196,7 +197,7 @@ def run_tool(command: Sequence[str]) -> str:
         return (error.stdout or b'').decode(errors='replace')  # bytes, whatever was asked for
     except OSError:
         return ''
-    return done.stdout if done.returncode == 0 else ''
+    return done.stdout
 
 
 def read_board(root: Path = Path('/'), run: Run = run_tool) -> Board | None:

@@ -48,7 +48,16 @@ def test_an_orin_nx_without_rights(tmp_path: Path) -> None:
     assert (found.release, found.jetpack, found.cuda) == ('36.3.0', '6.0', '12.2')
     assert (found.mode, found.best_mode()) == ('25W', (0, 'MAXN'))
     assert found.gpu == Clock(306, 408, 306)
-    assert found.memory == Clock(0, 0, 3199)
+    assert found.memory is None
+
+
+def test_the_mode_where_nvpmodel_is_missing(tmp_path: Path) -> None:
+    assert board(Recorded(ORIN_NX.files), tmp_path).mode == '25W'
+
+
+def test_tegrastats_tells_root_of_the_memory(tmp_path: Path) -> None:
+    tools = {'tegrastats': ORIN_NANO.tools['tegrastats']}
+    assert board(Recorded(ORIN_NANO.files, tools), tmp_path).memory == Clock(0, 0, 2133)
 
 
 def test_an_agx_orin(tmp_path: Path) -> None:
@@ -144,7 +153,7 @@ def test_whatever_is_missing_or_broken_is_left_out(tmp_path: Path, name: str) ->
 def test_tools() -> None:
     assert run_tool(['no-such-tool-of-a-jetson']) == ''
     assert run_tool([sys.executable, '-c', 'print("x")']) == 'x\n'
-    assert run_tool([sys.executable, '-c', 'print("x"); raise SystemExit(1)']) == ''
+    assert run_tool([sys.executable, '-c', 'print("x"); raise SystemExit(1)']) == 'x\n'
 
 
 def test_a_tool_that_goes_on_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
