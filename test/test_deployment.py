@@ -72,9 +72,18 @@ def test_the_compose_example() -> None:
     (device,) = services['pc']['deploy']['resources']['reservations']['devices']
     assert device['capabilities'] == ['gpu']
     assert services['alone']['shm_size'] == '1gb'
+    mounted = dict(volume.split(':')[:2] for volume in services['jetson']['volumes'])
+    assert mounted['/sys/firmware/devicetree/base'] == '/run/device-tree'
+    for path in ('/etc/nv_tegra_release', '/etc/nvpmodel.conf', '/var/lib/nvpmodel'):
+        assert mounted[path] == path
+    # BuildKit, which compose has, builds without the runtime.
+    assert 'build' not in services['jetson']
+    head = (DOCKER / 'Dockerfile.jetson').read_text(encoding='utf-8')
+    assert '#   DOCKER_BUILDKIT=0 docker build -f ' in head
+    assert f' -t {services["jetson"]["image"]} .' in head
     launch = (CHECKOUT / 'launch/seg.launch.py').read_text(encoding='utf-8')
     for service in services.values():
-        (volume,) = service['volumes']
+        volume, *_ = service['volumes']
         weights = re.fullmatch(r'\$\{SEGNODE_WEIGHTS:-(\S+)\}:/weights', volume)
         assert weights is not None
         assert (DOCKER / weights[1]).resolve() == CHECKOUT / 'weights'

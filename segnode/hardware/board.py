@@ -207,10 +207,11 @@ def read_board(root: Path = Path('/'), run: Run = run_tool) -> Board | None:
         root: of the file system; a test has its own.
         run: runs a tool and returns what it prints.
     """
-    name = _text(root / 'proc/device-tree/model')
-    parts = _text(root / 'proc/device-tree/compatible')
+    name = _tree(root, 'model') or _text(root / 'sys/devices/soc0/machine')
+    parts = _tree(root, 'compatible')
     release = _release(_text(root / 'etc/nv_tegra_release'))
-    if not release and 'tegra' not in parts and 'jetson' not in name.lower():
+    family = _text(root / 'sys/devices/soc0/family').lower()
+    if not release and 'tegra' not in parts + family and 'jetson' not in name.lower():
         return None
     shown = run(['jetson_clocks', '--show'])
     if not name and (found := re.search(r'Machine:\s*(.+)', shown)):
@@ -235,6 +236,11 @@ def read_board(root: Path = Path('/'), run: Run = run_tool) -> Board | None:
         gpu=_clock('GPU', shown) or _gpu_clock(root),
         memory=_clock('EMC', shown) or _moment('EMC_FREQ', stats),
     )
+
+
+def _tree(root: Path, name: str) -> str:
+    """Read of the device tree; Docker hides the kernel's, and compose.yaml mounts it elsewhere."""
+    return _text(root / 'proc/device-tree' / name) or _text(root / 'run/device-tree' / name)
 
 
 def _module(parts: str, name: str) -> Module | None:

@@ -60,6 +60,20 @@ def test_tegrastats_tells_root_of_the_memory(tmp_path: Path) -> None:
     assert board(Recorded(ORIN_NANO.files, tools), tmp_path).memory == Clock(0, 0, 2133)
 
 
+def test_a_container(tmp_path: Path) -> None:
+    """Docker hides the device tree; compose.yaml mounts it elsewhere, and other files."""
+    tree = 'proc/device-tree'
+    bare = {name: text for name, text in AGX_ORIN.files.items() if not name.startswith(tree)}
+    parts = AGX_ORIN.files[f'{tree}/compatible']
+    found = board(Recorded({**bare, 'run/device-tree/compatible': parts}), tmp_path / 'mounted')
+    assert (module(found), found.chip) == ('AGX Orin', 'tegra234')
+    soc = {'sys/devices/soc0/family': 'Tegra\n'}
+    assert board(Recorded(soc), tmp_path / 'foreign') == Board('a Jetson')
+    soc['sys/devices/soc0/machine'] = 'NVIDIA Jetson AGX Orin Developer Kit\n'
+    found = board(Recorded(soc), tmp_path / 'named')
+    assert (module(found), found.chip) == ('AGX Orin', 'tegra234')
+
+
 def test_an_agx_orin(tmp_path: Path) -> None:
     found = board(AGX_ORIN, tmp_path)
     assert module(found) == 'AGX Orin'
@@ -119,7 +133,9 @@ def test_one_that_is_not_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('name', ['', 'Raspberry Pi 5 Model B Rev 1.0\0'])
 def test_another_machine_is_none(tmp_path: Path, name: str) -> None:
-    recorded = Recorded({'proc/device-tree/model': name, **{'proc/meminfo': 'MemTotal: 1 kB\n'}})
+    files = {'proc/device-tree/model': name, 'proc/meminfo': 'MemTotal: 1 kB\n'}
+    files['sys/devices/soc0/family'] = 'Snapdragon\n'
+    recorded = Recorded(files)
     assert read_board(recorded.written(tmp_path), lambda _: '') is None
 
 
