@@ -171,5 +171,5 @@ def check_torch() -> None:
     if not hasattr(torch, 'uint16'):
         raise DeviceError(
             f'PyTorch: expected {OLDEST} or newer (torch.uint16), found {torch.__version__}; '
-            'install a newer one, on a Jetson that of JetPack 6'
+            'install a newer one, on a Jetson that of JetPack 6 or newer'
         )

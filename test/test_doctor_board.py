@@ -115,7 +115,7 @@ UNKNOWN = Recorded({'proc/device-tree/compatible': 'nvidia,p9999-0000\0nvidia,te
     [
         (NANO, 'R32 (release), REVISION: 7.1', 'no later JetPack comes for this board'),
         (XAVIER, 'R32 (release), REVISION: 7.1', 'update to JetPack 5, then build PyTorch'),
-        (AGX_ORIN, 'R35 (release), REVISION: 4.1', 'update to JetPack 6'),
+        (AGX_ORIN, 'R35 (release), REVISION: 4.1', 'update to JetPack 6 or newer'),
         (UNKNOWN, 'R35 (release), REVISION: 4.1', 'update to the newest JetPack for this board'),
     ],
 )
@@ -138,7 +138,9 @@ def test_an_old_jetpack(
         ('R36 (release), REVISION: 9.1', '6', ''),
         ('R38 (release), REVISION: 2.0', '7.0', '13.0'),
         ('R38 (release), REVISION: 9', '7', ''),
-        ('R39 (release), REVISION: 0', '', ''),
+        ('R39 (release), REVISION: 2.0', '7.2', '13.2'),
+        ('R39 (release), REVISION: 2.1', '7', ''),
+        ('R40 (release), REVISION: 0', '', ''),
         ('R35 (release), REVISION: 6.1', '5', '11.4'),
     ],
 )

@@ -125,7 +125,7 @@ def _old_jetpack(board: Board) -> str:
         build = 'build PyTorch for Python 3.10 on it, as a Xavier gets no later JetPack'
         return build if board.jetpack.startswith('5') else f'update to JetPack 5, then {build}'
     if board.chip == 'tegra234':
-        return 'update to JetPack 6'
+        return 'update to JetPack 6 or newer'
     return 'update to the newest JetPack for this board, from 6 on its PyTorch will do'
 
 

@@ -86,6 +86,7 @@ _BY_NAME = {
 }
 # What came first with a release of Jetson Linux: JetPack, and CUDA.
 _JETPACKS = {
+    (39, 2): ('7.2', '13.2'),
     (38, 4): ('7.1', '13.0'),
     (38, 2): ('7.0', '13.0'),
     (36, 5): ('6.2.2', '12.6'),
