@@ -95,6 +95,15 @@ def test_the_compose_example() -> None:
             assert (DOCKER / service['build']['context']).resolve() == CHECKOUT
 
 
+def test_the_readme_installs_on_a_jetson_what_its_image_has() -> None:
+    image = (DOCKER / 'Dockerfile.jetson').read_text(encoding='utf-8')
+    readme = (CHECKOUT / 'README.md').read_text(encoding='utf-8').partition('## On a Jetson')[2]
+    (installed,) = re.findall(r'(?m)^sudo apt install (python3-.*\\\n.*)$', readme)
+    packages = {'python3-venv', 'python3-dev', 'python3-pip', 'build-essential', 'libopenblas0'}
+    assert packages | {'ros-humble-ros-base', 'ros-humble-vision-msgs'} <= {*installed.split()}
+    assert packages <= {*image.split()}
+
+
 @pytest.mark.parametrize('name', ['weights', 'exported', 'wheels'])
 def test_what_is_carried_to_a_robot_is_in_no_commit_and_no_image(name: str) -> None:
     assert f'/{name}/' in (CHECKOUT / '.gitignore').read_text(encoding='utf-8').splitlines()

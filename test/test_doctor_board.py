@@ -403,10 +403,32 @@ def test_a_board_without_a_torch_that_can_be_imported(
     monkeypatch.setitem(sys.modules, 'torch', None)
     found = {each.name: each for each in command.examine(Config(device='cpu'))}
     assert found['power mode'].level == 'warn'
-    for name in ('torch', 'board'):
-        assert found[name].level == 'FAIL'
-        assert 'NVIDIA builds' in found[name].remedy
-        assert 'libcusparselt0' in found[name].remedy
+    assert found['torch'].level == found['board'].level == 'FAIL'
+    assert 'NVIDIA builds' in found['torch'].remedy
+    assert 'torch above' in found['board'].remedy
+
+
+@pytest.mark.parametrize(
+    ('library', 'remedy'),
+    [
+        ('libcusparseLt.so.0', 'package libcusparselt0'),
+        ('libopenblas.so.0', 'sudo apt install libopenblas0'),
+        ('libcudnn.so.8', 'NVIDIA builds'),
+    ],
+)
+def test_a_library_that_torch_lacks(
+    monkeypatch: pytest.MonkeyPatch, library: str, remedy: str
+) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == 'torch':
+                raise ImportError(f'{library}: cannot open shared object file')
+
+    monkeypatch.delitem(sys.modules, 'torch')
+    monkeypatch.setattr(sys, 'meta_path', [Broken(), *sys.meta_path])
+    found = {each.name: each for each in command.packages(on_board=True)}['torch']
+    assert library in found.found
+    assert remedy in found.remedy
 
 
 def test_weights_that_a_robot_without_a_network_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
