@@ -144,7 +144,7 @@ def old_torch(config: Config) -> Iterator[Finding]:
     except (ImportError, OSError, SegnodeError):
         return  # Said of torch or of the device.
     for feature in missing:
-        remedy = f'PyTorch {feature.first} or newer has it; nothing else is lost'
+        remedy = f'{feature.remedy()}; nothing else is lost'
         yield Finding('warn', 'torch', feature.line(), remedy)
 
 
