@@ -22,6 +22,8 @@ from segnode.live.pipeline import Answered, Decoded, Frame
 from segnode.live.resolution import SCALES
 from segnode.live.schedule import ScheduleConfig
 
+pytestmark = pytest.mark.timed
+
 SMALL, LARGE = (60, 80), (90, 120)
 
 
