@@ -15,6 +15,7 @@ from segnode.errors import ConfigError
 from segnode.output_files import (
     Inputs,
     check_apart,
+    check_outside,
     check_own_folder,
     check_writable,
     is_own_json,
@@ -109,6 +110,7 @@ def main(args: Sequence[str]) -> int:
     check_own_folder(options.output, FOLDER_KIND)
     check_apart(options.output, *given, options.annotations)
     inputs = Inputs.of(config, options.annotations)
+    check_outside(options.json, options.output)
     check_writable(options.json, inputs, is_own_json(_OWN_JSON))
 
     # Torch takes seconds to import: after every mistake in the options has been found.
