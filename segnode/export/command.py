@@ -252,6 +252,8 @@ def _print(result: dict[str, Any]) -> None:
     )
     sizes = ', '.join(f'{h}x{w}' for h, w in result['shapes']) or 'any size'
     say(f'network input {sizes}; parts {", ".join(result["parts"])}')
+    if result['whole']:
+        say(f'pixels in the order {result["channels"]}')
     if result['calibration']:
         say(f'ranges from {result["calibration"]["pictures"]} pictures')
     if result['float32_layers']:
