@@ -15,7 +15,8 @@ from segnode.checkpoint import NativeModel
 from segnode.checkpoint.exported import Format
 from segnode.config import Config
 from segnode.engine import Engine
-from segnode.export.run import Calibration, Request, export
+from segnode.export.request import Calibration, Request
+from segnode.export.run import export
 from segnode.image import Image
 
 _FORMATS: Final[dict[str, Format]] = {'openvino': 'openvino', 'onnxruntime': 'onnx'}
