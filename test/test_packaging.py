@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 import segnode
 from segnode.__main__ import COMMANDS
@@ -73,6 +75,22 @@ def test_versions_agree() -> None:
     manifest = ElementTree.parse(CHECKOUT / 'package.xml').getroot()
     declared = re.findall(r"version='([^']+)'", (CHECKOUT / 'setup.py').read_text())
     assert declared == [segnode.__version__] == [manifest.findtext('version')]
+
+
+def test_extras_allow_what_is_tested() -> None:
+    call = ast.parse((CHECKOUT / 'setup.py').read_text()).body[-1]
+    assert isinstance(call, ast.Expr)
+    assert isinstance(call.value, ast.Call)
+    given = {keyword.arg: keyword.value for keyword in call.value.keywords}
+    extras = ast.literal_eval(given['extras_require'])
+    pinned: dict[str, list[str]] = {}
+    for line in (CHECKOUT / 'resource' / 'environment' / 'test.txt').read_text().splitlines():
+        if found := re.match(r'([\w-]+)==([\w.]+)', line):
+            pinned.setdefault(found[1], []).append(found[2])
+    for text in (*extras['export'], *extras['onnxruntime'], *extras['openvino']):
+        bounds = Requirement(text)
+        assert {each.operator for each in bounds.specifier} == {'>=', '<'}, text
+        assert all(version in bounds.specifier for version in pinned[bounds.name]), text
 
 
 def test_installed_copy_is_the_checkout() -> None:
