@@ -163,18 +163,54 @@ def test_sizes_that_are_reserved_stay_compiled(
     assert len(compiled) == MOST_SIZES + 1
 
 
-@pytest.mark.parametrize('form', FORMATS)
+# As the libraries say it, under a limit of the address space.
+WITHOUT_MEMORY: tuple[tuple[Format, str, str], ...] = (
+    (
+        'onnx',
+        'Fail',
+        '[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv node. '
+        "Name:'relu_nchwc' "
+        'Status Message: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* '
+        'onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Failed to '
+        'allocate memory for requested buffer of size 67108864\n',
+    ),
+    ('onnx', 'RuntimeException', '[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc'),
+    (
+        'openvino',
+        'RuntimeError',
+        'Exception from src/inference/src/cpp/core.cpp:117:\nException from '
+        "src/inference/src/dev/plugin.cpp:54:\nCheck 'ptr' failed at "
+        'src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 58720256 bytes of '
+        'memory\n\n\n',
+    ),
+    (
+        'openvino',
+        'RuntimeError',
+        'Exception from src/inference/src/cpp/compiled_model.cpp:128:\nException from '
+        'src/core/src/runtime/allocator.cpp:79:\nstd::bad_alloc\n\n',
+    ),
+    ('openvino', 'GeneralFailure', "can't alloc"),
+)
+
+
+@pytest.mark.parametrize(('form', 'kind', 'said'), WITHOUT_MEMORY)
 def test_an_engine_without_memory(
-    form: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    form: Format, kind: str, said: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from onnxruntime.capi import onnxruntime_pybind11_state
+    from openvino import _pyopenvino
+
     engine = Engine(Config(model=str(folders[form])))
+    own = {'onnx': onnxruntime_pybind11_state, 'openvino': _pyopenvino}[form]
+    failure = getattr(own, kind, RuntimeError)
+    assert failure.__name__ == kind
 
     def fail(*_: Any) -> None:
-        raise RuntimeError('Exception from src/x.cpp:1:\ncould not allocate memory\n')
+        raise failure(said)
 
-    for trunk in engine._backend._trunks:  # type: ignore[attr-defined]
-        broken = types.SimpleNamespace(run=fail, set_input_tensor=fail)
-        monkeypatch.setattr(trunk, '_session' if form == 'onnx' else '_any_rows', broken)
+    trunk = engine._backend._programs[0]  # type: ignore[attr-defined]
+    broken = types.SimpleNamespace(run=fail, set_input_tensor=fail)
+    monkeypatch.setattr(trunk, '_session' if form == 'onnx' else '_any_rows', broken)
     with pytest.raises(OutOfMemoryError, match='ran out of memory'):
         engine.segment(render_frames(HW, 1))
 
