@@ -24,7 +24,7 @@ from small_exports import CONVNEXT, FORMATS, HW, SMALL, SWIN, made, request, sil
 from segnode.__main__ import main
 from segnode.benchmark.planted import PlantedDetections, render_frames
 from segnode.checkpoint import NativeModel, load_model
-from segnode.checkpoint.exported import MANIFEST, description_sha256
+from segnode.checkpoint.exported import MANIFEST, Format, description_sha256
 from segnode.checkpoint.weights_file import digest
 from segnode.config import Config
 from segnode.doctor.network import run_model
