@@ -19,7 +19,10 @@ SOURCED := $(strip $(ROS_DISTRO) $(filter-out $(CURDIR)/.venv%,$(subst :, ,$(AME
 # One whose torch sees the GPU; it needs neither ROS nor .venv.
 GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 
-.PHONY: help setup setup-test demo test test-oracles test-old smoke lint gpu arm arm-wheels format clean
+.PHONY: help setup setup-test demo test test-untimed test-timed test-oracles test-old smoke lint gpu \
+    arm arm-wheels format clean
+# Timed tests have the machine to themselves, and each target sets up first.
+.NOTPARALLEL:
 
 help:  ## this text
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,10 +38,15 @@ demo: setup  ## play a rendered scene as a camera through the node, and score wh
 
 ifeq ($(ROS),kilted)
 test: lint  ## lint, run every test, and a few on Jazzy (ROS=jazzy: those that need ROS, on Jazzy)
-	@# Side by side where nothing is timed; what is, and nodes, have the machine to themselves.
+	@# All three, whatever one of them finds.
+	@$(MAKE) --no-print-directory --keep-going test-untimed test-timed smoke
+
+# Side by side where nothing is timed; what is, and nodes, have the machine to themselves.
+test-untimed:
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m 'not (ros or timed)' -n auto --maxprocesses 4 --dist loadfile
+
+test-timed:
 	$(VENV)/python -m pytest -m 'ros or timed'
-	@$(MAKE) --no-print-directory smoke
 else
 test: setup-test
 	$(ROS_VENV)/python -m pytest -m ros

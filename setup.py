@@ -77,10 +77,16 @@ setup(
         'zstandard',
     ],
     extras_require={
-        'export': ['nncf', 'onnx', 'onnxscript', 'openvino'],
+        # Names of layers are the converters' own: within these bounds they are known.
+        'export': [
+            'nncf>=3.4,<4',
+            'onnx>=1.23,<2',
+            'onnxscript>=0.7.2,<0.8',
+            'openvino>=2026.4,<2027',
+        ],
         'nvml': ['nvidia-ml-py'],
-        'onnxruntime': ['onnxruntime'],
-        'openvino': ['openvino'],
+        'onnxruntime': ['onnxruntime>=1.23,<2'],
+        'openvino': ['openvino>=2026.4,<2027'],
         'test': ['pytest'],
     },
     zip_safe=False,

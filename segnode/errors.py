@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 
 class SegnodeError(Exception):
     """Base of all errors below; its text is one line without a traceback's help.
@@ -62,21 +64,35 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def failures_of(binding: ModuleType) -> tuple[type[Exception], ...]:
+    """Return all that a library raises through its compiled module.
+
+    Its own types are made at run time, may derive from nothing but Exception, and differ between
+    versions; the rest of what C++ throws becomes one of three of Python's.
+    """
+    classes = (each for each in vars(binding).values() if isinstance(each, type))
+    own = (each for each in classes if issubclass(each, Exception))
+    return (MemoryError, RuntimeError, ValueError, *own)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on the device or on the host.
 
-    PyTorch's allocators have a type for it; libraries, graphs and Triton say it in words.
+    PyTorch's allocators have a type for it; libraries, graphs and Triton say it in words, under
+    types of their own, not all of which are RuntimeErrors.
     """
     # By name, as nothing here imports PyTorch: its type holds whatever the text says.
     named = any(base.__name__ == 'OutOfMemoryError' for base in type(error).__mro__)
-    if named or isinstance(error, MemoryError):
-        return True
-    # The last one is how cuBLAS says that there was no room for its handle.
     words = (
         'allocate memory',
+        # "Failed to allocate 58720256 bytes of memory", as OpenVINO has it.
+        'bytes of memory',
+        'bad_alloc',
+        "can't alloc",
         'out of memory',
         'ALLOC_FAILED',
         'ALLOCATION_FAILED',
+        # How cuBLAS says that there was no room for its handle.
         'STATUS_NOT_INITIALIZED',
     )
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return named or isinstance(error, MemoryError) or any(word in str(error) for word in words)

@@ -26,6 +26,7 @@ from segnode.live.grey_values import FEWEST_BITS, FULL_BITS
 from segnode.output_files import (
     Inputs,
     check_apart,
+    check_outside,
     check_own_folder,
     check_writable,
     is_own_json,
@@ -108,6 +109,7 @@ def main(args: Sequence[str]) -> int:
     inputs.add(*([latencies] if latencies else []))
     check_apart(options.output, *options.bags, options.annotations, latencies)
     check_own_folder(options.output, 'evaluate')
+    check_outside(options.json, options.output)
     check_writable(options.json, inputs, is_own_json(_OWN_JSON))
 
     # Torch takes seconds to import: after every mistake in the options has been found.

@@ -162,16 +162,31 @@ def make_part_folder(path: Path) -> Path:
 
 
 def check_own_folder(path: Path, kind: str) -> None:
-    """Make sure that a folder is missing, empty or one command's own, as `make_own_folder`.
+    """Make sure, before long work, that `make_own_folder` will do; nothing is left of the trial.
 
     Raises:
-        ConfigError: it holds files of somebody else.
+        ConfigError: it holds files of somebody else, or cannot be made or written.
     """
     if not is_own_folder(path, kind):
         raise ConfigError(
             f"{path}: expected a new or empty folder or an earlier one of segnode's {kind} (with "
             f'{FOLDER_MARK} in it), found other files; choose another folder'
         )
+    place = path
+    while not os.path.lexists(place):
+        place = place.parent
+    if not os.path.isdir(place):  # noqa: PTH112 - also where it cannot be examined
+        raise ConfigError(f'{path}: expected a folder to write, found a file; choose another path')
+    # Rights do not tell everything: in /proc nobody makes a folder.
+    trial = place / f'.{MARK}-{secrets.token_hex(6)}.part'  # as _PART
+    try:
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        raise ConfigError(
+            f'{path}: expected a folder that can be written ({error.strerror}); choose another '
+            'folder'
+        ) from None
 
 
 def check_apart(folder: Path, *inputs: Path | None) -> None:
@@ -188,6 +203,21 @@ def check_apart(folder: Path, *inputs: Path | None) -> None:
                 f'{folder}: expected a folder apart from what this run reads, found {path} there; '
                 'choose another folder'
             )
+
+
+def check_outside(path: Path | None, folder: Path | None) -> None:
+    """Make sure that a result lies outside of a folder that the command writes itself.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if path is None or folder is None:
+        return
+    if Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents:
+        raise ConfigError(
+            f'{path}: expected a path outside of {folder}, whose files this command writes '
+            'itself, found one in it; choose another path'
+        )
 
 
 def is_own_folder(path: Path, kind: str) -> bool:

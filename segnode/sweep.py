@@ -19,6 +19,7 @@ from segnode.evaluation.sweep.grid import Row, label, make_rows, parse_variation
 from segnode.output_files import (
     Inputs,
     check_apart,
+    check_outside,
     check_own_folder,
     check_writable,
     is_own_json,
@@ -77,6 +78,7 @@ def main(args: Sequence[str]) -> int:
     inputs.add(*(user_path(name) for name in models if name))
     check_apart(options.output, *options.bags, options.annotations)
     check_own_folder(options.output, 'sweep')
+    check_outside(options.json, options.output)
     check_writable(options.json, inputs, is_own_json(_OWN_JSON))
 
     # Torch takes seconds to import: after every mistake in the options has been found.

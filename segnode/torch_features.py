@@ -36,6 +36,7 @@ class Feature:
         without: what happens in its place.
         present: whether this PyTorch has it.
         for_capture: nothing can be captured without it.
+        left_out: the library that this PyTorch was built without, empty where its age is why.
     """
 
     name: str
@@ -44,10 +45,21 @@ class Feature:
     without: str
     present: Callable[[], bool]
     for_capture: bool = False
+    left_out: Callable[[], str] = lambda: ''
 
     def line(self) -> str:
         """Return that it is missing and what that means, for people."""
-        return f'PyTorch {torch.__version__} lacks {self.name} (of {self.first}): {self.without}'
+        library = self.left_out()
+        lacks = (
+            f'is built without {library}' if library else f'lacks {self.name} (of {self.first})'
+        )
+        return f'PyTorch {torch.__version__} {lacks}: {self.without}'
+
+    def remedy(self) -> str:
+        """Return what PyTorch has it."""
+        library = self.left_out()
+        which = f'built with {library}' if library else f'{self.first} or newer'
+        return f'a PyTorch {which} has it'
 
 
 def _has_external_events() -> bool:
@@ -132,6 +144,7 @@ FEATURES = (
         'cpu',
         'bias, residual and ReLU are passes of their own',
         _has_onednn_pointwise,
+        left_out=lambda: '' if torch.backends.mkldnn.is_available() else 'oneDNN',
     ),
     Feature(
         'torch.cpu._is_avx512_bf16_supported',
@@ -171,5 +184,5 @@ def check_torch() -> None:
     if not hasattr(torch, 'uint16'):
         raise DeviceError(
             f'PyTorch: expected {OLDEST} or newer (torch.uint16), found {torch.__version__}; '
-            'install a newer one, on a Jetson that of JetPack 6'
+            'install a newer one, on a Jetson that of JetPack 6 or newer'
         )

@@ -123,7 +123,7 @@ ORIN_NANO = Recorded(
         '5200mW/5100mW VDD_CPU_GPU_CV 1400mW/1300mW VDD_SOC 1500mW/1500mW\n',
     },
 )
-# An ordinary user's view: what asks for root prints nothing.
+# An ordinary user's view: what asks for root prints an error, and tegrastats no frequencies.
 ORIN_NX = Recorded(
     {
         **_tree(
@@ -139,9 +139,13 @@ ORIN_NX = Recorded(
         'sys/class/devfreq/17000000.gpu/cur_freq': '306000000\n',
     },
     {
+        'nvpmodel': 'NV Power Mode: 25W\n3\n'
+        'NVPM ERROR: Error opening /sys/kernel/nvpmodel_clk_cap/emc: 13\n'
+        'NVPM ERROR: failed to read PARAM EMC: ARG MAX_FREQ: PATH '
+        '/sys/kernel/nvpmodel_clk_cap/emc\n',
         'tegrastats': '05-08-2026 10:11:12 RAM 2900/15607MB (lfb 900x4MB) SWAP 0/7804MB (cached '
-        '0MB) CPU [2%@729,0%@729,0%@729,0%@729,0%@729,0%@729,off,off] EMC_FREQ 0%@3199 GR3D_FREQ '
-        '0%@[305] VIC off cpu@46.5C soc2@45.1C gpu@45.3C tj@46.5C VDD_IN 4600mW/4600mW\n',
+        '0MB) CPU [2%@729,0%@729,0%@729,0%@729,0%@729,0%@729,off,off] GR3D_FREQ 0% cpu@46.5C '
+        'soc2@45.1C gpu@45.3C tj@46.5C VDD_IN 4600mW/4600mW\n',
     },
 )
 # Set up for work: all power, clocks held, no desktop.

@@ -72,9 +72,18 @@ def test_the_compose_example() -> None:
     (device,) = services['pc']['deploy']['resources']['reservations']['devices']
     assert device['capabilities'] == ['gpu']
     assert services['alone']['shm_size'] == '1gb'
+    mounted = dict(volume.split(':')[:2] for volume in services['jetson']['volumes'])
+    assert mounted['/sys/firmware/devicetree/base'] == '/run/device-tree'
+    for path in ('/etc/nv_tegra_release', '/etc/nvpmodel.conf', '/var/lib/nvpmodel'):
+        assert mounted[path] == path
+    # BuildKit, which compose has, builds without the runtime.
+    assert 'build' not in services['jetson']
+    head = (DOCKER / 'Dockerfile.jetson').read_text(encoding='utf-8')
+    assert '#   DOCKER_BUILDKIT=0 docker build -f ' in head
+    assert f' -t {services["jetson"]["image"]} .' in head
     launch = (CHECKOUT / 'launch/seg.launch.py').read_text(encoding='utf-8')
     for service in services.values():
-        (volume,) = service['volumes']
+        volume, *_ = service['volumes']
         weights = re.fullmatch(r'\$\{SEGNODE_WEIGHTS:-(\S+)\}:/weights', volume)
         assert weights is not None
         assert (DOCKER / weights[1]).resolve() == CHECKOUT / 'weights'
@@ -84,6 +93,15 @@ def test_the_compose_example() -> None:
         if 'build' in service:
             assert (CHECKOUT / service['build']['dockerfile']).is_file()
             assert (DOCKER / service['build']['context']).resolve() == CHECKOUT
+
+
+def test_the_readme_installs_on_a_jetson_what_its_image_has() -> None:
+    image = (DOCKER / 'Dockerfile.jetson').read_text(encoding='utf-8')
+    readme = (CHECKOUT / 'README.md').read_text(encoding='utf-8').partition('## On a Jetson')[2]
+    (installed,) = re.findall(r'(?m)^sudo apt install (python3-.*\\\n.*)$', readme)
+    packages = {'python3-venv', 'python3-dev', 'python3-pip', 'build-essential', 'libopenblas0'}
+    assert packages | {'ros-humble-ros-base', 'ros-humble-vision-msgs'} <= {*installed.split()}
+    assert packages <= {*image.split()}
 
 
 @pytest.mark.parametrize('name', ['weights', 'exported', 'wheels'])

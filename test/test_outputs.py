@@ -68,6 +68,9 @@ CASES: dict[str, list[Case]] = {
         Case('{drive} --output {photos}'),
         Case('{drive} --output {other}'),
         Case('{drive} --output {out}/e --json {other}/results.json'),
+        Case('{drive} --output {out} --json {out}/results.json'),
+        Case('{drive} --output {photo}'),
+        Case('{drive} --output /proc/m5'),
         *(
             Case(
                 f'{{drive}} {MODEL} --output {{out}}/e --json {{{name}}} '
@@ -88,6 +91,7 @@ CASES: dict[str, list[Case]] = {
             for name in ('annotations', 'photo', 'hard_link', 'soft_link', 'dotted')
         ),
         Case('{photos} {out}/bag --json {out}/bag/instances.json'),
+        Case('{photos} {out} --json {out}/bag.mcap'),
         Case('{photos} --annotations {annotations} {out}/bag --json {out}/c.json', 0),
     ],
     'benchmark': [
@@ -113,6 +117,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case('--frames 1 --output {photos}'),
         Case('--frames 1 --output {other}'),
+        Case('--frames 1 --output {out} --json {out}/camera.json'),
         Case('--images {photos} --output {photos}'),
         # Weights that are none end it as soon as the node has started.
         Case('--images {photos} --output {out}/demo --weights {names}', 1),
@@ -123,6 +128,7 @@ CASES: dict[str, list[Case]] = {
             for name in ('config', 'weights', 'names', 'photo')
         ),
         Case('--seconds 5 --output {photos}'),
+        Case('--seconds 5 --output {out} --json {out}/node-0.log'),
         # Weights that are none end it as soon as the node has started.
         Case('--seconds 5 --output {out}/soak --faults --weights {names}', 1),
     ],
@@ -139,6 +145,9 @@ CASES: dict[str, list[Case]] = {
             for name in READ
         ),
         Case('{drive} --vary short_side=64 --output {out}/s --json {other}/results.json'),
+        Case('{drive} --vary short_side=64 --output {out} --json {out}/sweep.csv'),
+        Case('{drive} --vary short_side=64 --output {photo}'),
+        Case('{drive} --vary short_side=64 --output /proc/m5'),
         Case(
             '{drive} --model null --device cpu --vary short_side=64 --output {out}/s '
             '--json {out}/s.json',
@@ -161,6 +170,9 @@ CASES: dict[str, list[Case]] = {
         Case('--format onnx --output {photos}'),
         Case('--format onnx --output {out}/e --json {photo}'),
         Case('--format onnx --output {out}/e --json {other}/results.json'),
+        Case('--format onnx --output {out} --json {out}/manifest.json'),
+        Case('--format onnx --output {photo}'),
+        Case('--format onnx --output /proc/m5'),
         Case('--format onnx --output {out}/e --json {out}/e.json', 0),
     ],
     'models': [

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 import segnode
 from segnode.__main__ import COMMANDS
@@ -73,6 +75,22 @@ def test_versions_agree() -> None:
     manifest = ElementTree.parse(CHECKOUT / 'package.xml').getroot()
     declared = re.findall(r"version='([^']+)'", (CHECKOUT / 'setup.py').read_text())
     assert declared == [segnode.__version__] == [manifest.findtext('version')]
+
+
+def test_extras_allow_what_is_tested() -> None:
+    call = ast.parse((CHECKOUT / 'setup.py').read_text()).body[-1]
+    assert isinstance(call, ast.Expr)
+    assert isinstance(call.value, ast.Call)
+    given = {keyword.arg: keyword.value for keyword in call.value.keywords}
+    extras = ast.literal_eval(given['extras_require'])
+    pinned: dict[str, list[str]] = {}
+    for line in (CHECKOUT / 'resource' / 'environment' / 'test.txt').read_text().splitlines():
+        if found := re.match(r'([\w-]+)==([\w.]+)', line):
+            pinned.setdefault(found[1], []).append(found[2])
+    for text in (*extras['export'], *extras['onnxruntime'], *extras['openvino']):
+        bounds = Requirement(text)
+        assert {each.operator for each in bounds.specifier} == {'>=', '<'}, text
+        assert all(version in bounds.specifier for version in pinned[bounds.name]), text
 
 
 def test_installed_copy_is_the_checkout() -> None:
@@ -208,7 +226,9 @@ def test_no_ros_is_sourced(setup: ModuleType, tmp_path: Path) -> None:
 def test_sourced_ros_is_found(setup: ModuleType, sourced: Callable[..., dict[str, str]]) -> None:
     variables = sourced('rclpy', 'vision_msgs', distro='humble', numpy='1.21.5')
     ros = setup.find_sourced_ros(variables, base_python())
-    assert ros == setup.SourcedRos('humble', numpy_major=1, vision_msgs=True, torch=False)
+    assert ros == setup.SourcedRos(
+        'humble', numpy_major=1, vision_msgs=True, torch=False, torchvision=False
+    )
 
 
 def test_sourced_ros_of_another_python_is_refused(
@@ -219,8 +239,26 @@ def test_sourced_ros_of_another_python_is_refused(
 
 
 def ros(setup: ModuleType, **fields: object) -> object:
-    known = {'distro': 'jazzy', 'numpy_major': 1, 'vision_msgs': True, 'torch': False}
-    return setup.SourcedRos(**(known | fields))
+    known = {'distro': 'jazzy', 'numpy_major': 1, 'vision_msgs': True}
+    return setup.SourcedRos(**(known | {'torch': False, 'torchvision': False} | fields))
+
+
+def test_the_torch_of_a_board_is_never_replaced(
+    setup: ModuleType,
+    sourced: Callable[..., dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    half = setup.find_sourced_ros(sourced('rclpy', 'vision_msgs', 'torch'), base_python())
+    with pytest.raises(setup.SetupError, match='install the torchvision that fits its torch'):
+        setup.check_machine(half)
+    setup.check_machine(ros(setup, torch=True, torchvision=True))
+    monkeypatch.setattr(setup, 'JETSON_RELEASE', tmp_path / 'release')
+    setup.check_machine(ros(setup), 'aarch64')
+    (tmp_path / 'release').touch()
+    with pytest.raises(setup.SetupError, match='install the torch and torchvision of your Jet'):
+        setup.check_machine(ros(setup), 'aarch64')
+    setup.check_machine(ros(setup, torch=True, torchvision=True), 'aarch64')
 
 
 def test_machine_is_checked(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,6 +207,22 @@ def test_shipped_file_differs_from_the_defaults_as_said() -> None:
     assert 'sets `filter.score_threshold` to 0.5' in section('Parameters')
 
 
+def test_shipped_file_names_every_choice() -> None:
+    text = (ROOT / 'config' / 'seg.yaml').read_text(encoding='utf-8')
+    remarks = dict.fromkeys(all_parameters(), '')
+    remark = ''
+    for line in text.splitlines():
+        said, setting = re.match(r'\s*(?:# ?(.*)|([\w.]+):.*|.*)', line).groups()  # type: ignore[union-attr]
+        if setting in remarks:
+            remarks[setting] = remark
+        remark = f'{remark} {said}' if said else ''
+    for name, parameter in all_parameters().items():
+        if parameter.choices:
+            lacking = [c for c in parameter.choices if not re.search(rf'\b{c}\b', remarks[name])]
+            assert not lacking, name
+    assert 'folder of `segnode export`' in remarks['model']
+
+
 class _Recorder:
     """Stands for a node: keeps what is published."""
 

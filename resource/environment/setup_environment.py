@@ -70,9 +70,10 @@ except ImportError:
     numpy_major = None
 found = {name: importlib.util.find_spec(name) is not None
          for name in ('vision_msgs', 'torch', 'torchvision')}
-print(json.dumps({'numpy_major': numpy_major, 'vision_msgs': found['vision_msgs'],
-                  'torch': found['torch'] and found['torchvision']}))
+print(json.dumps({'numpy_major': numpy_major, **found}))
 """
+# A Jetson's own system has it.
+JETSON_RELEASE = Path('/etc/nv_tegra_release')
 
 
 class SetupError(Exception):
@@ -87,6 +88,7 @@ class SourcedRos:
     numpy_major: int | None
     vision_msgs: bool
     torch: bool
+    torchvision: bool
 
 
 def without_prefix(environ: Mapping[str, str], prefix: Path) -> dict[str, str]:
@@ -142,6 +144,14 @@ def check_machine(ros: SourcedRos | None, machine: str | None = None) -> None:
     if ros is not None and not ros.vision_msgs:
         raise SetupError(
             f'the sourced ROS 2 has no vision_msgs: apt install ros-{ros.distro}-vision-msgs'
+        )
+    if ros is not None and (not ros.torchvision if ros.torch else JETSON_RELEASE.exists()):
+        missing, remedy = 'torch', 'install the torch and torchvision of your JetPack'
+        if ros.torch:
+            missing, remedy = 'torchvision', 'install the torchvision that fits its torch'
+        raise SetupError(
+            f'the Python of this ROS has no {missing}, and the package index would bring another '
+            f'torch, which knows no Jetson: {remedy} (README, "On a Jetson")'
         )
     try:
         import ensurepip  # noqa: F401  Debian ships venv without it

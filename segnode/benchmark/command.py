@@ -68,7 +68,8 @@ references:
   detectron2-best, torchvision-best  half precision, channels_last, layers compiled; on a GPU they
                                      come along with the plain ones
   openvino, onnxruntime              the same model as `segnode export` makes it, in fp32, or in
-                                     INT8 (openvino-int8, ...), its ranges from the frames here
+                                     INT8 (openvino-int8, ...), its ranges from the frames here;
+                                     with its own weights mask AP on these frames goes beside it
   Detectron2 is looked for in SEGNODE_DETECTRON2, among the installed packages, and where
   `make setup-test` puts it.
 

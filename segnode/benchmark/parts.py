@@ -15,13 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from segnode.benchmark.contenders import LEAST_AGREEMENT
+from segnode.benchmark.measure import Spread, paired_ratio, time_rounds
 from segnode.benchmark.oracle import import_detectron2
-from segnode.benchmark.planted import PlantedDetections, render_frames
+from segnode.benchmark.planted import PlantedDetections, named_architecture, render_frames
 from segnode.benchmark.references import merge_masks
+from segnode.benchmark.request import Request
+from segnode.benchmark.rows import PartRow
+from segnode.config import Config
 from segnode.engine.null import blob_masks
-from segnode.errors import MeasurementError
+from segnode.errors import ConfigError, MeasurementError
 from segnode.kernels.mask_crops import label_image, paste_masks
 from segnode.kernels.preprocess import preprocess, resized_hw
 from segnode.model.architecture import Architecture
@@ -53,6 +58,55 @@ class Part:
     network_hw: tuple[int, int] | None
     calls: dict[str, Callable[[], Any]]
     check: Callable[[], None]
+
+
+def measure_parts(
+    config: Config, request: Request, device: torch.device, rounds: int, warm_up: int
+) -> list[PartRow]:
+    """Time every part of the network that a configuration names.
+
+    Raises:
+        ConfigError: it has none of these, or a reference has no such parts.
+        MeasurementError: contenders differ.
+    """
+    architecture = named_architecture(config)
+    if architecture.semantics.family != 'detectron2':
+        raise ConfigError(
+            f"--parts: expected a model of Detectron2's family, found {config.model}"
+        )
+    others = [name for name in request.references if name != 'detectron2']
+    if others and not request.shapes:
+        raise ConfigError(f'--parts: expected --against detectron2, found {", ".join(others)}')
+    against = 'detectron2' in request.references
+    return [
+        _measure_part(part, rounds, warm_up)
+        for part in parts(architecture, device, detectron2=against)
+    ]
+
+
+def _measure_part(part: Part, rounds: int, warm_up: int) -> PartRow:
+    part.check()
+    calls = [_each_round(call) for call in part.calls.values()]
+    time_rounds(calls, iter(range(warm_up)))
+    label = f'{part.name} {part.count}'
+    bar = tqdm(range(rounds), desc=label, unit='round', disable=None, leave=False)
+    times = time_rounds(calls, iter(bar))
+    return PartRow(
+        name=part.name,
+        shape='x'.join(map(str, part.image_hw)),
+        count=part.count,
+        ms=Spread.of(times[:, 0]),
+        against={
+            name: (Spread.of(times[:, index]), paired_ratio(times[:, index], times[:, 0]))
+            for index, name in enumerate(part.calls)
+            if index > 0
+        },
+        network_input='x'.join(map(str, part.network_hw)) if part.network_hw else None,
+    )
+
+
+def _each_round(call: Callable[[], object]) -> Callable[[int], object]:
+    return lambda _: call()
 
 
 def parts(architecture: Architecture, device: torch.device, *, detectron2: bool) -> Iterator[Part]:

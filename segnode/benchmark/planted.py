@@ -11,7 +11,10 @@ Shapes: N images, D detections, H and W of a frame.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,10 @@ from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import Architecture
 from segnode.model.box_head import BoxDetections
 
+if TYPE_CHECKING:
+    from segnode.demo.scene import SceneFrame
+    from segnode.evaluation.annotations import Annotations
+
 # Frames that take turns, so that no implementation sees one twice in a row.
 FRAMES = 4
 # The weights are calibrated on a frame of this size, whatever is timed.
@@ -38,13 +45,32 @@ CALIBRATION_HW = (480, 640)
 
 def render_frames(image_hw: tuple[int, int], count: int = FRAMES) -> list[Image]:
     """Return BGR frames of a rendered scene, stretched to a size."""
+    return [Image(frame.image, 'bgr') for frame in _scene_frames(image_hw, count)]
+
+
+def rendered_truth(image_hw: tuple[int, int], count: int = FRAMES) -> Annotations:
+    """Return what is to be seen in `render_frames`, their places for image ids."""
+    from segnode.demo.scene import coco_annotations
+    from segnode.evaluation.annotations import Annotations
+
+    return Annotations.from_coco(coco_annotations(_scene_frames(image_hw, count)))
+
+
+def _scene_frames(image_hw: tuple[int, int], count: int) -> Iterator[SceneFrame]:
     import cv2
 
-    from segnode.demo.scene import DEMO_SEEDS, Scene
+    from segnode.demo.scene import DEMO_SEEDS, Scene, mask_boxes
 
-    scene = Scene(DEMO_SEEDS[SEED])
-    rendered = (scene.frame(7 * index).image for index in range(count))
-    return [Image(cv2.resize(frame, image_hw[::-1]).astype(np.uint8), 'bgr') for frame in rendered]
+    scene, size = Scene(DEMO_SEEDS[SEED]), image_hw[::-1]
+    for index in range(count):
+        frame = scene.frame(7 * index)
+        seen = cv2.resize(frame.instance_map, size, interpolation=cv2.INTER_NEAREST)
+        yield dataclasses.replace(
+            frame,
+            image=cv2.resize(frame.image, size).astype(np.uint8),
+            instance_map=seen.astype(np.uint8),
+            boxes_xyxy=mask_boxes(seen, range(1, len(frame.class_ids) + 1)),
+        )
 
 
 class PlantedDetections:

@@ -34,6 +34,7 @@ _COUNTS = {
 def timing_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return a line for every row and contender, with the ratio to segnode."""
     lines = []
+    scored = any('mask_ap' in result for row in rows for _, result in _contenders(row))
     for row in rows:
         for name, result in _contenders(row):
             ratio = '1'
@@ -49,10 +50,12 @@ def timing_table(rows: Sequence[dict[str, Any]]) -> str:
                     result['precision'],
                     *(f'{result[key]:.2f}' for key in ('ms_p50', 'ms_p5', 'ms_p95')),
                     ratio,
+                    *([_accuracy(result)] if scored else []),
                 )
             )
     header = ('shape', 'detections', 'batch', 'contender', 'format')
-    return table((*header, 'p50 ms', 'p5', 'p95', 'times segnode (p5 - p95)'), lines)
+    times = ('p50 ms', 'p5', 'p95', 'times segnode (p5 - p95)')
+    return table((*header, *times, *(['mask AP (native fp32)'] if scored else [])), lines)
 
 
 def stage_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -147,6 +150,10 @@ def remarks(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             )
         if row['overflow']:
             yield f'{label}: more candidates than NMS takes; an answer could be incomplete'
+        of = {each['annotated'] for _, each in _contenders(row) if 'annotated' in each}
+        for annotated in of:
+            truth = "the scene's truth" if annotated else "native fp32's own confident instances"
+            yield f'{label}: mask AP is of {truth}, on the few frames that are timed'
         for name, reason in row['failed'].items():
             yield f'{label}: {name} failed: {reason}'
     noted = {
@@ -221,6 +228,12 @@ def is_own_plot(path: Path) -> bool:
     if path.suffix not in _MADE:
         return is_own_picture(path)
     return _MADE[path.suffix].encode() in path.read_bytes()
+
+
+def _accuracy(result: dict[str, Any]) -> str:
+    if 'mask_ap' not in result:
+        return '-'
+    return f'{result["mask_ap"]:.3f} ({result["mask_ap_fp32"]:.3f})'
 
 
 def _setting(row: dict[str, Any]) -> tuple[str, str, str]:

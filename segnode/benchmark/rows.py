@@ -5,11 +5,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from segnode.benchmark.measure import Spread
 from segnode.percentiles import Percentiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """What a contender that rounds finds in the benchmark's own frames.
+
+    Attributes:
+        mask_ap: of it.
+        mask_ap_fp32: of the native network in fp32.
+        annotated: both are of the scene's truth, and not of fp32's own confident instances.
+    """
+
+    mask_ap: float
+    mask_ap_fp32: float
+    annotated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +38,7 @@ class Times:
         agreement_fp32: share of pixels with segnode's label in fp32, None where not compared.
         calls: what the host did in one call, see ``count_calls``.
         memory_mb: device memory taken, None on a CPU.
+        accuracy: None where it was not measured.
         notes: for people.
     """
 
@@ -30,6 +46,7 @@ class Times:
     ms: Spread
     ratio: Spread | None = None
     agreement_fp32: float | None = None
+    accuracy: Accuracy | None = None
     calls: Mapping[str, int]
     memory_mb: float | None
     notes: tuple[str, ...]
@@ -39,6 +56,8 @@ class Times:
         compared: dict[str, Any] = {}
         if self.ratio is not None:
             compared = {**self.ratio.json('ratio'), 'agreement_fp32': self.agreement_fp32}
+        if self.accuracy is not None:
+            compared |= asdict(self.accuracy)
         return {
             'precision': self.precision,
             **self.ms.json('ms'),

@@ -25,7 +25,7 @@ from segnode.benchmark.contenders import (
 from segnode.benchmark.detectron2 import Detectron2
 from segnode.benchmark.floor import Peak, device_peak, floor_ms
 from segnode.benchmark.measure import Spread, count_calls, paired_ratio, time_rounds
-from segnode.benchmark.parts import Part, parts
+from segnode.benchmark.parts import measure_parts
 from segnode.benchmark.planted import (
     FRAMES,
     PlantedDetections,
@@ -34,7 +34,7 @@ from segnode.benchmark.planted import (
     render_frames,
 )
 from segnode.benchmark.request import Request
-from segnode.benchmark.rows import Floor, PartRow, Row, Times
+from segnode.benchmark.rows import Accuracy, Floor, Row, Times
 from segnode.benchmark.torchvision import DIFFERENCES, Torchvision
 from segnode.checkpoint import NativeModel, load_model
 from segnode.cli import stage_summary
@@ -69,6 +69,7 @@ class Entry:
         rebuild: makes it anew without compiled layers, None where it has none.
         weights_bytes: device memory that it takes at rest.
         notes: for the report.
+        accuracy: gives that of the case that it is prepared for, where it is measured.
     """
 
     contender: Contender
@@ -76,6 +77,7 @@ class Entry:
     rebuild: Callable[[], Contender] | None
     weights_bytes: int
     notes: list[str] = field(default_factory=list)
+    accuracy: Callable[[], Accuracy | None] = lambda: None
 
 
 def run(config: Config, request: Request, report: Report) -> dict[str, Any]:
@@ -96,9 +98,7 @@ def run(config: Config, request: Request, report: Report) -> dict[str, Any]:
         bench = Bench(config, request, device, report)
         name = bench.name
         rows = [bench.measure(case, rounds, warm_up) for case in bench.cases()]
-    part_rows: list[PartRow] = []
-    if request.parts:
-        part_rows = _measure_parts(config, request, device, rounds, warm_up)
+    part_rows = measure_parts(config, request, device, rounds, warm_up) if request.parts else []
     return {
         'machine': describe_machine(device),
         'model': name,
@@ -203,6 +203,7 @@ class Bench:
                 ms=Spread.of(times[:, index]),
                 ratio=paired_ratio(times[:, index], times[:, 0]) if index > 0 else None,
                 agreement_fp32=shares.get(name),
+                accuracy=entry.accuracy(),
                 calls=count_calls(partial(call, 0), self._device),
                 memory_mb=_megabytes(memory[name], self._device),
                 notes=tuple(entry.notes),
@@ -295,8 +296,9 @@ class Bench:
         # Here, as it needs what exports a model.
         from segnode.benchmark.exports import ExportContender
 
-        config = self._segnode.engine.config
-        return Entry(ExportContender(reference, model, config, self._report), exact, None, 0)
+        config, planted = self._segnode.engine.config, self._request.plant
+        contender = ExportContender(reference, model, config, self._report, planted=planted)
+        return Entry(contender, exact, None, 0, accuracy=contender.accuracy)
 
     def _check_equal(self, case: Case, frames: Sequence[Image]) -> dict[str, float]:
         """Compare answers in float32; return the share of equal labels by reference."""
@@ -366,49 +368,6 @@ def _check_counts(config: Config, request: Request) -> None:
                 f"--detections: expected at most {most}, the model's own limit, found {count}; "
                 'raise it with --max-instances'
             )
-
-
-def _measure_parts(
-    config: Config, request: Request, device: torch.device, rounds: int, warm_up: int
-) -> list[PartRow]:
-    architecture = named_architecture(config)
-    if architecture.semantics.family != 'detectron2':
-        raise ConfigError(
-            f"--parts: expected a model of Detectron2's family, found {config.model}"
-        )
-    others = [name for name in request.references if name != 'detectron2']
-    if others and not request.shapes:
-        raise ConfigError(f'--parts: expected --against detectron2, found {", ".join(others)}')
-    against = 'detectron2' in request.references
-    return [
-        _measure_part(part, rounds, warm_up)
-        for part in parts(architecture, device, detectron2=against)
-    ]
-
-
-def _measure_part(part: Part, rounds: int, warm_up: int) -> PartRow:
-    part.check()
-    calls = [_each_round(call) for call in part.calls.values()]
-    time_rounds(calls, iter(range(warm_up)))
-    label = f'{part.name} {part.count}'
-    bar = tqdm(range(rounds), desc=label, unit='round', disable=None, leave=False)
-    times = time_rounds(calls, iter(bar))
-    return PartRow(
-        name=part.name,
-        shape='x'.join(map(str, part.image_hw)),
-        count=part.count,
-        ms=Spread.of(times[:, 0]),
-        against={
-            name: (Spread.of(times[:, index]), paired_ratio(times[:, index], times[:, 0]))
-            for index, name in enumerate(part.calls)
-            if index > 0
-        },
-        network_input='x'.join(map(str, part.network_hw)) if part.network_hw else None,
-    )
-
-
-def _each_round(call: Callable[[], object]) -> Callable[[int], object]:
-    return lambda _: call()
 
 
 def _with_best(references: Sequence[str], device: torch.device) -> list[str]:

@@ -11,23 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from segnode.checkpoint.class_names import category_ids, class_names
 from segnode.checkpoint.message import one_line
-from segnode.checkpoint.plain_data import from_plain
+from segnode.checkpoint.plain_data import from_plain, to_plain
 from segnode.checkpoint.weights_file import check_file, digest
 from segnode.config import Config
 from segnode.errors import CheckpointError, ConfigError
 from segnode.model.architecture import Architecture
+from segnode.model.backbone.resnet import BLOCKS_PER_STAGE
 
 MANIFEST: Final = 'manifest.json'
 # Of the manifest and of what the programs take and give.
 SCHEMA: Final = 2
 _LARGEST_MANIFEST: Final = 16 << 20
+# No config has other numbers in its architecture: none larger, none nearer to 0, no more blocks.
+_LARGEST: Final = 100_000
+_SMALLEST: Final = 1e-9
+_MOST_BLOCKS: Final = 64
 
 Format: TypeAlias = Literal['onnx', 'openvino']
 # Who runs a format.
@@ -267,8 +272,11 @@ def description_sha256(architecture: object, names: object) -> str:
 def _problem(manifest: Manifest) -> str | None:
     """Return which numbers no network has, None where all are sound."""
     a = manifest.architecture
+    if manifest.format == 'onnx' and manifest.precision == 'bf16':
+        return 'fp32 or int8 of onnx, found bf16'
     positive: dict[str, tuple[float, ...]] = {
-        'short_side': (a.short_side,),
+        # 0 keeps an image's size.
+        'short_side': (a.short_side or 1,),
         'long_side': (a.long_side,),
         'size_divisibility': (a.size_divisibility,),
         'strides': a.strides,
@@ -289,6 +297,17 @@ def _problem(manifest: Manifest) -> str | None:
     for name, values in positive.items():
         if any(value <= 0 for value in values):
             return f'{name} above 0, found {min(values):g}'
+    for number in _numbers(to_plain(a)):
+        if number and not _SMALLEST <= abs(number) <= _LARGEST:
+            return f'numbers from {_SMALLEST:g} to {_LARGEST}, found {number:g}'
+    depth = getattr(a.backbone, 'depth', 50)
+    if depth not in BLOCKS_PER_STAGE:
+        return f'a backbone of {", ".join(map(str, BLOCKS_PER_STAGE))} layers, found {depth}'
+    if (most := max(getattr(a.backbone, 'depths', (1,)))) > _MOST_BLOCKS:
+        return f'{_MOST_BLOCKS} blocks a stage at most, found {most}'
+    for hw in manifest.shapes:
+        if any(side % a.size_divisibility for side in hw):
+            return f'shapes of multiples of {a.size_divisibility}, found {hw[0]}x{hw[1]}'
     for name in ('score_threshold', 'nms_threshold', 'rpn_nms_threshold', 'mask_threshold'):
         if not 0 <= getattr(a, name) <= 1:
             return f'{name} of 0 to 1, found {getattr(a, name):g}'
@@ -297,6 +316,17 @@ def _problem(manifest: Manifest) -> str | None:
     if not re.fullmatch('([0-9a-f]{64})?', manifest.weights_sha256):
         return f'a sha256 of the weights, found {manifest.weights_sha256[:70]!r}'
     return None
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """Yield all numbers in plain data."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -26,7 +26,14 @@ from segnode.convert.options import (
     read_options,
 )
 from segnode.errors import ConfigError, ImageError
-from segnode.output_files import Inputs, check_writable, is_own_json, write_json, write_whole
+from segnode.output_files import (
+    Inputs,
+    check_outside,
+    check_writable,
+    is_own_json,
+    write_json,
+    write_whole,
+)
 from segnode.picture_files import find_images
 
 if TYPE_CHECKING:
@@ -202,7 +209,7 @@ def _check_outputs(options: argparse.Namespace, inputs: Inputs) -> None:
 
         # Those of an earlier bag go, with or without new ones.
         check_writable(annotations, inputs, is_own_json(OWN_BEGINNING))
-    inputs.add(annotations)
+    check_outside(options.json, options.output)
     check_writable(options.json, inputs, is_own_json(_OWN_SUMMARY))
 
 

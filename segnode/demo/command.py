@@ -46,6 +46,7 @@ from segnode.evaluation.metrics import (
 )
 from segnode.output_files import (
     Inputs,
+    check_outside,
     check_writable,
     is_own_folder,
     is_own_json,
@@ -183,6 +184,7 @@ def _check_outputs(options: argparse.Namespace, config: Config, output: Path) ->
     inputs = Inputs.of(config, options.annotations)
     if options.images is not None:
         inputs.add(*(options.images.iterdir() if options.images.is_dir() else [options.images]))
+    check_outside(options.json, output)
     check_writable(options.json, inputs, is_own_json(_OWN_JSON))
     for name in _WRITTEN:
         if output / name in inputs:

@@ -14,12 +14,13 @@ from segnode.hardware.board import Board
 _TAKEN_MIB = 2048
 _DESKTOP_MIB = 8192
 _SWAPPED_MIB = 64
-_WHEEL = 'install the PyTorch that NVIDIA builds for this JetPack (README, "On a Jetson")'
-NO_TORCH = (
-    f"{_WHEEL}; for libcusparseLt.so.0 NVIDIA's cuSPARSELt as well (package libcusparselt0), "
-    'which no JetPack brings'
-)
-"""Remedy for a PyTorch that cannot be imported."""
+_README = '(README, "On a Jetson")'
+_WHEEL = f'install the PyTorch and torchvision that NVIDIA builds for this JetPack {_README}'
+# What NVIDIA's PyTorch loads and no JetPack brings.
+_LIBRARIES = {
+    'libcusparseLt': f"install NVIDIA's cuSPARSELt, package libcusparselt0 {_README}",
+    'libopenblas': 'sudo apt install libopenblas0',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Torch:
     cuda: str
     sees_gpu: bool
     architectures: tuple[str, ...] = ()
+
+
+def no_torch(error: str) -> str:
+    """Return the remedy for a PyTorch that cannot be imported, by what its import says."""
+    return next((remedy for name, remedy in _LIBRARIES.items() if name in error), _WHEEL)
 
 
 def read_torch() -> Torch | None:
@@ -86,7 +92,8 @@ def _software(board: Board, installed: Torch | None) -> Finding:
         problem = 'PyTorch for this JetPack is for Python 3.8 and older, segnode needs 3.10'
         return Finding('warn', 'board', f'{found}; {problem}', _old_jetpack(board))
     if installed is None:
-        return Finding('FAIL', 'board', f'{found}; no PyTorch that can be imported', NO_TORCH)
+        problem = f'{found}; no PyTorch that can be imported'
+        return Finding('FAIL', 'board', problem, 'mend the line of torch above')
     if not installed.cuda:
         return Finding('FAIL', 'board', f'{found}: the GPU is not used', _WHEEL)
     if _other_cuda(board, installed):
@@ -125,7 +132,7 @@ def _old_jetpack(board: Board) -> str:
         build = 'build PyTorch for Python 3.10 on it, as a Xavier gets no later JetPack'
         return build if board.jetpack.startswith('5') else f'update to JetPack 5, then {build}'
     if board.chip == 'tegra234':
-        return 'update to JetPack 6'
+        return 'update to JetPack 6 or newer'
     return 'update to the newest JetPack for this board, from 6 on its PyTorch will do'
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from segnode.cli import Parser, add_config_options, config_from, say
 from segnode.config import Config
-from segnode.doctor.board import NO_TORCH, board_findings, read_torch
+from segnode.doctor.board import board_findings, no_torch, read_torch
 from segnode.doctor.finding import Finding
 from segnode.doctor.network import fetched_weights, limits, run_model
 from segnode.errors import ConfigError, DeviceError, SegnodeError
@@ -124,7 +124,7 @@ def packages(*, on_board: bool = False) -> Iterator[Finding]:
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         remedy = 'install torch and torchvision of one release together'
-        yield Finding('FAIL', 'torch', str(error), NO_TORCH if on_board else remedy)
+        yield Finding('FAIL', 'torch', str(error), no_torch(str(error)) if on_board else remedy)
     else:
         yield Finding('ok', 'torch', f'{torch.__version__}, torchvision {torchvision.__version__}')
 
@@ -144,7 +144,7 @@ def old_torch(config: Config) -> Iterator[Finding]:
     except (ImportError, OSError, SegnodeError):
         return  # Said of torch or of the device.
     for feature in missing:
-        remedy = f'PyTorch {feature.first} or newer has it; nothing else is lost'
+        remedy = f'{feature.remedy()}; nothing else is lost'
         yield Finding('warn', 'torch', feature.line(), remedy)
 
 

@@ -75,9 +75,8 @@ def run_model(config: Config) -> tuple[Finding, Network | None]:
 def _image_hw(model: Model) -> tuple[int, int]:
     """Return the size of an image that a model takes: one of its own where it has only such."""
     from segnode.checkpoint import ExportedModel
-    from segnode.engine.exported import fixed_sizes
 
-    sizes = fixed_sizes(model) if isinstance(model, ExportedModel) else ()
+    sizes = model.shapes if isinstance(model, ExportedModel) else ()
     return sizes[0] if sizes else (480, 640)
 
 

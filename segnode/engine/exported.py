@@ -11,16 +11,16 @@ Shapes: N images, R RoIs, C channels.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segnode.checkpoint.exported import BACKENDS, ExportedModel, ExportedPart, Format
+from segnode.checkpoint.exported import BACKENDS, MANIFEST, ExportedModel, ExportedPart, Format
+from segnode.checkpoint.message import one_line
 from segnode.engine.dynamic import DynamicBackend
 from segnode.engine.network import NativeNetwork
 from segnode.engine.settings import InferenceSettings
@@ -32,6 +32,11 @@ Array: TypeAlias = npt.NDArray[np.float32]
 # A side that is None may be any.
 Shape: TypeAlias = tuple[int | None, ...]
 
+# Parts of a Mask R-CNN besides its trunk.
+_HEADS: Final = ('box_head.0', 'mask_head')
+# What building a network of numbers that do not go together raises.
+_MISFIT: Final = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 class Program(Protocol):
     """One part, loaded by its engine.
@@ -39,6 +44,7 @@ class Program(Protocol):
     Attributes:
         takes: shape of its input; empty where it has not one of a fixed number of sides.
         gives: shapes of its outputs.
+        quantised: whether any of it is in INT8.
     """
 
     @property
@@ -46,6 +52,9 @@ class Program(Protocol):
 
     @property
     def gives(self) -> tuple[Shape, ...]: ...  # noqa: D102
+
+    @property
+    def quantised(self) -> bool: ...  # noqa: D102
 
     def reserve(self, sizes: int) -> None:
         """Keep what is built for so many sizes of input."""
@@ -73,58 +82,44 @@ def open_exported(model: ExportedModel, report: Callable[[str], None]) -> Export
         report: is told in a line what runs it.
 
     Raises:
-        CheckpointError: a part is missing, unknown or refused by the engine.
+        CheckpointError: the parts are not those of the architecture, or the engine refuses one.
         ConfigError: the engine is not installed.
+        OutOfMemoryError: there is no room for them.
     """
+    _check_parts(model)
     load = select_engine(model.format, model.precision, report)
-
-    def open_part(part: ExportedPart) -> Program:
-        program = load(part)
-        _check_shapes(part, program, model.architecture)
-        return program
-
-    trunks: dict[tuple[int, int] | None, Program] = {}
-    boxes: dict[int, Program] = {}
-    masks: Program | None = None
+    programs: list[Program] = []
     for part in model.parts:
-        stage = re.fullmatch(r'box_head\.(\d)', part.name)
-        if part.name == 'trunk':
-            trunks[part.network_hw] = open_part(part)
-        elif stage:
-            boxes[int(stage[1])] = open_part(part)
-        elif part.name == 'mask_head':
-            masks = open_part(part)
-        else:
-            raise CheckpointError(
-                f'{model.weights_path}: part {part.name} is not of this version; export the model '
-                'again'
-            )
-    if not trunks or masks is None or sorted(boxes) != list(range(max(len(boxes), 1))):
-        raise CheckpointError(
-            f'{model.weights_path}: expected the parts trunk, box_head.0 and mask_head, found '
-            f'{", ".join(part.name for part in model.parts) or "none"}; export the model again'
-        )
-    parts = _ExportedParts(model, trunks, tuple(boxes[n] for n in sorted(boxes)), masks)
+        programs.append(load(part))
+        _check_shapes(part, programs[-1], model.architecture)
+    _check_precision(model, programs)
+    parts = _ExportedParts(model, programs)
     cpu = torch.device('cpu')
-    network = NativeNetwork(
-        model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame
-    )
-    return ExportedBackend(network, model, tuple(trunks.values()))
+    try:
+        network = NativeNetwork(
+            model.architecture, {}, cpu, model.precision, programs=parts.for_a_frame
+        )
+    except _MISFIT as error:
+        raise CheckpointError(
+            f'{model.weights_path / MANIFEST}: expected an architecture that there is, found one '
+            f'that cannot be built ({one_line(error)}); export the model again'
+        ) from None
+    return ExportedBackend(network, model, programs)
 
 
 class ExportedBackend(DynamicBackend):
     """The path of a CPU, over programs."""
 
     def __init__(
-        self, network: NativeNetwork, model: ExportedModel, trunks: tuple[Program, ...]
+        self, network: NativeNetwork, model: ExportedModel, programs: Sequence[Program]
     ) -> None:
-        """Take a network over programs, and those of its parts that are built for sizes."""
+        """Take a network over programs, and these."""
         super().__init__(network)
-        self._model, self._trunks = model, trunks
+        self._model, self._programs = model, programs
 
     def check(self, settings: InferenceSettings) -> None:
         """Raise ConfigError for sides with which no image makes an input of the folder's sizes."""
-        a, shapes = self._model.architecture, fixed_sizes(self._model)
+        a, shapes = self._model.architecture, self._model.shapes
         sides = (settings.short_side, settings.long_side)
         if shapes and not any(_can_be_made(hw, *sides, a.size_divisibility) for hw in shapes):
             sizes = ', '.join(f'{h}x{w}' for h, w in shapes)
@@ -137,13 +132,13 @@ class ExportedBackend(DynamicBackend):
 
     def reserve(self, paths: int) -> None:
         """Keep so many sizes compiled."""
-        for trunk in self._trunks:
-            trunk.reserve(paths)
+        for program in self._programs:
+            program.reserve(paths)
 
     def clear(self) -> None:
-        """Drop what is compiled for single sizes, which is compiled again when it is wanted."""
-        for trunk in self._trunks:
-            trunk.clear()
+        """Drop what is held between frames, which is had again when it is wanted."""
+        for program in self._programs:
+            program.clear()
 
 
 def _can_be_made(padded_hw: tuple[int, int], short: int, long: int, unit: int) -> bool:
@@ -153,11 +148,6 @@ def _can_be_made(padded_hw: tuple[int, int], short: int, long: int, unit: int) -
     shorts, longs = ({x + -x % unit for x in (side - 1, side)} for side in (short, long))
     of_short = low in shorts and high <= max(longs)
     return not short or of_short or (high in longs and low <= max(shorts))
-
-
-def fixed_sizes(model: ExportedModel) -> tuple[tuple[int, int], ...]:
-    """Return H and W of the padded inputs that alone a folder takes, empty for any."""
-    return model.shapes or tuple(part.network_hw for part in model.parts if part.network_hw)
 
 
 def select_engine(
@@ -183,6 +173,45 @@ def select_engine(
             f'be imported here ({error}); `pip install {backend}`, or install segnode with '
             f'its extra [{backend}]'
         ) from None
+
+
+def _check_parts(model: ExportedModel) -> None:
+    """Make sure that every part is there once, a trunk for each of the sizes, and no other.
+
+    Raises:
+        CheckpointError: it is otherwise.
+    """
+    found = [(part.name, part.network_hw) for part in model.parts]
+    if unknown := [name for name, _ in found if name not in ('trunk', *_HEADS)]:
+        raise CheckpointError(
+            f'{model.weights_path}: part {one_line(unknown[0])} is not of this version; export '
+            'the model again'
+        )
+    trunks = {('trunk', hw) for hw in model.shapes or (None,)}
+    expected = trunks | {(name, None) for name in _HEADS}
+    if set(found) != expected or len(found) > len(expected):
+        names = (f'{name} {hw[0]}x{hw[1]}' if hw else name for name, hw in found)
+        sizes = ', '.join(f'{h}x{w}' for h, w in model.shapes) or 'any size'
+        raise CheckpointError(
+            f'{model.weights_path}: expected the parts trunk, box_head.0 and mask_head, each '
+            f'once, for {sizes}, found {one_line(", ".join(names) or "none")}; export the model '
+            'again'
+        )
+
+
+def _check_precision(model: ExportedModel, programs: Iterable[Program]) -> None:
+    """Make sure that programs are in INT8 exactly where the manifest says so.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    quantised = any(program.quantised for program in programs)
+    if quantised != (model.precision == 'int8'):
+        found = 'those of int8' if quantised else 'none that is quantised'
+        raise CheckpointError(
+            f'{model.weights_path}: expected programs of {model.precision}, as the manifest says, '
+            f'found {found}; export the model again'
+        )
 
 
 def _check_shapes(part: ExportedPart, program: Program, a: Architecture) -> None:
@@ -234,15 +263,16 @@ def _shown(shapes: Sequence[Shape]) -> str:
 class _ExportedParts:
     """The programs of one model, with the parts' own signatures."""
 
-    def __init__(
-        self,
-        model: ExportedModel,
-        trunks: dict[tuple[int, int] | None, Program],
-        boxes: tuple[Program, ...],
-        masks: Program,
-    ) -> None:
-        self._model, self._trunks, self._masks = model, trunks, masks
-        self._boxes = tuple(self._box_head(program) for program in boxes)
+    def __init__(self, model: ExportedModel, programs: Sequence[Program]) -> None:
+        """Take a program for each of the model's parts."""
+        loaded = list(zip(model.parts, programs, strict=True))
+        heads = {part.name: program for part, program in loaded}
+        self._model = model
+        self._trunks = {
+            part.network_hw: program for part, program in loaded if part.name == 'trunk'
+        }
+        self._boxes = (self._box_head(heads['box_head.0']),)
+        self._masks = heads['mask_head']
 
     def for_a_frame(self, mark: Mark) -> Parts:
         """Return the parts; the trunk is one program, so that ``backbone`` has all its time."""
@@ -268,15 +298,26 @@ class _ExportedParts:
                 outputs = [torch.empty((len(images), *each.shape[1:])) for each in found]
             for whole, each in zip(outputs, found, strict=True):
                 whole[n] = torch.from_numpy(each[0])
+        self._check_maps((x.shape[-2], x.shape[-1]), outputs)
         maps = [each.permute(0, 3, 1, 2) for each in outputs]
         levels = len(self._model.architecture.strides)
         return Trunk(maps[:levels], maps[levels : 2 * levels], maps[2 * levels :])
 
+    def _check_maps(self, network_hw: tuple[int, int], maps: Sequence[Tensor]) -> None:
+        """Raise CheckpointError for maps of other sizes, as a program for any tells none."""
+        found = [(each.shape[1], each.shape[2]) for each in maps]
+        expected = self._model.architecture.feature_hw(network_hw)
+        if found != 3 * expected:
+            raise CheckpointError(
+                f"{self._model.weights_path}: expected maps of the manifest's strides, "
+                f'{_shown(expected)}, found {_shown(list(dict.fromkeys(found)))}; export the '
+                'model again'
+            )
+
     def _trunk_for(self, network_hw: tuple[int, int]) -> Program:
-        shapes = self._model.shapes
         found = self._trunks.get(network_hw, self._trunks.get(None))
-        if found is None or (shapes and network_hw not in shapes):
-            sizes = ', '.join(f'{h}x{w}' for h, w in shapes or [s for s in self._trunks if s])
+        if found is None:
+            sizes = ', '.join(f'{h}x{w}' for h, w in self._model.shapes)
             raise ConfigError(
                 f'resolution: expected an image that makes a network input of {sizes}, for which '
                 f'{self._model.weights_path} was exported, found {network_hw[0]}x{network_hw[1]}; '

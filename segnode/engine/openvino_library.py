@@ -12,5 +12,6 @@ import sys
 sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
 
 import openvino as ov  # noqa: E402
+from openvino import _pyopenvino as binding  # noqa: E402
 
-__all__ = ['ov']
+__all__ = ['binding', 'ov']

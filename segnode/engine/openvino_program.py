@@ -12,14 +12,24 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from segnode.checkpoint.exported import ExportedPart
-from segnode.engine.openvino_library import ov
-from segnode.errors import CheckpointError, ProgramError, first_line, is_out_of_memory
+from segnode.engine.openvino_library import binding, ov
+from segnode.errors import (
+    CheckpointError,
+    OutOfMemoryError,
+    ProgramError,
+    failures_of,
+    first_line,
+    is_out_of_memory,
+)
 
 if TYPE_CHECKING:
     from segnode.engine.exported import Array, Shape
 
 # Sizes of a network input that stay compiled; a robot's cameras and resolutions are few.
 MOST_SIZES: Final = 4
+_FAILURES: Final = failures_of(binding)
+_XML: Final = b'<?xml'
+_QUANTISED: Final = 'FakeQuantize'
 
 
 class OpenVINO:
@@ -42,10 +52,18 @@ class OpenVINO:
 
         Raises:
             CheckpointError: OpenVINO does not take it.
+            OutOfMemoryError: there is no room for it.
         """
+        # It goes by the content: a program of another format may have its numbers in any file.
+        with part.path.open('rb') as stream:
+            if stream.read(len(_XML)) != _XML:
+                raise CheckpointError(
+                    f"{part.path}: expected OpenVINO's own format, found another; export the "
+                    'model again'
+                )
         try:
             model = self._core.read_model(*part.files)
-        except RuntimeError as error:
+        except _FAILURES as error:
             raise _refused(part.path, error) from None
         return OpenVINOProgram(self._compile, model, part)
 
@@ -66,13 +84,14 @@ class OpenVINOProgram:
         self._outputs = len(model.outputs)
         self.takes = _shape(model.inputs[0]) if len(model.inputs) == 1 else ()
         self.gives = tuple(_shape(each) for each in model.outputs)
+        self.quantised = any(op.get_type_name() == _QUANTISED for op in model.get_ops())
         self._any_rows = None
         # A head takes any number of RoIs of one size, and is as fast as for a fixed number. A
         # trunk is compiled for each size of image, as it would not be.
         if part.name != 'trunk':
             try:
                 self._any_rows = self._compile(model)
-            except RuntimeError as error:
+            except _FAILURES as error:
                 raise _refused(part.path, error) from None
 
     def __call__(self, x: Array) -> Sequence[Array]:
@@ -82,7 +101,7 @@ class OpenVINOProgram:
             request.set_input_tensor(ov.Tensor(x, shared_memory=True))
             request.infer()
             return [request.get_output_tensor(n).data for n in range(self._outputs)]
-        except RuntimeError as error:
+        except _FAILURES as error:
             if is_out_of_memory(error):
                 raise MemoryError(first_line(error)) from None
             raise ProgramError(f'{self._path}: {_cause(error)}') from None
@@ -113,14 +132,16 @@ def _shape(port: Any) -> Shape:
     return tuple(None if side.is_dynamic else side.get_length() for side in shape)
 
 
-def _refused(path: Path, error: RuntimeError) -> CheckpointError:
+def _refused(path: Path, error: Exception) -> CheckpointError | OutOfMemoryError:
+    if is_out_of_memory(error):
+        return OutOfMemoryError(f'{path}: cpu has no room for the program')
     return CheckpointError(
         f'{path}: OpenVINO {ov.__version__.partition("-")[0]} does not take it ({_cause(error)}); '
         'export the model again on this machine'
     )
 
 
-def _cause(error: RuntimeError) -> str:
+def _cause(error: Exception) -> str:
     """Return what an OpenVINO error says, without where in its sources it was raised."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(('Exception from', 'Check '))]

@@ -15,6 +15,7 @@ from segnode.errors import ConfigError
 from segnode.output_files import (
     Inputs,
     check_apart,
+    check_outside,
     check_own_folder,
     check_writable,
     is_own_json,
@@ -24,7 +25,7 @@ from segnode.output_files import (
 
 if TYPE_CHECKING:
     from segnode.evaluation.annotations import Annotations
-    from segnode.export.run import Calibration
+    from segnode.export.request import Calibration
     from segnode.image import Image
 
 _EXAMPLES = """\
@@ -55,6 +56,7 @@ _OWN_JSON: Final = r'\{"output": "'
 MOST_PICTURES: Final = 100
 # One of so many pictures checks, the others give ranges.
 CHECKED: Final = 5
+_RENDERED_HW: Final = (480, 640)
 
 
 def main(args: Sequence[str]) -> int:
@@ -102,18 +104,20 @@ def main(args: Sequence[str]) -> int:
         )
     if (precision == 'int8') != bool(options.calibrate):
         raise ConfigError('--calibrate: expected it with --precision int8, and only there')
-    shapes = tuple(_shape(text) for text in (options.shapes or '').split(',') if text)
+    shapes = tuple(_shape(text) for text in (options.shapes or '').split(',') if text.strip())
     if options.whole and (options.format != 'onnx' or precision != 'fp32' or len(shapes) != 1):
         raise ConfigError('--whole: expected --format onnx, fp32 and one size of --shapes with it')
     given = [*options.calibrate, *options.check]
     check_own_folder(options.output, FOLDER_KIND)
     check_apart(options.output, *given, options.annotations)
     inputs = Inputs.of(config, options.annotations)
+    check_outside(options.json, options.output)
     check_writable(options.json, inputs, is_own_json(_OWN_JSON))
 
     # Torch takes seconds to import: after every mistake in the options has been found.
     from segnode.checkpoint import NativeModel, load_model
-    from segnode.export.run import Request, export
+    from segnode.export.request import Request
+    from segnode.export.run import export
 
     model = load_model(config.replace({'precision': 'auto'}), note)
     if not isinstance(model, NativeModel):
@@ -121,7 +125,7 @@ def main(args: Sequence[str]) -> int:
             f'--model: expected a model that segnode runs itself, found {model.name}, which is an '
             'exported one already or has no network'
         )
-    calibration, check, truth = _pictures(options, model.class_names)
+    calibration, check, truth = _pictures(options, shapes, model.class_names)
     if options.whole:
         from segnode.export.whole import export_whole
 
@@ -145,10 +149,10 @@ def main(args: Sequence[str]) -> int:
 
 
 def _pictures(
-    options: Any, class_names: Sequence[str]
+    options: Any, shapes: Sequence[tuple[int, int]], class_names: Sequence[str]
 ) -> tuple[Calibration | None, list[Image], Annotations | None]:
     """Return what ranges are taken from, what is compared on, and what is true of that."""
-    from segnode.export.run import Calibration, hash_files
+    from segnode.export.request import Calibration, hash_files
     from segnode.picture_files import find_images, read_image
 
     ranges: list[Path] = []
@@ -173,28 +177,26 @@ def _pictures(
     if not check:
         if options.annotations is not None:
             raise ConfigError('--annotations: expected --check or --calibrate with it')
-        return calibration, _rendered(options), None
+        return calibration, _rendered(shapes), None
     truth = None
     if options.annotations is not None:
         check, truth = _annotated(options.annotations, check, class_names)
     return calibration, [read_image(path) for path in check], truth
 
 
-def _rendered(options: Any) -> list[Image]:
+def _rendered(shapes: Sequence[tuple[int, int]]) -> list[Image]:
     """Return frames of a rendered scene, of the sizes that the export is for."""
     from segnode.benchmark.planted import render_frames
 
-    shapes = [_shape(text) for text in (options.shapes or '480x640').split(',')]
-    return [frame for hw in shapes for frame in render_frames(hw)]
+    return [frame for hw in shapes or [_RENDERED_HW] for frame in render_frames(hw)]
 
 
 def _annotated(
     path: Path, pictures: Sequence[Path], class_names: Sequence[str]
 ) -> tuple[list[Path], Annotations]:
     """Return the annotated ones of pictures, and their truth with positions for image ids."""
-    import dataclasses
-
-    from segnode.evaluation.annotations import Annotations, GroundTruth
+    from segnode.evaluation.annotations import GroundTruth
+    from segnode.export.parity import reindexed
 
     found = GroundTruth.read(path, pictures, note)
     ids = {path: found.images[path] for path in pictures if found.images.get(path)}
@@ -206,16 +208,7 @@ def _annotated(
             f'{path}: expected categories of the model ({shown(class_names)}), found none of them '
             f'({shown(categories) or "none at all"}); give class_names, or other annotations'
         )
-    places: dict[Any, int] = {image.id: n for n, image in enumerate(ids.values())}
-    truth = Annotations(
-        images={places[i.id]: dataclasses.replace(i, id=places[i.id]) for i in ids.values()},
-        categories=found.annotations.categories,
-        instances=[
-            {**each, 'image_id': places[each['image_id']]}
-            for each in found.annotations.instances
-            if each['image_id'] in places
-        ],
-    )
+    truth = reindexed(found.annotations, [image.id for image in ids.values()])
     return list(ids), truth
 
 
@@ -250,6 +243,8 @@ def _print(result: dict[str, Any]) -> None:
     )
     sizes = ', '.join(f'{h}x{w}' for h, w in result['shapes']) or 'any size'
     say(f'network input {sizes}; parts {", ".join(result["parts"])}')
+    if result['whole']:
+        say(f'pixels in the order {result["channels"]}')
     if result['calibration']:
         say(f'ranges from {result["calibration"]["pictures"]} pictures')
     if result['float32_layers']:

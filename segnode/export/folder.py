@@ -19,6 +19,7 @@ from segnode.checkpoint import NativeModel
 from segnode.checkpoint.exported import (
     MANIFEST,
     SCHEMA,
+    SUFFIXES,
     Format,
     Manifest,
     PartEntry,
@@ -32,7 +33,8 @@ from segnode.export.programs import Writer
 from segnode.output_files import make_own_folder, make_part_folder, write_whole
 
 FOLDER_KIND: Final = 'export'
-_SUFFIXES: Final = ('.xml', '.bin', '.onnx')
+# The one file of a whole network, which has no manifest.
+WHOLE: Final = 'mask_rcnn.onnx'
 
 
 @contextlib.contextmanager
@@ -40,7 +42,7 @@ def staged(path: Path) -> Iterator[Path]:
     """Give a folder to write; its files replace those of an earlier export when all went well.
 
     Whatever ends the work before that leaves the earlier export as it was, and of a new one
-    nothing.
+    nothing. Files that neither of them has stay.
 
     Raises:
         ConfigError: the folder holds files of somebody else, or cannot be made.
@@ -61,16 +63,44 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def _replace(path: Path, part: Path) -> None:
-    # Without a manifest, files of two exports cannot be taken for a whole one.
+    """Put an earlier export aside and a new one in its place, or all back where that fails."""
+    new = sorted(file.name for file in part.iterdir())
+    aside = part / 'earlier'
     try:
-        (path / MANIFEST).unlink(missing_ok=True)
-        for file in path.iterdir():
-            if file.suffix in _SUFFIXES:
-                file.unlink()
-        for file in sorted(part.iterdir(), key=lambda file: file.name == MANIFEST):
+        aside.mkdir()
+        # Without a manifest, files of two exports cannot be taken for a whole one: it goes first,
+        # and comes last.
+        for name in sorted(_written(path) | {*new}, key=lambda name: name != MANIFEST):
+            if (path / name).is_file():
+                (path / name).replace(aside / name)
+        for name in sorted(new, key=lambda name: name == MANIFEST):
+            (part / name).replace(path / name)
+    except BaseException as error:
+        # What was moved is seen from where it lies, as Ctrl-C comes at any place.
+        for name in new:
+            if not (part / name).exists():
+                (path / name).replace(part / name)
+        for file in sorted(aside.glob('*'), key=lambda file: file.name == MANIFEST):
             file.replace(path / file.name)
-    except OSError as error:
-        raise OutputError(f'{path}: cannot be written ({error.strerror})') from None
+        if isinstance(error, OSError):
+            raise OutputError(f'{path}: cannot be written ({error.strerror})') from None
+        raise
+
+
+def _written(path: Path) -> set[str]:
+    """Return the names of the files that an earlier export may have written."""
+    names = {MANIFEST, WHOLE}
+    try:
+        parts = json.loads((path / MANIFEST).read_bytes())['parts']
+        listed = {name for part in parts for name in part['files']}
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return names
+    suffixes = {suffix for each in SUFFIXES.values() for suffix in each}
+    return names | {
+        name
+        for name in listed
+        if isinstance(name, str) and Path(name).name == name and Path(name).suffix in suffixes
+    }
 
 
 class ExportFolder:

@@ -7,6 +7,7 @@ Shapes: D instances of one picture.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from segnode.engine import Engine, Prediction
 from segnode.evaluation.annotations import Annotations
+from segnode.evaluation.entries import Id
 from segnode.evaluation.metrics import average_precision, coco_results
 from segnode.image import Image
 
@@ -160,6 +162,20 @@ class Reference:
             return None
         images = range(len(self._pictures))
         return average_precision(self._truth, self._results(answers), 'segm', images).ap
+
+
+def reindexed(truth: Annotations, ids: Sequence[Id]) -> Annotations:
+    """Return the annotations of some images, the places of their ids in ``ids`` for ids."""
+    places: dict[Id, int] = {image_id: n for n, image_id in enumerate(ids)}
+    return Annotations(
+        images={n: dataclasses.replace(truth.images[i], id=n) for i, n in places.items()},
+        categories=truth.categories,
+        instances=[
+            {**each, 'image_id': places[each['image_id']]}
+            for each in truth.instances
+            if each['image_id'] in places
+        ],
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -143,7 +144,7 @@ class _ONNXWriter:
 
     def save(self, model: Any, path: Path) -> list[Path]:
         path = path.with_suffix('.onnx')
-        self._onnx.save_model(model, str(path))
+        self._onnx.save_model(without_sources(model), str(path))
         return [path]
 
 
@@ -159,6 +160,19 @@ def _module_of(node: Any) -> str:
         return str(scopes[-2])
     except (KeyError, ValueError, SyntaxError, TypeError, IndexError):
         return ''
+
+
+def without_sources(model: Any) -> Any:
+    """Remove from an ONNX model what the exporter noted of its source code, and return it."""
+    graphs = [model.graph]
+    for graph in graphs:
+        noted = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
+        for each in (graph, *itertools.chain(*noted)):
+            each.ClearField('metadata_props')
+            each.ClearField('doc_string')
+        for attribute in itertools.chain(*(node.attribute for node in graph.node)):
+            graphs += [*([attribute.g] if attribute.HasField('g') else []), *attribute.graphs]
+    return model
 
 
 @contextlib.contextmanager

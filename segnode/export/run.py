@@ -5,22 +5,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from segnode.checkpoint import NativeModel
-from segnode.checkpoint.exported import Format
-from segnode.checkpoint.weights_file import digest
 from segnode.config import Config
 from segnode.engine import Engine
 from segnode.engine.exported import select_engine
 from segnode.errors import ConfigError
-from segnode.evaluation.annotations import Annotations
 from segnode.export.folder import ExportFolder, staged
-from segnode.export.parity import CONFIDENT, Agreement, Reference
+from segnode.export.parity import CONFIDENT, Agreement, Reference, reindexed
 from segnode.export.parts import PartProgram, trace_parts
 from segnode.export.programs import Writer, select_writer
 from segnode.export.quantisation import (
@@ -33,6 +28,7 @@ from segnode.export.quantisation import (
     ranking_layers,
     trunk_input,
 )
+from segnode.export.request import Request
 from segnode.image import Image
 from segnode.kernels.preprocess import resized_hw
 from segnode.model.mask_rcnn import build_mask_rcnn
@@ -48,52 +44,6 @@ MOST_LOST_OF_OWN: Final = 0.08
 _KEPT: Final = (2, 4, 8, 16, 32)
 # Pictures that tell how noisy a layer is.
 _NOISE_PICTURES: Final = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """What ranges are taken from.
-
-    Attributes:
-        pictures: decoded.
-        sha256: of the files, in order.
-    """
-
-    pictures: Sequence[Image]
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is to be exported.
-
-    Attributes:
-        form: of the programs.
-        precision: fp32, bf16 or int8.
-        shapes: H and W of images, empty for any.
-        output: the folder.
-        calibration: for int8.
-        check: pictures on which the export is compared with float32, empty for none.
-        truth: annotations of these, image ids their positions; None takes float32's answers.
-        search: keep layers in float32 where INT8 loses too much; off for planted weights.
-    """
-
-    form: Format
-    precision: str
-    shapes: tuple[tuple[int, int], ...]
-    output: Path
-    calibration: Calibration | None
-    check: Sequence[Image]
-    truth: Annotations | None
-    search: bool
-
-
-def hash_files(paths: Iterable[Path]) -> str:
-    """Return one digest of many files' contents, in order."""
-    whole = hashlib.sha256()
-    for path in paths:
-        whole.update(bytes.fromhex(digest(path, 'sha256')))
-    return whole.hexdigest()
 
 
 def export(
@@ -164,9 +114,10 @@ class _Job:
         progress: Progress,
     ) -> None:
         self._config = config.replace({'backend': 'auto', 'precision': 'fp32', 'device': 'cpu'})
-        self._model, self._request = model, request
+        self._model = model
         self._report, self._progress = report, progress
         self._shapes = tuple(dict.fromkeys(self._padded(hw) for hw in request.shapes))
+        self._request = self._fitting(request)
         self._samples = Samples(())
         self._reference: Reference | None = None
         self._kept: dict[str, list[str]] = {}
@@ -200,6 +151,7 @@ class _Job:
                 self._finish(folder, None)
                 agreement = self._compare(folder)
             self._finish(folder, agreement)
+            size = sum(file.stat().st_size for file in place.iterdir())
         return {
             'output': str(request.output),
             'format': request.form,
@@ -208,7 +160,7 @@ class _Job:
             'weights_sha256': self._model.weights_sha256,
             'parts': [part.file_stem for part in parts],
             'shapes': [list(hw) for hw in self._shapes],
-            'bytes': sum(file.stat().st_size for file in request.output.iterdir()),
+            'bytes': size,
             **self._further(agreement),
             'whole': False,
         }
@@ -338,6 +290,21 @@ class _Job:
                 self._kept[part.file_stem] = kept
                 changed.append(part)
         return changed
+
+    def _fitting(self, request: Request) -> Request:
+        """Return the request with those pictures to check on that have a size it is for."""
+        places = [n for n, picture in enumerate(request.check) if self._fits(picture)]
+        if lost := len(request.check) - len(places):
+            sizes = ', '.join(f'{h}x{w}' for h, w in self._shapes)
+            self._report(
+                f'{lost} of {len(request.check)} pictures do not check: they make no network '
+                f'input of {sizes}, as --shapes asks for'
+            )
+        return dataclasses.replace(
+            request,
+            check=[request.check[n] for n in places],
+            truth=None if request.truth is None else reindexed(request.truth, places),
+        )
 
     def _check_calibration(self) -> list[Image]:
         """Return the pictures that ranges are taken from, after every size has some."""

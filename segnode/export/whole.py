@@ -2,18 +2,19 @@
 # Copyright 2026 The segnode authors
 """A whole Mask R-CNN as one ONNX of standard operators, of fixed shapes.
 
-It is the network's own code, traced, with two steps that PyTorch has no exportable form of: they
-stand for NonMaxSuppression and RoiAlign, and become these.
+It is the network's own code, traced, with the two steps of ``operators`` that stand for
+NonMaxSuppression and RoiAlign, and become these.
 
 Shapes: H and W of the network's input before padding, D detections, M side of a mask, B sets of K
-boxes, R RoIs, C channels or classes, S side of what is pooled.
+boxes, R RoIs, C classes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,17 +23,17 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align as torchvision_roi_align
 
+from segnode import __version__
 from segnode.checkpoint import NativeModel
 from segnode.config import Config
 from segnode.engine import Engine
 from segnode.engine.settings import own_settings, resolve_settings
 from segnode.errors import ConfigError, MeasurementError
-from segnode.export.folder import staged
-from segnode.export.programs import quiet
+from segnode.export.folder import WHOLE, staged
+from segnode.export.operators import register_steps, translations
+from segnode.export.programs import quiet, without_sources
 from segnode.image import Image
-from segnode.kernels.plain.nms import nms
 from segnode.kernels.preprocess import resized_hw
 from segnode.model.anchors import make_anchors
 from segnode.model.architecture import Pooler
@@ -44,113 +45,12 @@ from segnode.model.steps import Steps
 from segnode.torch_features import missing_features
 
 OUTPUTS: Final = ('boxes', 'scores', 'class_ids', 'masks')
-FILE: Final = 'mask_rcnn.onnx'
 # Pairs of proposal and class that NMS takes, the best by score.
 CANDIDATES: Final = 1000
 # What the whole and the native network may differ by.
 BOX_PX: Final = 0.02
 SCORE: Final = 2e-4
 MASK: Final = 2e-3
-
-
-@cache
-def _register_steps() -> None:
-    """Make the two steps operators of PyTorch, which not every release can."""
-
-    @torch.library.custom_op('segnode::nms_by_class', mutates_args=())
-    def nms_by_class(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-        """Map (B, K, 4) boxes and (B, C, K) bool, of which class each is, to (B, K) bool."""
-        classes = valid.to(torch.int8).argmax(1)
-        return nms(boxes, valid.any(1), threshold, classes)
-
-    @nms_by_class.register_fake
-    def _(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-        return boxes.new_empty((valid.shape[0], valid.shape[2]), dtype=torch.bool)
-
-    @torch.library.custom_op('segnode::roi_align', mutates_args=())
-    def roi_align(
-        feature: Tensor,
-        boxes: Tensor,
-        image_index: Tensor,
-        scale: float,
-        resolution: int,
-        sampling_ratio: int,
-        aligned: bool,
-    ) -> Tensor:
-        """Pool (R, 4) boxes of one map (N, C, h, w) to (R, C, S, S)."""
-        rois = torch.cat((image_index[:, None].float(), boxes), dim=1)
-        ratio = sampling_ratio or -1
-        pooled: Tensor = torchvision_roi_align(feature, rois, resolution, scale, ratio, aligned)
-        return pooled
-
-    @roi_align.register_fake
-    def _(
-        feature: Tensor,
-        boxes: Tensor,
-        image_index: Tensor,
-        scale: float,
-        resolution: int,
-        sampling_ratio: int,
-        aligned: bool,
-    ) -> Tensor:
-        return feature.new_empty((boxes.shape[0], feature.shape[1], resolution, resolution))
-
-
-def _translations() -> dict[Any, Callable[..., Any]]:
-    """Return how the two steps are said in ONNX."""
-    import onnx
-    from onnxscript import opset18 as op
-
-    def nms_by_class(boxes: Any, valid: Any, threshold: float) -> Any:
-        """Ranks for scores, as the boxes are in order; the mask from the indices that stay."""
-        shape = op.Shape(valid)
-        most = op.Gather(shape, op.Constant(value_ints=[2]))
-        count = op.Squeeze(most)
-        ranks = op.Cast(
-            op.Range(count, op.Constant(value_int=0), op.Constant(value_int=-1)),
-            to=onnx.TensorProto.FLOAT,
-        )
-        scores = op.Where(valid, ranks, op.Constant(value_float=0.0))
-        chosen = op.NonMaxSuppression(
-            boxes,
-            scores,
-            most,
-            op.Constant(value_floats=[threshold]),
-            op.Constant(value_floats=[0.5]),
-        )
-        places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
-        rows = op.Gather(shape, op.Constant(value_ints=[0, 2]))
-        nothing = op.Expand(op.Constant(value_int=0), rows)
-        ones = op.Expand(
-            op.Constant(value_int=1), op.Gather(op.Shape(places), op.Constant(value_ints=[0]))
-        )
-        return op.Cast(op.ScatterND(nothing, places, ones), to=onnx.TensorProto.BOOL)
-
-    def roi_align(
-        feature: Any,
-        boxes: Any,
-        image_index: Any,
-        scale: float,
-        resolution: int,
-        sampling_ratio: int,
-        aligned: bool,
-    ) -> Any:
-        return op.RoiAlign(
-            feature,
-            boxes,
-            image_index,
-            coordinate_transformation_mode='half_pixel' if aligned else 'output_half_pixel',
-            mode='avg',
-            output_height=resolution,
-            output_width=resolution,
-            sampling_ratio=sampling_ratio,
-            spatial_scale=scale,
-        )
-
-    return {
-        torch.ops.segnode.nms_by_class.default: nms_by_class,
-        torch.ops.segnode.roi_align.default: roi_align,
-    }
 
 
 class WholeMaskRCNN(nn.Module):
@@ -161,7 +61,7 @@ class WholeMaskRCNN(nn.Module):
     ) -> None:
         """Take a model, the size of its input before padding, and the classes to keep."""
         super().__init__()
-        _register_steps()
+        register_steps()
         a = model.architecture
         self.model = build_mask_rcnn(a, model.state_dict)
         self.network_hw = network_hw
@@ -276,6 +176,7 @@ def export_whole(
             for one program.
         MeasurementError: the answers differ; nothing is written.
     """
+    model, classes, network_hw = _settled(model, config, image_hw)
     try:
         import onnx
         import onnxruntime
@@ -288,7 +189,6 @@ def export_whole(
     if missing := missing_features('export'):
         newest = max(missing, key=lambda each: each.first)
         raise ConfigError(f'--whole: {newest.line()}; install PyTorch {newest.first} or newer')
-    model, classes, network_hw = _settled(model, config, image_hw)
     module = WholeMaskRCNN(model, network_hw, classes).eval()
     report('tracing the network for {}x{}'.format(*network_hw))
     example = torch.zeros((*network_hw, 3), dtype=torch.uint8)
@@ -298,18 +198,22 @@ def export_whole(
             program,
             dynamo=True,
             verbose=False,
-            custom_translation_table=_translations(),
+            custom_translation_table=translations(),
             input_names=['pixels'],
             output_names=list(OUTPUTS),
         )
     assert converted is not None
-    foreign = {node.domain for node in converted.model_proto.graph.node} - {'', 'ai.onnx'}
+    proto = without_sources(converted.model_proto)
+    foreign = {node.domain for node in proto.graph.node} - {'', 'ai.onnx'}
     if foreign:
         raise MeasurementError(f'{output}: expected standard operators, found those of {foreign}')
     with staged(output) as place:
-        onnx.save_model(converted.model_proto, str(place / FILE))
+        onnx.helper.set_model_props(proto, _properties(model, classes, network_hw))
+        onnx.save_model(proto, str(place / WHOLE))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # What goes wrong comes as an exception.
         session = onnxruntime.InferenceSession(
-            str(place / FILE), providers=['CPUExecutionProvider']
+            str(place / WHOLE), options, providers=['CPUExecutionProvider']
         )
         agreement = _compare(config, model, session, network_hw, check)
     return {
@@ -318,9 +222,10 @@ def export_whole(
         'precision': 'fp32',
         'model': model.name,
         'weights_sha256': model.weights_sha256,
-        'parts': [FILE],
+        'parts': [WHOLE],
         'shapes': [list(network_hw)],
-        'bytes': (output / FILE).stat().st_size,
+        'channels': model.architecture.color,
+        'bytes': (output / WHOLE).stat().st_size,
         'calibration': None,
         'float32_layers': [],
         'agreement': agreement,
@@ -357,6 +262,32 @@ def _settled(
         rpn_post_nms_topk=wanted.proposals,
     )
     return dataclasses.replace(model, architecture=a), wanted.classes, network_hw
+
+
+def _properties(
+    model: NativeModel, classes: frozenset[int], network_hw: tuple[int, int]
+) -> dict[str, str]:
+    """Return what a program's file says of it, all in JSON but plain text."""
+    a = model.architecture
+    said = {
+        'model': model.name,
+        'weights_sha256': model.weights_sha256,
+        'licence': model.licence,
+        'class_names': model.class_names,
+        'classes': sorted(classes),
+        'channels': a.color,
+        'network_hw': network_hw,
+        'score_threshold': a.score_threshold,
+        'nms_threshold': a.nms_threshold,
+        'max_instances': a.max_instances,
+        'proposals': a.rpn_post_nms_topk,
+        'segnode': __version__,
+    }
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in said.items()
+        if value != ''
+    }
 
 
 def _sized(image: Image, hw: tuple[int, int]) -> Image:

@@ -86,6 +86,7 @@ _BY_NAME = {
 }
 # What came first with a release of Jetson Linux: JetPack, and CUDA.
 _JETPACKS = {
+    (39, 2): ('7.2', '13.2'),
     (38, 4): ('7.1', '13.0'),
     (38, 2): ('7.0', '13.0'),
     (36, 5): ('6.2.2', '12.6'),
@@ -184,9 +185,10 @@ def _watts(mode: str) -> re.Match[str] | None:
 
 
 def run_tool(command: Sequence[str]) -> str:
-    """Return what a tool prints within five seconds; empty where it is missing or refuses.
+    """Return what a tool prints within five seconds; empty where it is missing.
 
-    A tool that goes on for ever, as tegrastats, is stopped then.
+    A tool that goes on for ever, as tegrastats, is stopped then. One that fails may have answered:
+    nvpmodel tells the mode before it asks for rights.
     """
     try:
         done = subprocess.run(
@@ -196,7 +198,7 @@ def run_tool(command: Sequence[str]) -> str:
         return (error.stdout or b'').decode(errors='replace')  # bytes, whatever was asked for
     except OSError:
         return ''
-    return done.stdout if done.returncode == 0 else ''
+    return done.stdout
 
 
 def read_board(root: Path = Path('/'), run: Run = run_tool) -> Board | None:
@@ -206,10 +208,11 @@ def read_board(root: Path = Path('/'), run: Run = run_tool) -> Board | None:
         root: of the file system; a test has its own.
         run: runs a tool and returns what it prints.
     """
-    name = _text(root / 'proc/device-tree/model')
-    parts = _text(root / 'proc/device-tree/compatible')
+    name = _tree(root, 'model') or _text(root / 'sys/devices/soc0/machine')
+    parts = _tree(root, 'compatible')
     release = _release(_text(root / 'etc/nv_tegra_release'))
-    if not release and 'tegra' not in parts and 'jetson' not in name.lower():
+    family = _text(root / 'sys/devices/soc0/family').lower()
+    if not release and 'tegra' not in parts + family and 'jetson' not in name.lower():
         return None
     shown = run(['jetson_clocks', '--show'])
     if not name and (found := re.search(r'Machine:\s*(.+)', shown)):
@@ -234,6 +237,11 @@ def read_board(root: Path = Path('/'), run: Run = run_tool) -> Board | None:
         gpu=_clock('GPU', shown) or _gpu_clock(root),
         memory=_clock('EMC', shown) or _moment('EMC_FREQ', stats),
     )
+
+
+def _tree(root: Path, name: str) -> str:
+    """Read of the device tree; Docker hides the kernel's, and compose.yaml mounts it elsewhere."""
+    return _text(root / 'proc/device-tree' / name) or _text(root / 'run/device-tree' / name)
 
 
 def _module(parts: str, name: str) -> Module | None:

@@ -19,13 +19,17 @@ _TELLS_FOR_S = 5.0
 
 
 def read_once(gpu_uuid: str, root: Path = Path('/')) -> Reading:
-    """Return what the machine tells now; it may take its time.
+    """Return what the machine tells now; it may take its time, where it counts a second.
 
     Args:
         gpu_uuid: as CUDA has it; empty for none.
         root: of the file system.
     """
-    return NvmlGpu(gpu_uuid).read().joined(SystemFiles(root).read(time.monotonic()))
+    files = SystemFiles(root)
+    if files.counts:
+        files.read(time.monotonic())
+        time.sleep(PERIOD_S)
+    return NvmlGpu(gpu_uuid).read().joined(files.read(time.monotonic()))
 
 
 class HardwareMonitor:

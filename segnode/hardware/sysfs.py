@@ -70,6 +70,11 @@ class SystemFiles:
         ]
         self._cpu_clocks = self._found('sys/devices/system/cpu/cpufreq/policy*/scaling_cur_freq')
 
+    @property
+    def counts(self) -> bool:
+        """Whether there are counters, which tell by the difference from an earlier reading."""
+        return bool(self._counters)
+
     def read(self, now_s: float) -> Reading:
         """Return what they tell.
 
@@ -119,7 +124,7 @@ class SystemFiles:
             count = _number(path)
             if count is None:
                 continue
-            tells = True
+            tells |= path in self._counted
             if count > self._counted.get(path, count):
                 self._rose_s[throttle] = now_s
             self._counted[path] = int(count)

@@ -33,6 +33,7 @@ from segnode.demo.processes import require_ros
 from segnode.live.schedule import MOST_CAMERAS
 from segnode.output_files import (
     Inputs,
+    check_outside,
     check_writable,
     is_own_json,
     make_own_folder,
@@ -97,6 +98,7 @@ def main(args: Sequence[str]) -> int:
     options = _options(args)
     settings = given_settings(options)
     config = Config().replace(settings)
+    check_outside(options.json, options.output)
     check_writable(options.json, Inputs.of(config), is_own_json(_OWN_JSON))
     require_ros('soak')
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)

@@ -10,17 +10,21 @@ import runpy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from emulated_graphs import EmulatedCuda
+from torch import Tensor
 
 from segnode.checkpoint import NativeModel, load_model
 from segnode.config import Config
 from segnode.demo.scene import VALIDATION_SEEDS, Scene
+from segnode.doctor.command import old_torch
 from segnode.engine import Engine
 from segnode.engine.answers import Segmentation
+from segnode.engine.device import gpu_uuid
 from segnode.engine.dynamic import DynamicBackend
 from segnode.errors import ConfigError, DeviceError
 from segnode.export import whole as whole_network
@@ -179,7 +183,27 @@ def test_what_a_cpu_needs(
     assert same(engine.segment([image])[0], expected)
 
 
+def test_a_build_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_onednn(monkeypatch)
+    monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
+    (finding,) = (each for each in old_torch(CONFIG) if 'oneDNN' in each.found)
+    assert 'is built without oneDNN: ' in finding.found
+    assert finding.remedy.startswith('a PyTorch built with oneDNN has it')
+    assert '(of 2.0)' not in finding.line()
+
+
 GPU = ('torch.cudnn_convolution_relu', 'the uuid of torch.cuda.get_device_properties')
+
+
+def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *geometry: Any) -> Tensor:
+    """As cuDNN's, on a CPU."""
+    return torch.conv2d(x, weight, bias, *geometry).relu()
+
+
+def conv_add_relu(
+    x: Tensor, weight: Tensor, summand: Tensor, factor: float, bias: Tensor, *geometry: Any
+) -> Tensor:
+    return (torch.conv2d(x, weight, bias, *geometry) + factor * summand).relu()
 
 
 def test_what_a_gpu_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,10 +212,14 @@ def test_what_a_gpu_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
     monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda _: object())
-    monkeypatch.delattr(torch, 'cudnn_convolution_add_relu', raising=False)
+    monkeypatch.setattr(torch, 'cudnn_convolution_relu', conv_relu, raising=False)
+    monkeypatch.setattr(torch, 'cudnn_convolution_add_relu', conv_add_relu, raising=False)
+    conv = fusion.Conv(3, 4, 3, relu=True).eval()
+    assert fusion._agrees(conv, fusion.cudnn_conv)
+    monkeypatch.delattr(torch, 'cudnn_convolution_add_relu')
+    assert not fusion._agrees(conv, fusion.cudnn_conv)
     assert tuple(feature.name for feature in missing_features('cuda')) == GPU
-    conv = fusion.Conv(3, 4, 3, relu=True)
-    assert not fusion._agrees(conv.eval(), fusion.cudnn_conv)
+    assert gpu_uuid(torch.device('cuda')) == ''
 
 
 EXPORT = {'torch.compiler.is_exporting': torch.compiler, 'torch.library.custom_op': torch.library}

@@ -19,12 +19,12 @@ import torch
 from matching import Found, assert_same_instances
 from PIL import Image as Picture
 from seeds import fresh_seeds
+from small_exports import CONVNEXT, FORMATS, HW, SMALL, SWIN, made, request, silently, small_model
 
 from segnode.__main__ import main
 from segnode.benchmark.planted import PlantedDetections, render_frames
 from segnode.checkpoint import NativeModel, load_model
 from segnode.checkpoint.exported import MANIFEST, Format, description_sha256
-from segnode.checkpoint.planting import plant_weights
 from segnode.checkpoint.weights_file import digest
 from segnode.config import Config
 from segnode.doctor.network import run_model
@@ -38,63 +38,12 @@ from segnode.export.parity import Reference
 from segnode.export.parts import trace_parts
 from segnode.export.programs import select_writer
 from segnode.export.quantisation import noise_by_layer
-from segnode.export.run import Calibration, Request, _check_layers, export
+from segnode.export.request import Calibration, Request
+from segnode.export.run import _check_layers, export
 from segnode.export.whole import export_whole
-from segnode.kernels.preprocess import preprocess
-from segnode.model.architecture import Architecture
-from segnode.model.backbone_specs import BackboneSpec, ConvNeXtSpec, ResNetSpec, SwinSpec
+from segnode.model.backbone_specs import BackboneSpec
 from segnode.model.mask_rcnn import build_mask_rcnn, expected_state_dict
 from segnode.torch_features import missing_features
-
-HW = (96, 128)
-SMALL = Architecture(
-    backbone=ResNetSpec(depth=18, stem_out_channels=16, res2_out_channels=16),
-    fpn_channels=16,
-    box_fc_dims=(32, 32),
-    mask_conv_dims=(16, 16),
-    rpn_pre_nms_topk=200,
-    rpn_post_nms_topk=100,
-    num_classes=5,
-    short_side=HW[0],
-    long_side=HW[1],
-)
-FORMATS: tuple[Format, ...] = ('openvino', 'onnx')
-
-
-def silently(pictures: Any, _: str) -> Any:
-    return pictures
-
-
-def small_model(seed: int = 0) -> NativeModel:
-    (frame,) = render_frames(HW, 1)
-    return NativeModel(
-        architecture=SMALL,
-        state_dict=plant_weights(SMALL, preprocess(frame, HW, SMALL)[None], seed),
-        class_names=('a', 'b', 'c', 'd', 'e'),
-        category_ids=None,
-        name='small',
-        weights_path=Path('(planted)'),
-        weights_sha256='0' * 64,
-        licence='',
-    )
-
-
-def request(form: Format, output: Path, **changes: Any) -> Request:
-    fields = {
-        'form': form,
-        'precision': 'fp32',
-        'shapes': (),
-        'output': output,
-        'calibration': None,
-        'check': render_frames(HW, 2),
-        'truth': None,
-        'search': False,
-    }
-    return Request(**{**fields, **changes})
-
-
-def made(model: NativeModel, wanted: Request) -> dict[str, Any]:
-    return export(Config(), model, wanted, lambda _: None, silently)
 
 
 @pytest.fixture(scope='module')
@@ -214,18 +163,54 @@ def test_sizes_that_are_reserved_stay_compiled(
     assert len(compiled) == MOST_SIZES + 1
 
 
-@pytest.mark.parametrize('form', FORMATS)
+# As the libraries say it, under a limit of the address space.
+WITHOUT_MEMORY: tuple[tuple[Format, str, str], ...] = (
+    (
+        'onnx',
+        'Fail',
+        '[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv node. '
+        "Name:'relu_nchwc' "
+        'Status Message: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* '
+        'onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Failed to '
+        'allocate memory for requested buffer of size 67108864\n',
+    ),
+    ('onnx', 'RuntimeException', '[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc'),
+    (
+        'openvino',
+        'RuntimeError',
+        'Exception from src/inference/src/cpp/core.cpp:117:\nException from '
+        "src/inference/src/dev/plugin.cpp:54:\nCheck 'ptr' failed at "
+        'src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 58720256 bytes of '
+        'memory\n\n\n',
+    ),
+    (
+        'openvino',
+        'RuntimeError',
+        'Exception from src/inference/src/cpp/compiled_model.cpp:128:\nException from '
+        'src/core/src/runtime/allocator.cpp:79:\nstd::bad_alloc\n\n',
+    ),
+    ('openvino', 'GeneralFailure', "can't alloc"),
+)
+
+
+@pytest.mark.parametrize(('form', 'kind', 'said'), WITHOUT_MEMORY)
 def test_an_engine_without_memory(
-    form: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    form: Format, kind: str, said: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from onnxruntime.capi import onnxruntime_pybind11_state
+    from openvino import _pyopenvino
+
     engine = Engine(Config(model=str(folders[form])))
+    own = {'onnx': onnxruntime_pybind11_state, 'openvino': _pyopenvino}[form]
+    failure = getattr(own, kind, RuntimeError)
+    assert failure.__name__ == kind
 
     def fail(*_: Any) -> None:
-        raise RuntimeError('Exception from src/x.cpp:1:\ncould not allocate memory\n')
+        raise failure(said)
 
-    for trunk in engine._backend._trunks:  # type: ignore[attr-defined]
-        broken = types.SimpleNamespace(run=fail, set_input_tensor=fail)
-        monkeypatch.setattr(trunk, '_session' if form == 'onnx' else '_any_rows', broken)
+    trunk = engine._backend._programs[0]  # type: ignore[attr-defined]
+    broken = types.SimpleNamespace(run=fail, set_input_tensor=fail)
+    monkeypatch.setattr(trunk, '_session' if form == 'onnx' else '_any_rows', broken)
     with pytest.raises(OutOfMemoryError, match='ran out of memory'):
         engine.segment(render_frames(HW, 1))
 
@@ -338,8 +323,8 @@ def test_pictures_that_are_too_few_to_check(
 ) -> None:
     for n in range(count):
         Picture.new('RGB', (64, 48), (n, n, n)).save(tmp_path / f'{n}.png')
-    options = types.SimpleNamespace(calibrate=[tmp_path], check=[], annotations=None, shapes='')
-    calibration, check, _ = _pictures(options, ('a',))
+    options = types.SimpleNamespace(calibrate=[tmp_path], check=[], annotations=None)
+    calibration, check, _ = _pictures(options, (), ('a',))
     assert calibration is not None
     assert (len(calibration.pictures), len(check)) == (4, 4 if count == 4 else 1)
     said = capsys.readouterr()
@@ -360,10 +345,6 @@ def test_annotations_of_other_categories(tmp_path: Path) -> None:
     assert _annotated(file, [picture], ['b', 'whale'])[0] == [picture]
     with pytest.raises(ConfigError, match=r'of the model \(a, b\), found none of them \(whale\)'):
         _annotated(file, [picture], ['a', 'b'])
-
-
-CONVNEXT = ConvNeXtSpec(depths=(1, 1, 1, 1), channels=(8, 16, 16, 16))
-SWIN = SwinSpec(depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), channels=8)
 
 
 @pytest.mark.parametrize('backbone', [CONVNEXT, SWIN, SMALL.backbone])
@@ -415,6 +396,21 @@ def test_the_whole_network_in_onnx_runtime(model: NativeModel, tmp_path: Path) -
         load_model(Config(model=str(tmp_path / 'whole')))
 
 
+def test_a_program_says_nothing_of_who_made_it(folders: dict[str, Path]) -> None:
+    import onnx
+
+    for file in folders['onnx'].glob('*.onnx'):
+        assert b'stack_trace' not in file.read_bytes()
+        graph = onnx.load(file).graph
+        noted = (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer)
+        assert not any(each.metadata_props or each.doc_string for each in (graph, *noted))
+    checkout = str(Path(__file__).resolve().parents[2]).encode()
+    for folder in folders.values():
+        for file in folder.iterdir():
+            assert checkout not in file.read_bytes(), file
+
+
+@pytest.mark.skipif(bool(missing_features('export')), reason='this PyTorch cannot')
 def test_the_whole_network_has_the_settings_and_its_own_size(
     model: NativeModel, folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -432,7 +428,25 @@ def test_the_whole_network_has_the_settings_and_its_own_size(
     assert result['agreement']['pictures'] == 2
     names = {file.name for file in (tmp_path / 'e').iterdir()}
     assert names == {'mask_rcnn.onnx', 'written-by-segnode.txt'}
-    session = onnxruntime.InferenceSession(str(tmp_path / 'e' / 'mask_rcnn.onnx'))
+    file = tmp_path / 'e' / 'mask_rcnn.onnx'
+    assert str(Path(__file__).parents[2]).encode() not in file.read_bytes()
+    session = onnxruntime.InferenceSession(str(file))
+    # All that a service needs beside it.
+    said = session.get_modelmeta().custom_metadata_map
+    assert said.pop('segnode')
+    assert {key: said[key] for key in ('model', 'channels')} == {
+        'model': 'small',
+        'channels': 'BGR',
+    }
+    assert 'licence' not in said
+    assert said['weights_sha256'] == '0' * 64
+    assert json.loads(said['class_names']) == ['a', 'b', 'c', 'd', 'e']
+    assert json.loads(said['classes']) == [0, 2]
+    assert json.loads(said['network_hw']) == [64, 85]
+    assert json.loads(said['score_threshold']) == 0.3
+    assert json.loads(said['nms_threshold']) == SMALL.nms_threshold
+    assert json.loads(said['max_instances']) == 7
+    assert json.loads(said['proposals']) == 100
     pixels = np.zeros((64, 85, 3), np.uint8)
     _, scores, _, _ = session.run(None, {'pixels': pixels})
     assert len(scores) == 7
@@ -444,8 +458,14 @@ def test_the_whole_network_has_the_settings_and_its_own_size(
     [('filter.min_mask_area', 5), ('filter.max_mask_area', 5), ('mask_threshold', 0.4)],
 )
 def test_what_the_whole_network_cannot_do(
-    key: str, value: float, model: NativeModel, tmp_path: Path
+    key: str,
+    value: float,
+    model: NativeModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A wrong setting comes before what the machine lacks.
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
     with pytest.raises(ConfigError, match=f'^{key}: expected it unset'):
         export_whole(Config().replace({key: value}), model, HW, tmp_path / 'e', [], lambda _: None)
     assert not (tmp_path / 'e').exists()
@@ -745,6 +765,7 @@ def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
         (['--format', 'openvino', '--precision', 'int8'], '--calibrate'),
         (['--format', 'openvino', '--calibrate', '.'], '--calibrate'),
         (['--format', 'onnx', '--shapes', '480'], '--shapes: expected height x width'),
+        (['--format', 'onnx', '--shapes', '480x640,x'], "in 480x640, found 'x'"),
         (['--format', 'onnx', '--whole'], 'one size of --shapes'),
         (['--format', 'onnx', '--annotations', 'a.json'], '--check'),
         (['--format', 'tensorrt'], 'invalid choice'),
@@ -760,6 +781,33 @@ def test_wrong_use_is_one_line(
     errors = [line for line in said.splitlines() if 'error:' in line]
     assert len(errors) == 1
     assert not (tmp_path / 'e').exists()
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'found'),
+    [('64x96,96x64,', ((64, 96), (96, 64))), (', ', ()), ('64x96', ((64, 96),))],
+)
+def test_sizes_are_read_once(
+    shapes: str,
+    found: tuple[tuple[int, int], ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Request] = []
+
+    def stop(_: Config, __: NativeModel, wanted: Request, *___: object) -> None:
+        asked.append(wanted)
+        raise ConfigError('expected to end here')
+
+    monkeypatch.setattr(export_run, 'export', stop)
+    args = ('--format', 'onnx', '--shapes', shapes, '--output', str(tmp_path / 'e'))
+    _, _, said = run(capsys, *args)
+    assert 'expected to end here' in said
+    (wanted,) = asked
+    assert wanted.shapes == found
+    sizes = {(picture.height, picture.width) for picture in wanted.check}
+    assert sizes == set(found or [(480, 640)])
 
 
 def test_a_folder_of_somebody_else_stays(

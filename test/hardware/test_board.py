@@ -48,7 +48,30 @@ def test_an_orin_nx_without_rights(tmp_path: Path) -> None:
     assert (found.release, found.jetpack, found.cuda) == ('36.3.0', '6.0', '12.2')
     assert (found.mode, found.best_mode()) == ('25W', (0, 'MAXN'))
     assert found.gpu == Clock(306, 408, 306)
-    assert found.memory == Clock(0, 0, 3199)
+    assert found.memory is None
+
+
+def test_the_mode_where_nvpmodel_is_missing(tmp_path: Path) -> None:
+    assert board(Recorded(ORIN_NX.files), tmp_path).mode == '25W'
+
+
+def test_tegrastats_tells_root_of_the_memory(tmp_path: Path) -> None:
+    tools = {'tegrastats': ORIN_NANO.tools['tegrastats']}
+    assert board(Recorded(ORIN_NANO.files, tools), tmp_path).memory == Clock(0, 0, 2133)
+
+
+def test_a_container(tmp_path: Path) -> None:
+    """Docker hides the device tree; compose.yaml mounts it elsewhere, and other files."""
+    tree = 'proc/device-tree'
+    bare = {name: text for name, text in AGX_ORIN.files.items() if not name.startswith(tree)}
+    parts = AGX_ORIN.files[f'{tree}/compatible']
+    found = board(Recorded({**bare, 'run/device-tree/compatible': parts}), tmp_path / 'mounted')
+    assert (module(found), found.chip) == ('AGX Orin', 'tegra234')
+    soc = {'sys/devices/soc0/family': 'Tegra\n'}
+    assert board(Recorded(soc), tmp_path / 'foreign') == Board('a Jetson')
+    soc['sys/devices/soc0/machine'] = 'NVIDIA Jetson AGX Orin Developer Kit\n'
+    found = board(Recorded(soc), tmp_path / 'named')
+    assert (module(found), found.chip) == ('AGX Orin', 'tegra234')
 
 
 def test_an_agx_orin(tmp_path: Path) -> None:
@@ -110,7 +133,9 @@ def test_one_that_is_not_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('name', ['', 'Raspberry Pi 5 Model B Rev 1.0\0'])
 def test_another_machine_is_none(tmp_path: Path, name: str) -> None:
-    recorded = Recorded({'proc/device-tree/model': name, **{'proc/meminfo': 'MemTotal: 1 kB\n'}})
+    files = {'proc/device-tree/model': name, 'proc/meminfo': 'MemTotal: 1 kB\n'}
+    files['sys/devices/soc0/family'] = 'Snapdragon\n'
+    recorded = Recorded(files)
     assert read_board(recorded.written(tmp_path), lambda _: '') is None
 
 
@@ -144,7 +169,7 @@ def test_whatever_is_missing_or_broken_is_left_out(tmp_path: Path, name: str) ->
 def test_tools() -> None:
     assert run_tool(['no-such-tool-of-a-jetson']) == ''
     assert run_tool([sys.executable, '-c', 'print("x")']) == 'x\n'
-    assert run_tool([sys.executable, '-c', 'print("x"); raise SystemExit(1)']) == ''
+    assert run_tool([sys.executable, '-c', 'print("x"); raise SystemExit(1)']) == 'x\n'
 
 
 def test_a_tool_that_goes_on_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from segnode.hardware.monitor import HardwareMonitor
+from segnode.hardware.monitor import HardwareMonitor, read_once
 from segnode.hardware.nvml import NvmlGpu
 from segnode.hardware.reading import Reading, Throttle
 from segnode.hardware.sysfs import SystemFiles
@@ -129,9 +129,36 @@ def test_a_pc(machine: Callable[[dict[str, str]], Path]) -> None:
         'power_gpu_w': 35.0,
         'clock_cpu_mhz': 4200.0,
     }
-    assert reading.throttles == ()
+    assert reading.throttles is None  # What its counters held before is not known.
+    assert files.read(0.5).throttles == ()
     machine({'sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count': '4'})
     assert files.read(1.0).texts()['throttle_reasons'] == 'temperature limit of the CPU'
+
+
+@pytest.mark.parametrize(('count', 'told'), [('7', 'none'), ('8', 'over-current (oc1)')])
+def test_one_answer_counts_for_a_second(
+    machine: Callable[[dict[str, str]], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    count: str,
+    told: str,
+) -> None:
+    root, waited = machine(JETSON), []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        machine({'sys/class/hwmon/hwmon3/oc1_event_cnt': count})
+
+    monkeypatch.setattr(time, 'sleep', sleep)
+    assert read_once('', root).texts()['throttle_reasons'] == told
+    assert waited == [1.0]
+
+
+def test_without_counters_nothing_is_waited_for(
+    machine: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(time, 'sleep')
+    root = machine({name: text for name, text in JETSON.items() if 'event_cnt' not in name})
+    assert read_once('', root).throttles == ()
 
 
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from segnode.engine import Engine, Segmentation
 from segnode.errors import OutOfMemoryError
 from segnode.image import Image
 from segnode.live import pipeline
-from segnode.live.inference import SETTLED_S, TIMED, Inference
+from segnode.live.inference import ATTEMPTS, SETTLED_S, TIMED, Inference
 from segnode.live.pipeline import Answered, Decoded, Frame
 from segnode.live.resolution import SCALES
 from segnode.live.schedule import ScheduleConfig
+
+pytestmark = pytest.mark.timed
 
 SMALL, LARGE = (60, 80), (90, 120)
 
@@ -38,6 +40,7 @@ class TimedEngine:
         self.reserved = 0
         self.by_height: dict[int, float] = {}
         self.fails: type[Exception] | None = None
+        self.held_up: dict[float, int] = {}
 
     @property
     def settings(self) -> object:
@@ -58,6 +61,9 @@ class TimedEngine:
         if self.fails and (len(images) > 1 or scale < 0.7):
             raise self.fails('no')
         alone_ms = self.by_height.get(images[0].height, self.alone_ms)
+        if self.held_up.get(scale, 0) > 0:
+            self.held_up[scale] -= 1
+            time.sleep(alone_ms / 1e3)
         time.sleep((alone_ms + self.further_ms * (len(images) - 1)) * scale**2 / 1e3)
         return self.engine.segment(
             images, scale=scale, raw_masks=raw_masks, whole_masks=whole_masks
@@ -197,6 +203,19 @@ def test_the_resolution_keeps_the_budget_without_building_in_mid_stream() -> Non
     bench.schedule = replace(bench.schedule, latency_budget_ms=0.0)
     (answered,) = bench.answer((0, decoded(SMALL)))
     assert answered.scale == 1
+
+
+@pytest.mark.parametrize(('held_up', 'usable'), [(TIMED, 5), (ATTEMPTS * TIMED, 2)])
+def test_a_smaller_input_is_measured_again_before_it_is_given_up(
+    held_up: int, usable: int
+) -> None:
+    bench = Bench(TimedEngine(20, 0), 1, latency_budget_ms=1000.0)
+    bench.engine.held_up = {SCALES[2]: held_up}
+    for _ in range(2):
+        bench.answer((0, decoded(SMALL)))
+    (said,) = bench.said
+    assert ('of no use' in said) == (usable < len(SCALES))
+    assert {scale for _, scale in bench.engine.calls} == {*SCALES[: usable + 1]}
 
 
 def test_sizes_that_do_not_stay_are_not_rehearsed() -> None:

@@ -16,6 +16,8 @@ from segnode.image import Image
 from segnode.live import pipeline
 from segnode.live.pipeline import Frame, StaleFrame
 
+pytestmark = pytest.mark.timed
+
 HW = (48, 64)
 
 

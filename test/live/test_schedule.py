@@ -13,6 +13,8 @@ import pytest
 
 from segnode.live.schedule import ASKED_AGAIN_S, Schedule
 
+pytestmark = pytest.mark.timed
+
 
 def test_newest_frame_wins() -> None:
     schedule: Schedule[int] = Schedule(1)
