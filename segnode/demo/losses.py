@@ -73,7 +73,7 @@ def mask_rcnn_losses(
     anchors = make_anchors(
         model.architecture, model.architecture.feature_hw(image_hw), images.device
     )
-    objectness, anchor_box = _rpn_losses(model, logits, deltas, torch.cat(anchors), targets)
+    objectness, anchor_box = _rpn_losses(model, logits, deltas, anchors, targets)
     with torch.no_grad():
         proposals = select_proposals(
             [x.detach().float() for x in logits],

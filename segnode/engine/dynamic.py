@@ -99,7 +99,8 @@ class DynamicBackend:
 
 def _instances(exact: Exact, n: int) -> Instances:
     """Return one image's instances on the host."""
-    (_, detections, filtered), keep = exact.found, exact.found.filtered.keep[n]
+    detections, filtered = exact.detections, exact.filtered
+    keep = filtered.keep[n]
     return Instances(
         boxes=filtered.boxes[n][keep].cpu(),
         scores=detections.scores[n][keep].cpu(),

@@ -22,7 +22,8 @@ from segnode.model.anchors import make_anchors
 from segnode.model.architecture import Architecture
 from segnode.model.box_head import BoxDetections, Limits
 from segnode.model.fusion import fuse_convolutions
-from segnode.model.mask_rcnn import Found, FrameSizes, MaskRCNN, build_mask_rcnn
+from segnode.model.mask_filter import FilteredDetections
+from segnode.model.mask_rcnn import FrameSizes, MaskRCNN, build_mask_rcnn
 from segnode.model.precision import DTYPES, convert_layers
 from segnode.model.rpn import Proposals
 from segnode.model.steps import Mark, Parts, Steps
@@ -37,12 +38,14 @@ class Exact(NamedTuple):
     """What was found in N images, on exactly what is there.
 
     Attributes:
-        found: boxes.
+        detections: in network pixels.
+        filtered: the same in input pixels, and which of them get a mask.
         image_index: (R,) int64, the image of each that gets a mask.
         probabilities: (R, M, M) float32.
     """
 
-    found: Found
+    detections: BoxDetections
+    filtered: FilteredDetections
     image_index: Tensor
     probabilities: Tensor
 
@@ -84,7 +87,7 @@ class NativeNetwork:
         self.precision = precision
         self.dtype = DTYPES['fp32' if programs else precision]
         self.replace: Callable[[BoxDetections], BoxDetections] | None = None
-        self._anchors: dict[tuple[int, int], list[Tensor]] = {}
+        self._anchors: dict[tuple[int, int], Tensor] = {}
         self._exact = exact_operators(device)
         if programs is not None:
             with torch.device('meta'):
@@ -110,8 +113,8 @@ class NativeNetwork:
         resize = self.architecture.semantics.resize
         return resized_hw(image_hw, settings.short_side, settings.long_side, resize)
 
-    def anchors(self, padded_hw: tuple[int, int]) -> list[Tensor]:
-        """Return the anchors of every level for an input; those of the last size are kept."""
+    def anchors(self, padded_hw: tuple[int, int]) -> Tensor:
+        """Return the anchors of all levels for an input; those of the last size are kept."""
         if padded_hw not in self._anchors:
             feature_hw = self.architecture.feature_hw(padded_hw)
             anchors = make_anchors(self.architecture, feature_hw, self.device)
@@ -142,7 +145,8 @@ class NativeNetwork:
         """
         steps = Steps(
             parts=self._parts(mark),
-            nms=self._exact.nms,
+            select_proposals=self._exact.select_proposals,
+            select_detections=self._exact.select_detections,
             roi_align=self._exact.roi_align,
             mark=mark,
             poolable=self._poolable,
@@ -162,18 +166,19 @@ class NativeNetwork:
         )
         anchors = self.anchors((x.shape[-2], x.shape[-1]))
         x = x.to(self.dtype, memory_format=torch.channels_last)
-        found = self.model.detect(x, anchors, sizes, limits, steps)
-        image_index, slot = found.filtered.keep.nonzero(as_tuple=True)
+        features, detections = self.model.detect(x, anchors, sizes, limits, steps)
+        filtered = self.model.filter(detections, sizes, limits)
+        mark('filter')
+        image_index, slot = filtered.keep.nonzero(as_tuple=True)
         boxes, class_ids = (
-            values[image_index, slot]
-            for values in (found.detections.boxes, found.detections.class_ids)
+            values[image_index, slot] for values in (detections.boxes, detections.class_ids)
         )
         rois = zip(*(x.split(MOST_ROIS) for x in (boxes, image_index, class_ids)), strict=True)
         probabilities = [
-            self.model.masks(found.features, some, images, classes, steps)
+            self.model.masks(features, some, images, classes, steps)
             for some, images, classes in rois
         ]
-        return Exact(found, image_index, torch.cat(probabilities))
+        return Exact(detections, filtered, image_index, torch.cat(probabilities))
 
     def pooled_maps(self, features: list[Tensor]) -> list[Tensor]:
         """Return the maps that are pooled, all in one format.

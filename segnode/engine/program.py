@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from segnode.engine.network import NativeNetwork
-from segnode.engine.packet import make_packet
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageMarks
 from segnode.kernels.operators import Operators
@@ -105,7 +104,7 @@ class Chosen:
         boxes: (N, D, 4) float32 xyxy, input pixels.
         class_ids: (N, D) int64.
         keep: (N, D) bool.
-        packet: what the host is told, see ``make_packet``.
+        packet: what the host is told, see ``Choice``.
     """
 
     features: list[Tensor]
@@ -186,7 +185,8 @@ class Program:
         self._painted: Tensor | None = None
         self._steps = Steps(
             parts=network.model.parts(self.marks.mark),
-            nms=operators.nms,
+            select_proposals=operators.select_proposals,
+            select_detections=operators.select_detections,
             roi_align=operators.roi_align,
             mark=self.marks.mark,
             poolable=network.pooled_maps,
@@ -202,19 +202,19 @@ class Program:
         )
         self.marks.mark('preprocess')
         sizes, limits = FrameSizes(key.network_hw, key.image_hw), self.limits.limits
-        features, detections, filtered = network.model.detect(
-            x, self._anchors, sizes, limits, self._steps
+        features, detections = network.model.detect(x, self._anchors, sizes, limits, self._steps)
+        assert isinstance(limits.min_mask_area, Tensor)
+        assert isinstance(limits.mask_threshold, Tensor)
+        choice = self._operators.choose(
+            detections,
+            *sizes,
+            min_mask_area=limits.min_mask_area,
+            cells=network.architecture.mask_side,
+            mask_threshold=limits.mask_threshold,
+            semantics=network.architecture.semantics,
         )
-        order = torch.sort(filtered.keep.to(torch.uint8), dim=1, descending=True, stable=True)[1]
-        columns = order[..., None].expand(-1, -1, 4)
-        return Chosen(
-            features,
-            detections.boxes.gather(1, columns),
-            filtered.boxes.gather(1, columns),
-            detections.class_ids.gather(1, order),
-            filtered.keep.gather(1, order),
-            make_packet(detections, filtered, order),
-        )
+        self.marks.mark('filter')
+        return Chosen(features, *choice)
 
     def label(self, capacity: int, chosen: Chosen) -> Masks:
         """Launch everything from the first ``capacity`` detections to the label images."""

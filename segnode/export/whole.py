@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,9 +37,10 @@ from segnode.image import Image
 from segnode.kernels.preprocess import resized_hw
 from segnode.model.anchors import make_anchors
 from segnode.model.architecture import Pooler
-from segnode.model.box_head import Limits
+from segnode.model.box_head import Limits, select_detections
 from segnode.model.mask_rcnn import FrameSizes, build_mask_rcnn
 from segnode.model.pooler import assign_levels
+from segnode.model.rpn import select_proposals
 from segnode.model.steps import Steps
 from segnode.torch_features import missing_features
 
@@ -66,8 +68,8 @@ class WholeMaskRCNN(nn.Module):
         unit = a.size_divisibility
         self.padding = (0, -network_hw[1] % unit, 0, -network_hw[0] % unit)
         padded = (network_hw[0] + self.padding[3], network_hw[1] + self.padding[1])
-        for n, anchors in enumerate(make_anchors(a, a.feature_hw(padded), torch.device('cpu'))):
-            self.register_buffer(f'anchors_{n}', anchors)
+        anchors = make_anchors(a, a.feature_hw(padded), torch.device('cpu'))
+        self.register_buffer('anchors', anchors)
         for name in ('pixel_mean', 'pixel_std'):
             self.register_buffer(name, torch.tensor(getattr(a, name)).view(3, 1, 1))
         allowed = [n in classes for n in range(a.num_classes)]
@@ -95,20 +97,22 @@ class WholeMaskRCNN(nn.Module):
         )
         steps = Steps(
             parts=self.model.parts(_nobody),
-            nms=self._nms,
+            select_proposals=partial(select_proposals, nms=self._nms),
+            select_detections=partial(select_detections, nms=self._nms),
             roi_align=_pool,
             mark=_nobody,
         )
-        anchors = [self.get_buffer(f'anchors_{n}') for n in range(len(a.strides))]
+        anchors = self.get_buffer('anchors')
         sizes = FrameSizes(self.network_hw, self.network_hw)
         found = self.model.detect(x, anchors, sizes, limits, steps)
-        boxes, class_ids = found.filtered.boxes[0], found.detections.class_ids[0]
+        filtered = self.model.filter(found.detections, sizes, limits)
+        class_ids = found.detections.class_ids[0]
         index = torch.zeros_like(class_ids)
         masks = self.model.masks(
             found.features, found.detections.boxes[0], index, class_ids, steps
         )
-        keep = found.filtered.keep[0]
-        return boxes, found.detections.scores[0] * keep, class_ids, masks
+        keep = filtered.keep[0]
+        return filtered.boxes[0], found.detections.scores[0] * keep, class_ids, masks
 
     def _nms(
         self, boxes: Tensor, valid: Tensor, threshold: float | Tensor, groups: Tensor | None = None

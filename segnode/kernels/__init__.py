@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""The steps around the network: preprocess, non-maximum suppression, RoIAlign, paste.
+"""The steps around the network: preprocess, selection, RoIAlign, filter, paste.
 
 ``operators`` chooses. ``triton`` has each as kernels of a GPU, ``plain`` a twin in plain PyTorch
 with the same signature; neither of the two stops for the host or uploads anything, so both can be

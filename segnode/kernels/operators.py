@@ -11,6 +11,7 @@ import importlib.util
 import os
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from traceback import walk_tb
 from typing import Protocol
 
@@ -19,14 +20,18 @@ from torch import Tensor
 
 from segnode.errors import first_line
 from segnode.kernels.cpu import cpu_kernels
+from segnode.kernels.plain.choose import Choice, choose_static
 from segnode.kernels.plain.nms import nms, nms_static
 from segnode.kernels.plain.paste import paste_labels_static
 from segnode.kernels.plain.preprocess import preprocess_static
 from segnode.kernels.plain.roi_align import roi_align, roi_align_static
+from segnode.kernels.plain.selection import select_detections_static, select_proposals_static
 from segnode.kernels.resampling import PreprocessPlan
-from segnode.model.architecture import Paste
+from segnode.model.architecture import Paste, Semantics
+from segnode.model.box_head import BoxDetections, select_detections
 from segnode.model.nms import NMS
-from segnode.model.steps import RoIAlign
+from segnode.model.rpn import select_proposals
+from segnode.model.steps import RoIAlign, SelectDetections, SelectProposals
 
 # The oldest NVIDIA GPUs that Triton compiles for.
 OLDEST_CAPABILITY = (7, 0)
@@ -51,6 +56,24 @@ class PasteLabels(Protocol):
         ...
 
 
+class Choose(Protocol):
+    """See ``segnode.kernels.plain.choose.choose_static``."""
+
+    def __call__(
+        self,
+        detections: BoxDetections,
+        network_hw: tuple[int, int],
+        image_hw: tuple[int, int],
+        *,
+        min_mask_area: Tensor,
+        cells: int,
+        mask_threshold: Tensor,
+        semantics: Semantics,
+    ) -> Choice:
+        """Move (N, D) detections that get a mask to the front, and lay them out for the host."""
+        ...
+
+
 class Preprocess(Protocol):
     """See ``segnode.kernels.plain.preprocess.preprocess_static``."""
 
@@ -71,22 +94,28 @@ class Preprocess(Protocol):
 class Operators:
     """The steps around the network, one row of them for every way to run it.
 
-    The dynamic path takes NMS and RoIAlign from its row, and preprocesses and pastes image by
-    image (``segnode.kernels.preprocess``, ``segnode.kernels.mask_crops``).
+    The dynamic path takes the selections and RoIAlign from its row, and preprocesses and pastes
+    image by image (``segnode.kernels.preprocess``, ``segnode.kernels.mask_crops``).
 
     Attributes:
         description: what they are and, where it is not Triton, why, for people.
         nms: greedy non-maximum suppression.
+        select_proposals: the choice among anchors.
+        select_detections: the choice among proposals and classes.
         roi_align: pooling over the levels of a pyramid.
         paste_labels: masks into one label image, with their areas.
         preprocess: frames to the network's input.
+        choose: which detections get a mask.
     """
 
     description: str
     nms: NMS
+    select_proposals: SelectProposals
+    select_detections: SelectDetections
     roi_align: RoIAlign
     paste_labels: PasteLabels
     preprocess: Preprocess
+    choose: Choose
 
 
 def exact_operators(device: torch.device) -> Operators:
@@ -99,9 +128,12 @@ def exact_operators(device: torch.device) -> Operators:
     return Operators(
         description='PyTorch' if kernels is None else 'compiled for CPUs',
         nms=nms,
+        select_proposals=partial(select_proposals, nms=nms),
+        select_detections=partial(select_detections, nms=nms),
         roi_align=roi_align if kernels is None else kernels.pool,
         paste_labels=paste_labels_static,
         preprocess=preprocess_static,
+        choose=choose_static,
     )
 
 
@@ -115,19 +147,30 @@ def select_operators(device: torch.device) -> Operators:
     reason = _obstacle(device)
     if reason is not None:
         return plain_operators(reason)
+    return triton_operators()
+
+
+def triton_operators() -> Operators:
+    """Return the Triton kernels, where Triton is installed."""
     import triton
 
+    from segnode.kernels.triton.choose import choose
+    from segnode.kernels.triton.detections import select_detections
     from segnode.kernels.triton.nms import nms
     from segnode.kernels.triton.paste import paste_labels
     from segnode.kernels.triton.preprocess import preprocess
+    from segnode.kernels.triton.proposals import select_proposals
     from segnode.kernels.triton.roi_align import roi_align
 
     return Operators(
         description=f'Triton {triton.__version__}',
         nms=nms,
+        select_proposals=select_proposals,
+        select_detections=select_detections,
         roi_align=roi_align,
         paste_labels=paste_labels,
         preprocess=preprocess,
+        choose=choose,
     )
 
 
@@ -136,9 +179,12 @@ def plain_operators(reason: str) -> Operators:
     return Operators(
         description=f'PyTorch ({reason})',
         nms=nms_static,
+        select_proposals=select_proposals_static,
+        select_detections=select_detections_static,
         roi_align=roi_align_static,
         paste_labels=paste_labels_static,
         preprocess=preprocess_static,
+        choose=choose_static,
     )
 
 

@@ -38,10 +38,11 @@ def base_anchors(architecture: Architecture, level: int) -> Tensor:
 
 def make_anchors(
     architecture: Architecture, feature_hw: list[tuple[int, int]], device: torch.device
-) -> list[Tensor]:
-    """Return the anchors of every level, each (h * w * A, 4) float32 xyxy in network pixels.
+) -> Tensor:
+    """Return the anchors of all levels, one behind the other: (S, 4) float32 xyxy, network pixels.
 
-    They are ordered by row, column and then base anchor, as the RPN's outputs are flattened.
+    Those of a level are ordered by row, column and then base anchor, as the RPN's outputs are
+    flattened.
     ``feature_hw`` are the maps' sizes, one a stride of the architecture.
     """
     padded_h, padded_w = (side * architecture.strides[0] for side in feature_hw[0])
@@ -56,5 +57,5 @@ def make_anchors(
         x = (torch.arange(width, dtype=torch.float32) + offset) * stride_x
         grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
         shifts = torch.stack((grid_x, grid_y, grid_x, grid_y), dim=-1).reshape(-1, 1, 4)
-        levels.append((shifts + base_anchors(architecture, level)).reshape(-1, 4).to(device))
-    return levels
+        levels.append((shifts + base_anchors(architecture, level)).reshape(-1, 4))
+    return torch.cat(levels).to(device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
 from segnode.model.backbone.layers import Linear
-from segnode.model.boxes import box_sides, clip_boxes, decode_boxes, top_k
+from segnode.model.boxes import are_finite, clip_boxes, decode_boxes, smaller_sides, top_k
 from segnode.model.conv import Conv
 from segnode.model.nms import NMS
 from segnode.model.rpn import Proposals
@@ -157,45 +157,42 @@ def select_detections(
         Detections of one fixed shape; with a fixed K it does not synchronise where ``nms`` does
         not.
     """
-    n, p, classes = logits.shape[0], logits.shape[1], logits.shape[2] - 1
-    probabilities = logits.float().softmax(-1)[..., :classes]
-    usable = proposals.valid[..., None] & (probabilities > limits.score_threshold)
-    scores = probabilities.masked_fill(~usable, -torch.inf).flatten(1)
+    classes = logits.shape[2] - 1
+    probabilities = logits.softmax(-1, dtype=torch.float32)[..., :classes]
+    usable = (probabilities > limits.score_threshold) & proposals.valid[..., None]
+    scores = torch.where(usable, probabilities, -torch.inf).flatten(1)
     total = usable.flatten(1).sum(1)
     considered = limits.candidates or max(int(total.max()), 1)
     scores, index = top_k(scores, min(considered, scores.shape[1]))
     proposal, class_ids = index // classes, index % classes
-
-    deltas = deltas.view(n, p, deltas.shape[-1] // 4, 4)  # p may be 0
-    column = torch.zeros_like(class_ids) if deltas.shape[2] == 1 else class_ids
-    flat = proposal * deltas.shape[2] + column
-    chosen = deltas.flatten(1, 2).gather(1, flat[..., None].expand(-1, -1, 4))
-    origin = proposals.boxes.gather(1, proposal[..., None].expand(-1, -1, 4))
     boxes = decode_boxes(
-        chosen,
-        origin,
+        _rows(deltas, proposal if deltas.shape[-1] == 4 else index),
+        _rows(proposals.boxes, proposal),
         architecture.box_bbox_weights,
         clamp_shrinking=architecture.semantics.clamp_shrinking,
     )
-    valid = (scores > -torch.inf) & torch.isfinite(boxes).all(-1)
+    valid = (scores > -torch.inf) & are_finite(boxes)
     boxes = clip_boxes(boxes.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), image_hw)
     if least := architecture.semantics.least_detection_side:
-        width, height = box_sides(boxes)
-        valid &= (width >= least) & (height >= least)
+        valid &= smaller_sides(boxes) >= least
 
     kept = nms(boxes, valid, limits.nms_threshold, class_ids)
     passed = kept & limits.allowed[class_ids]
-    scores, index = top_k(
-        scores.masked_fill(~passed, -torch.inf), min(limits.capacity, scores.shape[1])
-    )
+    scores = torch.where(passed, scores, -torch.inf)
+    scores, index = top_k(scores, min(limits.capacity, scores.shape[1]))
     rank = torch.arange(scores.shape[1], device=scores.device)
     valid = (scores > -torch.inf) & (rank < limits.max_instances)
-    survivors = valid.sum(1)
     return BoxDetections(
-        boxes=boxes.gather(1, index[..., None].expand(-1, -1, 4)),
-        scores=scores.masked_fill(~valid, 0.0),
+        boxes=_rows(boxes, index),
+        scores=torch.where(valid, scores, 0.0),
         class_ids=class_ids.gather(1, index),
         valid=valid,
-        filtered_class=kept.sum(1) - passed.sum(1),
-        overflow=(total > considered) & (survivors < limits.max_instances),
+        filtered_class=(kept != passed).sum(1),
+        overflow=(total > considered) & (valid.sum(1) < limits.max_instances),
     )
+
+
+def _rows(boxes: Tensor, index: Tensor) -> Tensor:
+    """Return of each image the (N, K) of what is (N, ..., 4 C) as rows of four."""
+    rows = boxes.view(len(boxes), boxes.shape[1] * boxes.shape[2] // 4, 4)  # there may be none
+    return rows.gather(1, index[..., None].expand(-1, -1, 4))

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,34 +37,41 @@ def decode_boxes(
     Returns:
         (..., 4) float32 xyxy.
     """
-    dx, dy, dw, dh = deltas.float().unbind(-1)
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    widths, heights = x1 - x0, y1 - y0
-    wx, wy, ww, wh = weights
-    center_x = dx / wx * widths + (x0 + 0.5 * widths)
-    center_y = dy / wy * heights + (y0 + 0.5 * heights)
+    # x and y in one operator, and each coordinate in one stretch of memory.
+    deltas, boxes = (_by_coordinate(x) for x in torch.broadcast_tensors(deltas, boxes))
+    low, sides = boxes[:2], boxes[2:] - boxes[:2]
+    center = _unscaled(deltas[:2], weights[:2]) * sides + torch.add(low, sides, alpha=0.5)
     least = -SCALE_CLAMP if clamp_shrinking else None
-    half_w = 0.5 * torch.exp((dw / ww).clamp(least, SCALE_CLAMP)) * widths
-    half_h = 0.5 * torch.exp((dh / wh).clamp(least, SCALE_CLAMP)) * heights
-    return torch.stack(
-        (center_x - half_w, center_y - half_h, center_x + half_w, center_y + half_h),
-        dim=-1,
-    )
+    growth = torch.exp(_unscaled(deltas[2:], weights[2:]).clamp(least, SCALE_CLAMP))
+    half = 0.5 * growth * sides
+    return torch.cat((center - half, center + half)).movedim(0, -1)
+
+
+def _by_coordinate(x: Tensor) -> Tensor:
+    """Return (..., C) as (C, ...) float32, contiguous; one copy does it all."""
+    x = x.movedim(-1, 0)
+    return x.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+
+
+def _unscaled(deltas: Tensor, weights: tuple[float, float]) -> Tensor:
+    """Divide (2, ...) by a weight each."""
+    if weights == (1.0, 1.0):
+        return deltas
+    if weights[0] == weights[1]:
+        return deltas / weights[0]
+    return torch.stack([x / weight for x, weight in zip(deltas, weights, strict=True)])
 
 
 def clip_boxes(boxes: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """Clip (..., 4) xyxy boxes to an image of ``image_hw`` pixels."""
     height, width = image_hw
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    return torch.stack(
-        (
-            x0.clamp(0, width),
-            y0.clamp(0, height),
-            x1.clamp(0, width),
-            y1.clamp(0, height),
-        ),
-        dim=-1,
-    )
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack((x, y), dim=-1).flatten(-2)
+
+
+def are_finite(boxes: Tensor) -> Tensor:
+    """Return which of (..., 4) boxes are numbers throughout: (...) bool."""
+    return (boxes.abs() < torch.inf).all(-1)
 
 
 def box_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,11 +80,13 @@ def box_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return x1 - x0, y1 - y0
 
 
+def smaller_sides(boxes: Tensor) -> Tensor:
+    """Return the smaller of width and height, (...), of (..., 4) xyxy boxes."""
+    return (boxes[..., 2:] - boxes[..., :2]).amin(-1)
+
+
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the ``k`` highest of the last dimension, equal scores by lower index first.
-
-    ``torch.topk`` leaves the order of ties open; here score and index are packed into one
-    integer, so that the answer is the same on every device.
 
     Args:
         scores: (..., S) float32 without NaN.
@@ -86,14 +95,35 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         scores (..., k) float32 and indices (..., k) int64, highest first.
     """
+    (index,) = top_k_of_parts(scores, [scores.shape[-1]], k)
+    return scores.gather(-1, index), index
+
+
+def top_k_of_parts(scores: Tensor, sizes: Sequence[int], k: int) -> list[Tensor]:
+    """Return the ``k`` highest of each part of the last dimension, or all where there are fewer.
+
+    ``torch.topk`` leaves the order of ties open; here score and index are packed into one
+    integer, so that the answer is the same on every device: equal scores by lower index first.
+
+    Args:
+        scores: (..., S) float32 without NaN.
+        sizes: of the parts, S together.
+        k: how many.
+
+    Returns:
+        Indices (..., k or a part's size) int64 into each part, highest first.
+    """
     if _is_exporting():
         # No exchange format reads the bits of a float; ONNX's TopK has the same rule for ties.
-        values, indices = torch.topk(scores, k, dim=-1)
-        return values, indices
-    bits = scores.view(torch.int32).long()
-    # Negative floats order backwards as integers; mirroring them at -0.0 restores it.
-    ordered = torch.where(bits < 0, -(2**31) - bits, bits)
-    index = torch.arange(scores.shape[-1], device=scores.device)
-    key = (ordered << 32) + (0xFFFFFFFF - index)
-    best = torch.topk(key, k, dim=-1).indices
-    return scores.gather(-1, best), best
+        keys = scores
+    else:
+        bits = scores.view(torch.int32)
+        # Negative floats order backwards as integers; mirroring them at -0.0 restores it.
+        ordered = torch.where(bits < 0, -(2**31) - bits, bits)
+        falling = torch.arange(0, -scores.shape[-1], -1, device=scores.device)
+        keys = torch.add(falling, ordered, alpha=2**32)
+    parts = keys.split(list(sizes), dim=-1)
+    return [
+        torch.topk(part, min(k, size), dim=-1).indices
+        for part, size in zip(parts, sizes, strict=True)
+    ]

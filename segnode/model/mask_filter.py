@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from segnode.model.architecture import Semantics
-from segnode.model.boxes import box_sides, clip_boxes
+from segnode.model.boxes import smaller_sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +56,15 @@ def filter_detections(
         mask_threshold: probability from which a pixel is set.
         semantics: whether boxes are clipped, and whose paste follows.
     """
-    scale_y, scale_x = image_hw[0] / network_hw[0], image_hw[1] / network_hw[1]
-    scaled = torch.stack(
-        [x * s for x, s in zip(boxes.unbind(-1), (scale_x, scale_y) * 2, strict=True)],
-        dim=-1,
-    )
-    keep = valid
+    y, x = (boxes[..., 1 - i :: 2] * (image_hw[i] / network_hw[i]) for i in range(2))
     if semantics.clip_detections:
-        scaled = clip_boxes(scaled, image_hw)
-        width, height = box_sides(scaled)
-        keep = valid & (width > 0) & (height > 0)
+        y, x = y.clamp(0, image_hw[0]), x.clamp(0, image_hw[1])
+    scaled = torch.stack((x, y), dim=-1).flatten(-2)
+    if semantics.clip_detections:
+        valid = valid & (smaller_sides(scaled) > 0)
     fits = pixel_bound(scaled, image_hw, cells, mask_threshold, semantics) >= min_mask_area
-    return FilteredDetections(scaled, keep & fits, (keep & ~fits).sum(-1))
+    keep = valid & fits
+    return FilteredDetections(scaled, keep, (keep != valid).sum(-1))
 
 
 def pixel_bound(
@@ -99,6 +96,6 @@ def pixel_bound(
         margin = margin * (torch.as_tensor(mask_threshold, device=boxes.device) < 0.5)
     first = torch.ceil(low - margin - 0.5).clamp(min=0)
     last = torch.floor(high + margin - 0.5)
-    columns = last[..., 0].clamp(max=image_hw[1] - 1) - first[..., 0] + 1
-    rows = last[..., 1].clamp(max=image_hw[0] - 1) - first[..., 1] + 1
-    return (columns.clamp(min=0) * rows.clamp(min=0)).long()
+    columns, rows = (last[..., i].clamp(max=image_hw[1 - i] - 1) for i in range(2))
+    pixels = (torch.stack((columns, rows), dim=-1) - first + 1).clamp(min=0)
+    return pixels.prod(-1).long()

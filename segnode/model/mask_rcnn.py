@@ -12,18 +12,12 @@ from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
 from segnode.model.backbone.swin import WindowAttention
-from segnode.model.box_head import (
-    BoxDetections,
-    BoxHead,
-    BoxPredictor,
-    Limits,
-    select_detections,
-)
+from segnode.model.box_head import BoxDetections, BoxHead, BoxPredictor, Limits
 from segnode.model.conv import Conv
 from segnode.model.fpn import FPN
 from segnode.model.mask_filter import FilteredDetections, filter_detections
 from segnode.model.mask_head import MaskHead, mask_probabilities
-from segnode.model.rpn import Proposals, RPNHead, select_proposals
+from segnode.model.rpn import Proposals, RPNHead
 from segnode.model.steps import Mark, Parts, Steps, Trunk
 
 
@@ -45,12 +39,10 @@ class Found(NamedTuple):
     Attributes:
         features: the maps that masks are pooled from.
         detections: in network pixels.
-        filtered: the same in input pixels, and which of them get a mask.
     """
 
     features: list[Tensor]
     detections: BoxDetections
-    filtered: FilteredDetections
 
 
 class ProposalGenerator(nn.Module):
@@ -85,42 +77,44 @@ class MaskRCNN(nn.Module):
                 module.eps = architecture.norm_eps
 
     def detect(
-        self, x: Tensor, anchors: list[Tensor], sizes: FrameSizes, limits: Limits, steps: Steps
+        self, x: Tensor, anchors: Tensor, sizes: FrameSizes, limits: Limits, steps: Steps
     ) -> Found:
-        """Find the boxes of N images (Ren et al., 2015), and which of them get a mask.
+        """Find the boxes of N images (Ren et al., 2015).
 
         Args:
             x: (N, 3, H', W'), preprocessed.
-            anchors: a level each, see ``make_anchors``.
+            anchors: of all levels, see ``make_anchors``.
             sizes: of the frames.
             limits: what bounds the answer.
             steps: what it is run with; it stops for the host where these do.
         """
         a, network_hw = self.architecture, sizes.network_hw
         features, logits, deltas = steps.parts.trunk(x)
-        proposals = select_proposals(
-            logits, deltas, anchors, network_hw, a, limits.proposals, steps.nms
+        proposals = steps.select_proposals(
+            logits, deltas, anchors, network_hw, a, limits.proposals
         )
         proposals = steps.narrow(proposals)
         steps.mark('rpn')
         features = steps.poolable(features)
         scores, moves = self._score(features, proposals, steps)
-        detections = select_detections(
-            scores, moves, proposals, network_hw, a, limits=limits, nms=steps.nms
-        )
+        detections = steps.select_detections(scores, moves, proposals, network_hw, a, limits)
         detections = steps.replace(detections)
         steps.mark('box_head')
-        filtered = filter_detections(
+        return Found(features, detections)
+
+    def filter(
+        self, detections: BoxDetections, sizes: FrameSizes, limits: Limits
+    ) -> FilteredDetections:
+        """Bring detections into input pixels, and find which of them get a mask."""
+        return filter_detections(
             detections.boxes,
             detections.valid,
             *sizes,
             min_mask_area=limits.min_mask_area,
-            cells=a.mask_side,
+            cells=self.architecture.mask_side,
             mask_threshold=limits.mask_threshold,
-            semantics=a.semantics,
+            semantics=self.architecture.semantics,
         )
-        steps.mark('filter')
-        return Found(features, detections, filtered)
 
     def _score(
         self, features: list[Tensor], proposals: Proposals, steps: Steps

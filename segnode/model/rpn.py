@@ -2,7 +2,8 @@
 # Copyright 2026 The segnode authors
 """Region Proposal Network (Ren et al., 2015) as in Detectron2's ``proposal_generator``.
 
-Shapes: N images, L levels, A anchors a location, K candidates a level, P proposals.
+Shapes: N images, L levels, A anchors a location, S anchors of all levels, K candidates a level, P
+proposals.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
-from segnode.model.boxes import box_sides, clip_boxes, decode_boxes, top_k
+from segnode.model.boxes import (
+    are_finite,
+    clip_boxes,
+    decode_boxes,
+    smaller_sides,
+    top_k,
+    top_k_of_parts,
+)
 from segnode.model.conv import Conv
 from segnode.model.nms import NMS
 
@@ -66,7 +74,7 @@ class RPNHead(nn.Module):
 def select_proposals(
     logits: list[Tensor],
     deltas: list[Tensor],
-    anchors: list[Tensor],
+    anchors: Tensor,
     image_hw: tuple[int, int],
     architecture: Architecture,
     post_nms_topk: int,
@@ -79,7 +87,7 @@ def select_proposals(
     Args:
         logits: a level (N, A, h, w), any float dtype.
         deltas: a level (N, 4A, h, w), any float dtype.
-        anchors: a level (h * w * A, 4) float32 xyxy, network pixels.
+        anchors: (S, 4) float32 xyxy, network pixels, see ``make_anchors``.
         image_hw: network input before padding.
         architecture: gives the candidates a level, the IoU threshold and the smallest side.
         post_nms_topk: the number P of proposals, fewer only where fewer candidates exist.
@@ -88,42 +96,55 @@ def select_proposals(
     Returns:
         Proposals of one fixed shape; it does not synchronise where ``nms`` does not.
     """
-    semantics = architecture.semantics
-    boxes_by_level, scores_by_level = [], []
-    for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
-        n, a, h, w = level_logits.shape
-        scores = level_logits.permute(0, 2, 3, 1).reshape(n, -1).float()
-        k = min(architecture.rpn_pre_nms_topk, h * w * a)
-        if semantics.rank_probabilities:
-            scores = torch.sigmoid(scores)
-        # A NaN would poison the sort; the finite test below drops what was one.
-        scores, index = top_k(scores.masked_fill(scores.isnan(), -torch.inf), k)
-        level_deltas = level_deltas.view(n, a, 4, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, 4)
-        chosen = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
-        boxes = decode_boxes(
-            chosen,
-            level_anchors[index],
-            architecture.rpn_bbox_weights,
-            clamp_shrinking=semantics.clamp_shrinking,
-        )
-        finite = torch.isfinite(boxes).all(-1) & torch.isfinite(scores)
-        boxes = clip_boxes(boxes.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), image_hw)
-        width, height = box_sides(boxes)
-        minimum = architecture.rpn_min_size
-        valid = finite & (
-            (width >= minimum) & (height >= minimum)
-            if semantics.inclusive_sides
-            else (width > minimum) & (height > minimum)
-        )
-        boxes_by_level.append(F.pad(boxes, (0, 0, 0, architecture.rpn_pre_nms_topk - k)))
-        scores = scores.masked_fill(~valid, -torch.inf)
-        scores_by_level.append(
-            F.pad(scores, (0, architecture.rpn_pre_nms_topk - k), value=-torch.inf)
-        )
-    boxes = torch.stack(boxes_by_level, 1)
-    scores = torch.stack(scores_by_level, 1)
-    keep = nms(boxes, scores > -torch.inf, architecture.rpn_nms_threshold, None)
-    scores = scores.masked_fill(~keep, -torch.inf).flatten(1)
+    scores, deltas_of_best, index = _best_of_levels(logits, deltas, architecture)
+    boxes = decode_boxes(
+        deltas_of_best,
+        anchors[index],
+        architecture.rpn_bbox_weights,
+        clamp_shrinking=architecture.semantics.clamp_shrinking,
+    )
+    finite = are_finite(boxes) & (scores.abs() < torch.inf)
+    boxes = clip_boxes(boxes.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), image_hw)
+    side, minimum = smaller_sides(boxes), architecture.rpn_min_size
+    large = side >= minimum if architecture.semantics.inclusive_sides else side > minimum
+    levels = (len(logits), -1)
+    keep = nms(
+        boxes.unflatten(1, levels),
+        (finite & large).unflatten(1, levels),
+        architecture.rpn_nms_threshold,
+        None,
+    )
+    scores = torch.where(keep.flatten(1), scores, -torch.inf)
     scores, index = top_k(scores, min(post_nms_topk, scores.shape[1]))
-    boxes = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
+    boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return Proposals(boxes, scores, scores > -torch.inf)
+
+
+def _best_of_levels(
+    logits: list[Tensor], deltas: list[Tensor], architecture: Architecture
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return scores (N, L * K), deltas (N, L * K, 4) and anchors (N, L * K) of K a level.
+
+    Where a level has fewer, deltas that are no numbers fill it up.
+    """
+    n, candidates = len(logits[0]), architecture.rpn_pre_nms_topk
+    flat = [x.permute(0, 2, 3, 1).reshape(n, -1) for x in logits]
+    if architecture.semantics.rank_probabilities:
+        # Level by level: on a CPU the last few of a stretch may be rounded otherwise.
+        flat = [torch.sigmoid(x.float()) for x in flat]
+    scores = torch.cat(flat, 1).float()
+    # A NaN would poison the sort; its place is not taken by what is infinite either.
+    scores = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    sizes = [x.shape[1] for x in flat]
+    starts = [sum(sizes[:level]) for level in range(len(sizes))]
+    best, chosen = [], []
+    parts = zip(top_k_of_parts(scores, sizes, candidates), starts, deltas, strict=True)
+    for index, start, level_deltas in parts:
+        moves = level_deltas.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(n, -1, 4)
+        missing = candidates - index.shape[1]
+        moves = moves.gather(1, index[..., None].expand(-1, -1, 4))
+        chosen.append(F.pad(moves, (0, 0, 0, missing), value=torch.nan) if missing else moves)
+        index = index + start if start else index
+        best.append(F.pad(index, (0, missing)) if missing else index)
+    anchor = torch.cat(best, 1)
+    return scores.gather(1, anchor), torch.cat(chosen, 1), anchor

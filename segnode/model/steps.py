@@ -5,7 +5,7 @@
 A path or an engine replaces these and leaves the forward as it is.
 
 Shapes: N images, L levels, A anchors a location, P proposals, R RoIs, C channels or classes, S
-side of what is pooled, M side of a mask, K boxes.
+side of what is pooled, M side of a mask.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from segnode.model.architecture import Pooler
-from segnode.model.box_head import BoxDetections
-from segnode.model.nms import NMS
+from segnode.model.architecture import Architecture, Pooler
+from segnode.model.box_head import BoxDetections, Limits
 from segnode.model.rpn import Proposals
 
 # Records that a stage ends here.
@@ -36,6 +35,38 @@ class RoIAlign(Protocol):
         The features are a level each of ``pooler``; what is pooled has their format and lies in
         channels_last.
         """
+        ...
+
+
+class SelectProposals(Protocol):
+    """See ``segnode.model.rpn.select_proposals``."""
+
+    def __call__(
+        self,
+        logits: list[Tensor],
+        deltas: list[Tensor],
+        anchors: Tensor,
+        image_hw: tuple[int, int],
+        architecture: Architecture,
+        post_nms_topk: int,
+    ) -> Proposals:
+        """Choose among the anchors of all levels."""
+        ...
+
+
+class SelectDetections(Protocol):
+    """See ``segnode.model.box_head.select_detections``."""
+
+    def __call__(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        proposals: Proposals,
+        image_hw: tuple[int, int],
+        architecture: Architecture,
+        limits: Limits,
+    ) -> BoxDetections:
+        """Turn (N, P, C + 1) logits and deltas into detections."""
         ...
 
 
@@ -84,16 +115,18 @@ class Steps:
 
     Attributes:
         parts: the dense parts.
-        nms: non-maximum suppression.
+        select_proposals: the choice among anchors.
+        select_detections: the choice among proposals and classes.
         roi_align: pooling.
-        mark: records the stages ``rpn``, ``box_head``, ``filter`` and ``mask_head``.
+        mark: records the stages ``rpn``, ``box_head`` and ``mask_head``.
         poolable: gives the maps in the format that ``roi_align`` takes.
         narrow: gives the proposals that the box head is run on.
         replace: gives what is taken for the box head's detections, all of whose work is done.
     """
 
     parts: Parts
-    nms: NMS
+    select_proposals: SelectProposals
+    select_detections: SelectDetections
     roi_align: RoIAlign
     mark: Mark
     poolable: Callable[[list[Tensor]], list[Tensor]] = list

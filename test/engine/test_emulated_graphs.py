@@ -561,8 +561,8 @@ def test_the_capture_thread_ends_with_its_engine(cuda: EmulatedCuda, model: Nati
 @pytest.mark.parametrize(
     ('operator', 'graphs', 'typed'),
     [
-        ('nms', True, True),
-        ('nms', False, False),
+        ('select_proposals', True, True),
+        ('select_proposals', False, False),
         ('roi_align', True, False),
         ('roi_align', False, True),
         ('paste_labels', True, True),

@@ -29,7 +29,8 @@ from triton_launches import Launch, record_launches, variant, variants
 
 import segnode.kernels
 from segnode.kernels.resampling import prepare_preprocess
-from segnode.model.architecture import Pooler, Rule
+from segnode.model.architecture import SEMANTICS, Architecture, Pooler, Rule
+from segnode.model.box_head import BoxDetections, Limits
 
 Family = Literal['detectron2', 'torchvision']
 
@@ -55,6 +56,7 @@ def launch_everything(device: torch.device) -> None:
     for images in (1, 2):
         launch_nms(device, images)
         launch_paste(device, images)
+        launch_choose(device, images)
         for dtype in (torch.float16, torch.float32, torch.bfloat16):
             for image_hw, size_hw in SIZES:
                 launch_network(device, images, dtype, image_hw, size_hw)
@@ -91,6 +93,64 @@ def launch_paste(device: torch.device, images: int) -> None:
             )
 
 
+def launch_choose(device: torch.device, images: int) -> None:
+    from segnode.kernels.triton.choose import choose
+
+    for count, semantics in itertools.product((100, 300, 1000), SEMANTICS.values()):
+        choose(
+            BoxDetections(
+                torch.empty((images, count, 4), device=device),
+                torch.empty((images, count), device=device),
+                torch.empty((images, count), dtype=torch.int64, device=device),
+                torch.empty((images, count), dtype=torch.bool, device=device),
+                torch.empty(images, dtype=torch.int64, device=device),
+                torch.empty(images, dtype=torch.bool, device=device),
+            ),
+            *SIZES[-1],
+            min_mask_area=torch.empty((), dtype=torch.int64, device=device),
+            cells=CELLS,
+            mask_threshold=torch.empty((), device=device),
+            semantics=semantics,
+        )
+
+
+def launch_selection(
+    device: torch.device, images: int, dtype: torch.dtype, size_hw: tuple[int, int]
+) -> None:
+    """Launch the choice of proposals and of detections as every family has it."""
+    from segnode.kernels.triton.detections import select_detections
+    from segnode.kernels.triton.proposals import select_proposals
+
+    for semantics in SEMANTICS.values():
+        architecture = Architecture(semantics=semantics)
+        sizes = [tuple(-(-side // stride) for side in size_hw) for stride in architecture.strides]
+        logits, deltas = (
+            [torch.empty((images, each, *hw), dtype=dtype, device=device) for hw in sizes]
+            for each in (3, 12)
+        )
+        anchors = torch.empty((3 * sum(h * w for h, w in sizes), 4), device=device)
+        proposals = select_proposals(logits, deltas, anchors, size_hw, architecture, 1000)
+        count, classes = proposals.valid.shape[1], architecture.num_classes
+        limits = Limits(
+            proposals=count,
+            capacity=100,
+            candidates=1000,
+            score_threshold=torch.empty((), device=device),
+            nms_threshold=torch.empty((), device=device),
+            allowed=torch.empty(classes, dtype=torch.bool, device=device),
+            max_instances=torch.empty((), dtype=torch.int64, device=device),
+        )
+        for columns in (4, 4 * classes):
+            select_detections(
+                torch.empty((images, count, classes + 1), dtype=dtype, device=device),
+                torch.empty((images, count, columns), dtype=dtype, device=device),
+                proposals,
+                size_hw,
+                architecture,
+                limits,
+            )
+
+
 def launch_network(
     device: torch.device,
     images: int,
@@ -106,6 +166,7 @@ def launch_network(
     three = torch.empty(3, device=device)
     resizes: tuple[Rule, ...] = ('mmdetection', 'detectron2')
     plans = [prepare_preprocess(image_hw, size_hw, device, resize=rule) for rule in resizes]
+    launch_selection(device, images, dtype, size_hw)
     x = [preprocess(frames, plan, three, three, True, dtype) for plan in plans][-1]
     features = [
         torch.empty(
@@ -289,7 +350,7 @@ def test_every_kernel_is_launched() -> None:
             if isinstance(value, JITFunction) and name.endswith('_kernel')
         }
     assert kernels == {launch.kernel.__name__ for launch in everything_launched()}
-    assert len(kernels) == 8
+    assert len(kernels) == 15
 
 
 @needs_triton

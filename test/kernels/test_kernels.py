@@ -9,8 +9,10 @@ comparisons run natively.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -27,20 +29,25 @@ import pytest
 import torch
 from random_boxes import EMPTY_BOXES, clustered_boxes, random_boxes
 from seeds import fresh_seeds
-from torch import Tensor
+from torch import Tensor, inf, nan
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from segnode.image import Image
 from segnode.kernels.mask_crops import label_image, paste_mask
 from segnode.kernels.operators import select_operators
+from segnode.kernels.plain.choose import choose_static
 from segnode.kernels.plain.nms import largest_float32, nms_static
 from segnode.kernels.plain.paste import paste_labels_static, sampling_weights
 from segnode.kernels.plain.preprocess import preprocess_static
 from segnode.kernels.plain.roi_align import roi_align_static
+from segnode.kernels.plain.selection import select_detections_static, select_proposals_static
 from segnode.kernels.preprocess import preprocess as preprocess_on_cpu
 from segnode.kernels.resampling import prepare_preprocess
+from segnode.model.anchors import make_anchors
 from segnode.model.architecture import SEMANTICS, Architecture, Pooler
+from segnode.model.box_head import BoxDetections, Limits
 from segnode.model.pooler import assign_levels
+from segnode.model.rpn import Proposals
 
 CPU = torch.device('cpu')
 FAMILIES = ('detectron2', 'torchvision')
@@ -290,11 +297,151 @@ def check_preprocess(device: torch.device, generator: torch.Generator, large: bo
                 torch.testing.assert_close(x.cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
+def check_choose(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    from segnode.kernels.triton.choose import choose
+
+    cases = [
+        (0, 0.0, 50),
+        (1, 1.0, 0),
+        (100, 1.0, 0),
+        (60, 1.0, 10**9),
+        (7, 0.0, 0),
+        (100, 0.8, 50),
+    ]
+    for (count, share, min_area), family in itertools.product(cases, SEMANTICS):
+        for threshold in (0.3, 0.5):
+            found = random_detections(generator, 2, count, share)
+            scalars = {
+                'min_mask_area': torch.tensor(min_area),
+                'mask_threshold': torch.tensor(threshold),
+            }
+            sizes, how = ((240, 320), (97, 131)), {'cells': 28, 'semantics': SEMANTICS[family]}
+            expected = choose_static(found, *sizes, **scalars, **how)
+            moved = {name: value.to(device) for name, value in scalars.items()}
+            there = BoxDetections(*(x.to(device) for x in dataclasses.astuple(found)))
+            placed = choose(there, *sizes, **moved, **how)
+            for ours, theirs in zip(placed, expected, strict=True):
+                assert ours.dtype == theirs.dtype
+                assert torch.equal(ours.cpu(), theirs), (count, share, min_area, family, threshold)
+
+
+def random_detections(
+    generator: torch.Generator, images: int, count: int, share: float
+) -> BoxDetections:
+    """Return detections of which a ``share`` is valid, some of them empty or across a border."""
+    boxes = [random_boxes(generator, count, (240, 320)) for _ in range(images)]
+    boxes = torch.stack(boxes) - torch.tensor([3.0, 2.0, 0.0, 0.0])
+    boxes[:, ::7, 2:] = boxes[:, ::7, :2]
+    valid = torch.arange(count).expand(images, -1) < share * count
+    return BoxDetections(
+        boxes=boxes,
+        scores=torch.rand((images, count), generator=generator).sort(1, descending=True)[0],
+        class_ids=torch.randint(80, (images, count), generator=generator),
+        valid=valid,
+        filtered_class=torch.randint(9, (images,), generator=generator),
+        overflow=torch.rand(images, generator=generator) < 0.5,
+    )
+
+
+def check_select_proposals(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    from segnode.kernels.triton.proposals import select_proposals
+
+    sizes = [(12, 17), (6, 9), (3, 5), (2, 3), (1, 2)]
+    for number, family in enumerate(SEMANTICS):
+        architecture = Architecture(
+            semantics=SEMANTICS[family],
+            rpn_pre_nms_topk=(20, 70, 130)[number],
+            rpn_min_size=(0.0, 5.0)[number % 2],
+            rpn_bbox_weights=(1.0, 2.0, 1.5, 1.0),
+        )
+        anchors = make_anchors(architecture, sizes, CPU)
+        for spread, dtype in ((3.0, torch.float16), (0.0, torch.float32)):
+            logits = [torch.randn((2, 3, *hw), generator=generator) * spread for hw in sizes]
+            # Ties, over the sign of zero as well, and what is no number.
+            logits = [(x * 2).round().to(dtype) / 2 for x in logits]
+            deltas = [torch.randn((2, 12, *hw), generator=generator).to(dtype) for hw in sizes]
+            logits[0][0, 0, :2], logits[1][1, 2, 3], deltas[0][0, :, 5] = nan, inf, nan
+            deltas[1][0, 2::4, 1] = inf
+            inputs = ((48, 66), architecture, 150)
+            expected = select_proposals_static(logits, deltas, anchors, *inputs)
+            placed = [[x.to(device) for x in maps] for maps in (logits, deltas)]
+            found = select_proposals(*placed, anchors.to(device), *inputs)
+            compare_selection(found, expected)
+    # No level, or none of the candidates, is a number.
+    nothing = [x * nan for x in placed[0]]
+    assert not select_proposals(nothing, placed[1], anchors.to(device), *inputs).valid.any()
+    few = (placed[0][:2], placed[1][:2])
+    fewer = select_proposals(*few, anchors.to(device), *inputs)
+    alone = [[x.cpu() for x in maps] for maps in few]
+    compare_selection(fewer, select_proposals_static(*alone, anchors, *inputs))
+
+
+def check_select_detections(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    from segnode.kernels.triton.detections import select_detections
+
+    classes, image_hw = 7, (240, 320)
+    cases = [
+        (37, 60, 100, 0.3),
+        (200, 60, 100, 0.05),
+        (5, 9, 3, 0.5),
+        (1, 9, 9, 0.99),
+        (0, 9, 9, 0.1),
+    ]
+    for number, (count, candidates, capacity, threshold) in enumerate(cases):
+        family = list(SEMANTICS)[number % 3]
+        architecture = Architecture(num_classes=classes, semantics=SEMANTICS[family])
+        boxes = torch.stack([clustered_boxes(generator, count, image_hw) for _ in range(2)])
+        logits = (torch.randn((2, count, classes + 1), generator=generator) * 2).round()
+        columns = 4 if number % 2 else 4 * classes
+        deltas = torch.randn((2, count, columns), generator=generator)
+        if count > 9:
+            logits[0, 1], deltas[0, 2], deltas[1, 3] = nan, inf, nan
+        valid = torch.arange(count).expand(2, -1) < max(count * 0.9, 1)
+        limits = {
+            'score_threshold': torch.tensor(threshold),
+            'nms_threshold': torch.tensor(0.5),
+            'allowed': torch.arange(classes) != 2,
+            'max_instances': torch.tensor(capacity // 2 + 1),
+        }
+        moved = {name: value.to(device) for name, value in limits.items()}
+        fixed = {'proposals': count, 'capacity': capacity, 'candidates': candidates}
+        proposals = (boxes, torch.zeros(valid.shape), valid)
+        expected = select_detections_static(
+            logits,
+            deltas,
+            Proposals(*proposals),
+            image_hw,
+            architecture,
+            Limits(**limits, **fixed),
+        )
+        there = [x.to(device) for x in (logits, deltas, *proposals)]
+        found = select_detections(
+            *there[:2], Proposals(*there[2:]), image_hw, architecture, Limits(**moved, **fixed)
+        )
+        compare_selection(found, expected)
+
+
+def compare_selection(found: Any, expected: Any) -> None:
+    """Compare all that is chosen, ties and order too; the exponential of a box may round."""
+    for name in (field.name for field in dataclasses.fields(expected)):
+        ours, theirs = getattr(found, name).cpu(), getattr(expected, name)
+        assert ours.dtype == theirs.dtype
+        if name == 'boxes':
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+        elif name == 'scores':
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+        else:
+            assert torch.equal(ours, theirs), name
+
+
 CHECKS: dict[str, Callable[[torch.device, torch.Generator, bool], None]] = {
     'nms': check_nms,
     'roi_align': check_roi_align,
     'paste': check_paste,
     'preprocess': check_preprocess,
+    'choose': check_choose,
+    'select_proposals': check_select_proposals,
+    'select_detections': check_select_detections,
 }
 
 

@@ -92,7 +92,7 @@ def test_equal_probabilities_rank_by_place() -> None:
     deltas = torch.zeros((1, 4, 1, 4))
 
     def kept(rule: Architecture) -> list[float]:
-        found = select_proposals([logits], [deltas], [anchors], (64, 100), rule, 2, nms)
+        found = select_proposals([logits], [deltas], anchors, (64, 100), rule, 2, nms)
         return found.boxes[0, found.valid[0], 0].tolist()
 
     assert kept(architecture) == [0.0, 20.0]

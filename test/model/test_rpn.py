@@ -83,7 +83,7 @@ def test_proposals_are_detectron2s(
     flat_logits, flat_deltas = flatten(logits, deltas)
     boxes = [
         decode_boxes(d, a, architecture.rpn_bbox_weights)
-        for d, a in zip(flat_deltas, anchors, strict=True)
+        for d, a in zip(flat_deltas, anchors.split([x.shape[1] for x in flat_logits]), strict=True)
     ]
     expected = find_top_rpn_proposals(
         boxes, flat_logits, [IMAGE_HW] * 2, 0.7, 300, 200, minimum, training=False
@@ -110,11 +110,9 @@ def test_proposals_are_torchvisions(seed: int) -> None:
     ).eval()
     anchors = make_anchors(architecture, SIZES, torch.device('cpu'))
     flat_logits, flat_deltas = flatten(logits, deltas)
-    boxes = decode_boxes(
-        torch.cat(flat_deltas, 1), torch.cat(anchors), architecture.rpn_bbox_weights
-    )
+    boxes = decode_boxes(torch.cat(flat_deltas, 1), anchors, architecture.rpn_bbox_weights)
     found, scores = rpn.filter_proposals(
-        boxes, torch.cat(flat_logits, 1), [IMAGE_HW] * 2, [len(a) for a in anchors]
+        boxes, torch.cat(flat_logits, 1), [IMAGE_HW] * 2, [x.shape[1] for x in flat_logits]
     )
     assert rpn.min_size == architecture.rpn_min_size
     proposals = dataclasses.replace(proposals, scores=proposals.scores.sigmoid())
