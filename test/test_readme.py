@@ -303,6 +303,19 @@ def test_benchmark_figures_are_the_measured_ones() -> None:
         assert sorted(float(cells[column]) for cells in choices) == sorted(measured[1:])
 
 
+def test_figures_of_other_engines_are_the_measured_ones() -> None:
+    path = ROOT / 'test' / 'benchmark_results' / 'engines_cpu.json'
+    (row,) = json.loads(path.read_text(encoding='utf-8'))['rows']
+    lines = [f'{row["ms_p50"]:.0f} | 1 |']
+    for against in row['against'].values():
+        p50, p5, p95 = (1 / against[f'ratio_{p}'] for p in ('p50', 'p95', 'p5'))
+        lines.append(f'{against["ms_p50"]:.0f} | {p50:.2f} ({p5:.2f} to {p95:.2f}) |')
+    written = re.findall(
+        r'^\| .+, (?:bf16|int8|fp32) \| (.+)$', section('Other engines'), re.MULTILINE
+    )
+    assert sorted(written) == sorted(lines)
+
+
 def test_figures_of_the_whole_node_are_the_measured_ones() -> None:
     lines = []
     for name in ('node_cpu', 'node_cpu_demo'):
