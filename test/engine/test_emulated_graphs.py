@@ -563,6 +563,10 @@ def test_the_capture_thread_ends_with_its_engine(cuda: EmulatedCuda, model: Nati
     [
         ('select_proposals', True, True),
         ('select_proposals', False, False),
+        ('select_detections', True, False),
+        ('select_detections', False, True),
+        ('choose', True, True),
+        ('choose', False, False),
         ('roi_align', True, False),
         ('roi_align', False, True),
         ('paste_labels', True, True),

@@ -15,7 +15,9 @@ BLOCK = 256
 
 def on_device(value: float | Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a limit as a scalar on the device, where it mostly is already."""
-    return value if isinstance(value, Tensor) else torch.full((), value, dtype=dtype).to(like)
+    if isinstance(value, Tensor):
+        return value
+    return torch.full((), value, dtype=dtype, device=like.device)
 
 
 @triton.jit
