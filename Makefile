@@ -16,6 +16,8 @@ endif
 endif
 # Sourced by the shell, apart from the prefixes made here.
 SOURCED := $(strip $(ROS_DISTRO) $(filter-out $(CURDIR)/.venv%,$(subst :, ,$(AMENT_PREFIX_PATH))))
+# Of pytest, where nothing is timed.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 # One whose torch sees the GPU; it needs neither ROS nor .venv.
 GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 
@@ -43,7 +45,7 @@ test: lint  ## lint, run every test, and a few on Jazzy (ROS=jazzy: those that n
 
 # Side by side where nothing is timed; what is, and nodes, have the machine to themselves.
 test-untimed:
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m 'not (ros or timed)' -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m 'not (ros or timed)' $(SIDE_BY_SIDE)
 
 test-timed:
 	$(VENV)/python -m pytest -m 'ros or timed'
@@ -58,7 +60,8 @@ test-oracles:  ## install MMDetection apart, and compare with it on photographs 
 
 test-old:  ## every test that needs no ROS, on Python 3.10, NumPy 1.26 and PyTorch 2.5 (PYTHON=python3.10)
 	@$(SETUP) --old --test
-	.venv-old/bin/python -m pytest -m 'not ros' --ignore=test/test_packaging.py
+	OMP_NUM_THREADS=1 .venv-old/bin/python -m pytest -m 'not (ros or timed)' $(SIDE_BY_SIDE) --ignore=test/test_packaging.py
+	.venv-old/bin/python -m pytest -m 'timed and not ros'
 
 smoke:  ## node, lifecycle and messages on Jazzy from wheels
 ifeq ($(SOURCED),)
