@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from emulated_graphs import EmulatedCuda
+from fake_program import GPU, SETTINGS, Watch, fake_cudnn, fake_network
 from narrow_backbones import SPECS, narrow
 from pictures import rendered
 from test_emulated_graphs import FEW_CAPACITIES, difference
-from test_fake_cuda import GPU, SETTINGS, Watch, fake_cudnn, fake_network
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
