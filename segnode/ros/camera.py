@@ -21,6 +21,7 @@ from segnode.live.pipeline import Answered, Decoded, Frame, StaleFrame
 from segnode.ros.camera_info import CameraInfoRelay
 from segnode.ros.diagnostics import IDLE_WARNING_S
 from segnode.ros.image_input import ImageInput
+from segnode.ros.intake import Intake
 from segnode.ros.messages import to_nanoseconds
 from segnode.ros.outputs import Outputs
 from segnode.ros.parameters import CameraConfig, NodeParameters
@@ -51,7 +52,11 @@ class Camera:
     """
 
     def __init__(
-        self, node: LifecycleNode, config: CameraConfig, settings: NodeParameters
+        self,
+        node: LifecycleNode,
+        intake: Intake,
+        config: CameraConfig,
+        settings: NodeParameters,
     ) -> None:
         """Take a camera of the parameters; nothing is offered or subscribed yet."""
         self.name = config.name
@@ -71,6 +76,7 @@ class Camera:
         self._silence_said_s = -math.inf
         self._grey_said_s = -math.inf
         self._node = node
+        self._intake = intake
         self._config = config
         self._settings = settings
         self._info: CameraInfoRelay | None = None
@@ -102,9 +108,17 @@ class Camera:
         """Subscribe to its images; their bytes go to ``receive``."""
         own = self._settings.node
         camera = ImageInput(
-            self._node, self._config.topic, own.image_transport, own.image_qos, receive, self.grey
+            self._node,
+            self._intake,
+            self._config.topic,
+            own.image_transport,
+            own.image_qos,
+            receive,
+            self.grey,
         )
-        info = CameraInfoRelay(self._node, camera.base_topic, f'{self._config.prefix}camera_info')
+        info = CameraInfoRelay(
+            self._node, self._intake, camera.base_topic, f'{self._config.prefix}camera_info'
+        )
         self.accounting.restart_idle()
         # First, so that what fails half way is closed again.
         self.input, self._info = camera, info

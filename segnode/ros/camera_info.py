@@ -18,6 +18,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from segnode.ros.intake import Intake
 from segnode.ros.messages import to_nanoseconds
 
 # A frame is answered a little later than its message came; by then newer ones have followed.
@@ -39,11 +40,12 @@ class CameraInfoRelay:
         topic: full name of the camera's own.
     """
 
-    def __init__(self, node: LifecycleNode, image_topic: str, output: str) -> None:
+    def __init__(self, node: LifecycleNode, intake: Intake, image_topic: str, output: str) -> None:
         """Prepare it without offering anything.
 
         Args:
             node: subscribes and publishes.
+            intake: takes the camera's messages.
             image_topic: full name of the image's base topic.
             output: topic to publish, below the node's own name.
         """
@@ -52,6 +54,7 @@ class CameraInfoRelay:
         self.topic = node.resolve_topic_name(self._name)
         self._is_own = self.topic == node.resolve_topic_name(f'~/{output}')
         self._node = node
+        self._intake = intake
         self._output = output
         self._lock = threading.Lock()
         self._by_stamp: OrderedDict[int, CameraInfo] = OrderedDict()
@@ -100,9 +103,7 @@ class CameraInfoRelay:
             QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-        self._subscription = self._node.create_subscription(
-            CameraInfo, self._name, self._receive, wanted
-        )
+        self._subscription = self._intake.subscribe(CameraInfo, self._name, self._receive, wanted)
 
     def _withdraw(self) -> None:
         with self._lock:
@@ -111,7 +112,7 @@ class CameraInfoRelay:
             self._by_stamp.clear()
             self._matches.clear()
         if subscription is not None:
-            self._node.destroy_subscription(subscription)
+            self._intake.unsubscribe(subscription)
         if publisher is not None:
             self._node.destroy_publisher(publisher)
 

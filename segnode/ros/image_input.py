@@ -26,6 +26,7 @@ from segnode.image import Image
 from segnode.live.cdr import is_plain, read_image
 from segnode.live.grey_values import GreyValues
 from segnode.live.image_message import UnsupportedEncodingError, decode_compressed, decode_image
+from segnode.ros.intake import Intake
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -62,6 +63,7 @@ class ImageInput:
     def __init__(
         self,
         node: LifecycleNode,
+        intake: Intake,
         topic: str,
         transport: str,
         qos: str,
@@ -72,13 +74,15 @@ class ImageInput:
 
         Args:
             node: the node that subscribes.
+            intake: takes its messages.
             topic: the camera's base topic, before remapping.
             transport: ``raw`` or ``compressed``.
             qos: ``auto``, ``sensor_data`` or ``reliable``.
-            receive: called with each message.
+            receive: called with each message, in the intake's thread.
             grey: scales values of 16 bits; None takes them as they are.
         """
         self._node = node
+        self._intake = intake
         self._receive = receive
         self._grey = grey
         self._message_type = CompressedImage if transport == 'compressed' else ImageMessage
@@ -116,7 +120,7 @@ class ImageInput:
         """Unsubscribe."""
         with self._changing:
             if self._subscription is not None:
-                self._node.destroy_subscription(self._subscription)
+                self._intake.unsubscribe(self._subscription)
                 self._subscription = None
 
     def follow_publishers(self) -> None:
@@ -213,7 +217,7 @@ class ImageInput:
         if not self._follows:
             # An override that is declared once would pin the reliability of all that follow.
             kinds.append(QoSPolicyKind.RELIABILITY)
-        subscription = self._node.create_subscription(
+        subscription = self._intake.subscribe(
             self._message_type,
             self._name,
             self._receive,

@@ -27,6 +27,7 @@ from segnode.hardware.monitor import HardwareMonitor
 from segnode.heap import give_back
 from segnode.ros.camera import SAID_AGAIN_S, Camera
 from segnode.ros.diagnostics import NodeState, process_memory, status_message
+from segnode.ros.intake import Intake
 from segnode.ros.parameters import NodeParameters, ParameterSetService
 from segnode.ros.worker import Worker
 
@@ -71,8 +72,9 @@ class _Progress:
 class SegmentationNode(LifecycleNode):
     """Image topics in; masks, detections and timings out.
 
-    Callbacks run one at a time, but for transitions, and never touch an image: they leave its
-    bytes to the worker. An executor of three threads lets the node answer while one lasts.
+    Callbacks run one at a time, but for transitions: an executor of three threads lets the node
+    answer while one lasts. What cameras send is taken by a thread of its own, which never touches
+    an image: it leaves the bytes to the worker.
 
     Args:
         fail: called when the node cannot start by itself.
@@ -98,10 +100,13 @@ class SegmentationNode(LifecycleNode):
         self._closed = False
         self._progress = _Progress(self.get_logger())
         self._lifecycle = 'unconfigured'
+        self._intake = Intake(self)
         self._cameras: list[Camera] = []
         self._config = NodeParameters(self, self._apply)
         self._parameter_service = ParameterSetService(self)
-        self._cameras = [Camera(self, camera, self._config) for camera in self._config.cameras]
+        self._cameras = [
+            Camera(self, self._intake, camera, self._config) for camera in self._config.cameras
+        ]
         self._hardware = HardwareMonitor()
         self._alone_s = time.monotonic()
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -206,10 +211,11 @@ class SegmentationNode(LifecycleNode):
         self.get_logger().info(f'active, subscribed to {topics}')
 
     def close(self, timeout_s: float) -> bool:
-        """Stop for the end of the process, in any state; return whether the worker has ended."""
+        """Stop for the end of the process, in any state; return whether its threads have ended."""
+        end_s = time.monotonic() + timeout_s
         self._closed = True
         self._hardware.close()
-        return self._stop(timeout_s)
+        return self._stop(timeout_s) and self._intake.close(max(0.0, end_s - time.monotonic()))
 
     def _LifecycleNodeMixin__change_state(  # noqa: N802 - rclpy's name for what its service calls
         self, transition_id: int
@@ -309,7 +315,8 @@ class SegmentationNode(LifecycleNode):
     def _watch(self) -> None:
         if self._lifecycle == 'active':
             worker = self._worker
-            if worker is not None and worker.broken() and not self._closed:
+            broken = self._intake.broken() or (worker is not None and worker.broken())
+            if broken and not self._closed:
                 self.get_logger().fatal('the worker has ended; see the log above')
                 self._fail()
             for camera in self._cameras:

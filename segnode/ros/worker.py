@@ -28,7 +28,7 @@ LOG_PERIOD_S = 5.0
 class Worker:
     """Takes the cameras' frames from activation to deactivation, and accounts for each.
 
-    The executor's thread leaves bytes in the schedule; decoding, inference and publishing have
+    The intake's thread leaves bytes in the schedule; decoding, inference and publishing have
     threads of their own. What goes wrong with a frame costs that frame alone.
     """
 

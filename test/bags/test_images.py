@@ -114,7 +114,7 @@ def test_the_node_has_the_same_image(encoding: str) -> None:
         file = cv2.imencode(suffix, pixels)[1].tobytes()
         data = compressed_bytes(ROS2, f'rgb8; {encoding} compressed bgr8', file, STAMP_NS)
         transport, type_name = 'compressed', COMPRESSED
-    node_input = ImageInput(Node(), 'camera', transport, 'reliable', lambda _: None)
+    node_input = ImageInput(Node(), None, 'camera', transport, 'reliable', lambda _: None)
     ros_header, of_node = node_input.decode(data)
     header, of_bag = read_image(record(type_name, data))
     stamp_ns = ros_header.stamp.sec * 10**9 + ros_header.stamp.nanosec

@@ -21,13 +21,14 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from rclpy.serialization import serialize_message
-from ros_harness import DOMAIN_ID, Peer, bgr_message, wait_until
+from ros_harness import DOMAIN_ID, TIMEOUT_S, Peer, bgr_message, wait_until
 from sensor_msgs.msg import CompressedImage, PointCloud2
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 
 from segnode.errors import ImageError
 from segnode.ros.image_input import ImageInput, common_reliability
+from segnode.ros.intake import Intake
 
 pytestmark = pytest.mark.ros
 
@@ -46,15 +47,18 @@ def subscribe() -> Iterator[Any]:
     """Make an input on a node of its own, started with some overrides."""
     context = Context()
     rclpy.init(context=context, domain_id=DOMAIN_ID)
+    intakes: list[Intake] = []
 
     def make(
         transport: str = 'raw', qos: str = 'auto', topic: str = 'input_image', **overrides: Any
     ) -> ImageInput:
         given = [Parameter(name, value=value) for name, value in overrides.items()]
         node = LifecycleNode('input', context=context, parameter_overrides=given)
-        return ImageInput(node, topic, transport, qos, lambda data: None)
+        intakes.append(Intake(node))
+        return ImageInput(node, intakes[-1], topic, transport, qos, lambda data: None)
 
     yield make
+    assert all(intake.close(TIMEOUT_S) for intake in intakes)
     context.try_shutdown()
 
 
