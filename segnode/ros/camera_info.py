@@ -88,6 +88,9 @@ class CameraInfoRelay:
             self._offer(latched=latched)
 
     def _offer(self, *, latched: bool) -> None:
+        with self._lock:
+            # One of the last publisher's may have been on its way when that went.
+            self._by_stamp.clear()
         # Best effort fits every publisher, and a message of this size arrives; what is published
         # once and kept comes to those alone who ask for it reliably.
         wanted = QoSProfile(

@@ -11,6 +11,7 @@ and lasts until one comes or goes.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import traceback
 from collections.abc import Callable
@@ -25,13 +26,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
-try:
-    from rclpy.event_handler import EventHandler
-except ImportError:  # Humble
-    from rclpy.qos_event import QoSEventHandler as EventHandler
-
 LOG_PERIOD_S = 5.0
-# What fails at once would otherwise fail again at once, for ever.
 PAUSE_S = 0.1
 FOREVER_NS = -1
 
@@ -114,30 +109,39 @@ class Intake:
 
     def _change(self) -> None:
         self._changed.set()
-        self._wake.trigger()
+        with contextlib.suppress(InvalidHandle):  # Gone with the node, as all it would wait for.
+            self._wake.trigger()
 
     def _run(self) -> None:
-        while True:
-            with self._changing:
-                self._changed.clear()
-                if self._closed:
-                    return
-                subscriptions = list(self._subscriptions)
-            self._take(subscriptions)
+        try:
+            while True:
+                with self._changing:
+                    self._changed.clear()
+                    if self._closed:
+                        return
+                    subscriptions = list(self._subscriptions)
+                try:
+                    self._take(subscriptions)
+                except InvalidHandle:
+                    # One was taken away just now: the list changes, or the node is gone.
+                    self._changed.wait(PAUSE_S)
+        except Exception:
+            self._node.get_logger().error(f'the intake has failed:\n{traceback.format_exc()}')
+            raise
 
     def _take(self, subscriptions: list[Subscription]) -> None:
-        """Take what comes for these subscriptions, until there are others."""
+        """Take what comes for these subscriptions, until there are others.
+
+        Raises:
+            InvalidHandle: one of them was destroyed meanwhile.
+        """
+        context = self._node.context.handle
+        events = [event for each in subscriptions for event in each.event_handlers]
         with ExitStack() as in_use:
-            context = self._node.context.handle
-            events = [event for each in subscriptions for event in each.event_handlers]
-            try:
-                for handle in (context, self._wake.handle, *(s.handle for s in subscriptions)):
-                    in_use.enter_context(handle)
-                for event in events:
-                    in_use.enter_context(event)
-            except InvalidHandle:
-                # One was taken away just now, and the list of them changes.
-                return
+            for handle in (context, self._wake.handle, *(each.handle for each in subscriptions)):
+                in_use.enter_context(handle)
+            for event in events:
+                in_use.enter_context(event)
             count = len(subscriptions)
             ready = rclpy_implementation.WaitSet(count, 1, 0, 0, 0, len(events), context)
             while not self._changed.is_set():
@@ -147,31 +151,39 @@ class Intake:
                 for event in events:
                     event.add_to_wait_set(ready)
                 ready.wait(FOREVER_NS)
-                for index, subscription in zip(indices, subscriptions, strict=True):
+                for index, each in zip(indices, subscriptions, strict=True):
                     if ready.is_ready('subscription', index):
-                        self._guarded(subscription.topic, partial(_give, subscription))
+                        self._pass_on(each.topic, partial(_message, each), each.callback)
                 for event in events:
                     if event.is_ready(ready):
-                        self._guarded('an event', partial(_tell, event))
+                        self._pass_on('an event', event.take_data, event.callback)
 
-    def _guarded(self, what: str, call: Callable[[], None]) -> None:
+    def _pass_on(
+        self, what: str, take: Callable[[], Any], receive: Callable[[Any], object]
+    ) -> None:
         try:
-            call()
-        except Exception:  # noqa: BLE001 - none ends the others
-            self._node.get_logger().error(
-                f'{what} was taken in vain:\n{traceback.format_exc()}',
-                throttle_duration_sec=LOG_PERIOD_S,
-            )
+            taken = take()
+        except InvalidHandle:
+            return  # Its subscription was closed just now.
+        except Exception:  # noqa: BLE001 - the others still come
+            self._say(f'{what} cannot be taken')
+            # It would fail again at once.
             self._changed.wait(PAUSE_S)
+            return
+        if taken is None:
+            return
+        try:
+            receive(taken)
+        except Exception:  # noqa: BLE001 - the others still come
+            self._say(f'{what} was taken in vain')
+
+    def _say(self, what: str) -> None:
+        self._node.get_logger().error(
+            f'{what}:\n{traceback.format_exc()}', throttle_duration_sec=LOG_PERIOD_S
+        )
 
 
-def _give(subscription: Subscription) -> None:
+def _message(subscription: Subscription) -> Any:
+    """Return what has come, as the subscription wants it; None where nothing has."""
     taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-    if taken is not None:
-        subscription.callback(taken[0])
-
-
-def _tell(event: EventHandler) -> None:
-    taken = event.take_data()
-    if taken is not None:
-        event.callback(taken)
+    return None if taken is None else taken[0]

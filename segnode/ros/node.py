@@ -215,7 +215,8 @@ class SegmentationNode(LifecycleNode):
         end_s = time.monotonic() + timeout_s
         self._closed = True
         self._hardware.close()
-        return self._stop(timeout_s) and self._intake.close(max(0.0, end_s - time.monotonic()))
+        stopped = self._stop(timeout_s)
+        return self._intake.close(max(0.0, end_s - time.monotonic())) and stopped
 
     def _LifecycleNodeMixin__change_state(  # noqa: N802 - rclpy's name for what its service calls
         self, transition_id: int
@@ -317,7 +318,7 @@ class SegmentationNode(LifecycleNode):
             worker = self._worker
             broken = self._intake.broken() or (worker is not None and worker.broken())
             if broken and not self._closed:
-                self.get_logger().fatal('the worker has ended; see the log above')
+                self.get_logger().fatal('a thread of the node has ended; see the log above')
                 self._fail()
             for camera in self._cameras:
                 camera.follow_publishers()

@@ -27,6 +27,7 @@ from segnode.ros.node import SegmentationNode
 from segnode.ros.security import POLICY_HEAD
 
 VERSION = '0.2.0'
+CLOSE_S = 2.0
 
 
 def write_policy(path: Path) -> None:
@@ -43,7 +44,7 @@ def write_policy(path: Path) -> None:
         _open_all(node, witness)
         write_whole(path, policy(node, witness).encode())
     finally:
-        node.close(0.0)
+        node.close(CLOSE_S)
         witness.destroy_node()
         node.destroy_node()
 

@@ -15,6 +15,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.context import Context
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -35,7 +37,7 @@ MESSAGES = 200
 QOS = QoSProfile(depth=MESSAGES)
 
 
-class _Rounds(Waitable[None]):
+class _Rounds(Waitable):  # type: ignore[type-arg] - generic from Kilted on
     """Counts how often an executor gathers what it waits for; never ready itself."""
 
     def __init__(self) -> None:
@@ -89,7 +91,7 @@ def publish(peer: Peer, topic: str, texts: list[str]) -> None:
     wait_until(lambda: publisher.get_subscription_count() > 0, 'subscription')
     for text in texts:
         publisher.publish(Header(frame_id=text))
-    assert publisher.wait_for_all_acked()
+    assert publisher.wait_for_all_acked(Duration(seconds=TIMEOUT_S))
     peer.node.destroy_publisher(publisher)
 
 
@@ -115,6 +117,54 @@ def test_all_messages_come_in_order_and_the_executor_sleeps(
     assert taken == texts
     assert threads == {'intake'}
     assert rounds.count - before < MESSAGES / 10
+
+
+@pytest.mark.parametrize('what', ['add_to_wait_set', 'take_data'])
+def test_an_event_may_be_destroyed_at_any_moment(
+    node: Node, intake: Intake, peer: Peer, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """As another thread does between two lines of the intake's."""
+    said: list[str] = []
+    monkeypatch.setattr(intake, '_say', said.append)
+    failed = threading.Event()
+    events = SubscriptionEventCallbacks(incompatible_qos=lambda _: None)
+    subscription = intake.subscribe(
+        Header, '/intake/destroyed', lambda _: None, QOS, event_callbacks=events
+    )
+    (event, *_) = subscription.event_handlers
+
+    def fail(*_: object) -> None:
+        failed.set()
+        raise InvalidHandle('of a test')
+
+    monkeypatch.setattr(event, what, fail)
+    offered = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = peer.node.create_publisher(Header, '/intake/destroyed', offered)
+    wait_until(failed.is_set, 'the moment')
+    peer.node.destroy_publisher(publisher)
+    intake.unsubscribe(subscription)
+    taken: list[str] = []
+    intake.subscribe(Header, '/intake/goes_on', lambda m: taken.append(m.frame_id), QOS)
+    publish(peer, '/intake/goes_on', ['still'])
+    wait_until(lambda: taken == ['still'], 'message')
+    assert not intake.broken()
+    assert not said
+
+
+def test_a_callback_may_subscribe_anew(node: Node, intake: Intake, peer: Peer) -> None:
+    """As an image's event does where the publisher's reliability has changed."""
+    taken: list[str] = []
+
+    def take(message: Header) -> None:
+        nonlocal subscription
+        taken.append(message.frame_id)
+        intake.unsubscribe(subscription)
+        subscription = intake.subscribe(Header, '/intake/anew', take, QOS)
+
+    subscription = intake.subscribe(Header, '/intake/anew', take, QOS)
+    for text in ('first', 'second', 'third'):
+        publish(peer, '/intake/anew', [text])
+        wait_until(lambda text=text: taken[-1:] == [text], 'message')
 
 
 def test_what_a_callback_raises_costs_its_message_alone(
