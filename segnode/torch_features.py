@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from segnode.errors import DeviceError
+from segnode.errors import ConfigError, DeviceError
 
 # torch.uint16 is of this release, and label images are made of it on the device.
 OLDEST = '2.3'
@@ -32,7 +32,7 @@ class Feature:
         name: as PyTorch spells it.
         first: the release that brought it.
         where: the device that needs it; ``graphs`` is a GPU's capture of CUDA graphs, ``export``
-            the export of a whole network.
+            that of a network for other engines, where it is more than of fixed sizes in fp32.
         without: what happens in its place.
         present: whether this PyTorch has it.
         for_capture: nothing can be captured without it.
@@ -153,18 +153,20 @@ FEATURES = (
         'precision auto is fp32 here, choose bf16 yourself where the processor has it',
         _tells_of_bfloat16,
     ),
+    # It also tells the age of what converters rely on. Before, layers lose their names, so that
+    # none can be kept from INT8, and open sizes become arithmetic that OpenVINO has no rule for.
     Feature(
         'torch.compiler.is_exporting',
         '2.7',
         'export',
-        'a network cannot be exported whole',
+        'no export whole or in INT8, and for OpenVINO one of fixed sizes',
         lambda: hasattr(torch.compiler, 'is_exporting'),
     ),
     Feature(
         'torch.library.custom_op',
         '2.4',
         'export',
-        'a network cannot be exported whole',
+        'no export whole or in INT8, and for OpenVINO one of fixed sizes',
         lambda: hasattr(torch.library, 'custom_op'),
     ),
 )
@@ -173,6 +175,24 @@ FEATURES = (
 def missing_features(*where: Where) -> list[Feature]:
     """Return what this PyTorch lacks of what the given places need."""
     return [each for each in FEATURES if each.where in where and not each.present()]
+
+
+def check_export(asked: str, remedy: str = '') -> None:
+    """Refuse what this PyTorch is too old to export.
+
+    Args:
+        asked: what was asked for, in terms of options.
+        remedy: what else would do than a newer one.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if missing := missing_features('export'):
+        newest = max(missing, key=lambda each: each.first)
+        raise ConfigError(
+            f'{asked}: {newest.line()}; {remedy}install PyTorch {newest.first} or newer, or '
+            'export on a machine that has it, as what it writes runs here all the same'
+        )
 
 
 def check_torch() -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -17,3 +18,8 @@ def fakes_a_gpu() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+needs_fake_gpu = pytest.mark.skipif(
+    not fakes_a_gpu(), reason=f'PyTorch {torch.__version__} cannot fake an absent GPU'
+)

@@ -7,6 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from segnode.benchmark.planted import render_frames
 from segnode.checkpoint import NativeModel
 from segnode.checkpoint.exported import Format
@@ -17,6 +19,7 @@ from segnode.export.run import export
 from segnode.kernels.preprocess import preprocess
 from segnode.model.architecture import Architecture
 from segnode.model.backbone_specs import ConvNeXtSpec, ResNetSpec, SwinSpec
+from segnode.torch_features import missing_features
 
 HW = (96, 128)
 SMALL = Architecture(
@@ -34,6 +37,11 @@ SMALL = Architecture(
 CONVNEXT = ConvNeXtSpec(depths=(1, 1, 1, 1), channels=(8, 16, 16, 16))
 SWIN = SwinSpec(depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), channels=8)
 FORMATS: tuple[Format, ...] = ('openvino', 'onnx')
+_MISSING = missing_features('export')
+# A test of what such a PyTorch cannot export.
+needs_new_torch = pytest.mark.skipif(
+    bool(_MISSING), reason=' '.join(feature.line() for feature in _MISSING)
+)
 
 
 def silently(pictures: Any, _: str) -> Any:
@@ -66,6 +74,15 @@ def request(form: Format, output: Path, **changes: Any) -> Request:
         'search': False,
     }
     return Request(**{**fields, **changes})
+
+
+# For a test of an export that takes any size.
+FORMATS_OF_ANY_SIZE = (pytest.param('openvino', marks=needs_new_torch), 'onnx')
+
+
+def any_or(form: Format, *sizes: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Return the shapes of an export for any size, or these where PyTorch is too old for that."""
+    return sizes if _MISSING and form == 'openvino' else ()
 
 
 def made(model: NativeModel, wanted: Request) -> dict[str, Any]:

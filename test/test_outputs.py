@@ -36,10 +36,17 @@ READ = ('annotations', 'photo', 'config', 'weights', 'names', 'hard_link', 'soft
 
 @dataclass(frozen=True)
 class Case:
-    """A use of a command: its options, with what `given` has in braces, and its exit code."""
+    """A use of a command.
+
+    Attributes:
+        options: with what `given` has in braces.
+        code: with which it ends.
+        ros: it starts a node.
+    """
 
     options: str
     code: int = 2
+    ros: bool = False
 
     def __str__(self) -> str:
         return self.options.replace(' ', '_').replace('/', '|')
@@ -120,7 +127,7 @@ CASES: dict[str, list[Case]] = {
         Case('--frames 1 --output {out} --json {out}/camera.json'),
         Case('--images {photos} --output {photos}'),
         # Weights that are none end it as soon as the node has started.
-        Case('--images {photos} --output {out}/demo --weights {names}', 1),
+        Case('--images {photos} --output {out}/demo --weights {names}', 1, ros=True),
     ],
     'soak': [
         *(
@@ -130,7 +137,7 @@ CASES: dict[str, list[Case]] = {
         Case('--seconds 5 --output {photos}'),
         Case('--seconds 5 --output {out} --json {out}/node-0.log'),
         # Weights that are none end it as soon as the node has started.
-        Case('--seconds 5 --output {out}/soak --faults --weights {names}', 1),
+        Case('--seconds 5 --output {out}/soak --faults --weights {names}', 1, ros=True),
     ],
     'sweep': [
         Case('{drive} --vary short_side=64 --output {drive}'),
@@ -187,9 +194,9 @@ CASES: dict[str, list[Case]] = {
         Case('--list --json {out}/f.json', 0),
     ],
     'node': [
-        Case('--ros-args -p model:={config} -p weights:={names} -p device:=cpu'),
-        Case('--sros2-policy {annotations} --ros-args -p model:={config}'),
-        Case('--sros2-policy {out}/policy.xml --ros-args -p model:={config}', 0),
+        Case('--ros-args -p model:={config} -p weights:={names} -p device:=cpu', ros=True),
+        Case('--sros2-policy {annotations} --ros-args -p model:={config}', ros=True),
+        Case('--sros2-policy {out}/policy.xml --ros-args -p model:={config}', 0, ros=True),
     ],
 }
 
@@ -272,7 +279,7 @@ def test_every_command_has_a_case() -> None:
 @pytest.mark.parametrize(
     ('command', 'case'),
     [
-        pytest.param(name, case, id=f'{name} {case}')
+        pytest.param(name, case, id=f'{name} {case}', marks=[pytest.mark.ros] * case.ros)
         for name, cases in CASES.items()
         for case in cases
     ],

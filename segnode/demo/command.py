@@ -47,6 +47,7 @@ from segnode.evaluation.metrics import (
 from segnode.output_files import (
     Inputs,
     check_outside,
+    check_own_folder,
     check_writable,
     is_own_folder,
     is_own_json,
@@ -176,7 +177,7 @@ def _free_output() -> Path:
 
 
 def _check_outputs(options: argparse.Namespace, config: Config, output: Path) -> None:
-    """Refuse what would replace a file that the demo reads.
+    """Refuse what would replace a file that the demo reads, or that is somebody else's.
 
     Raises:
         ConfigError: names it.
@@ -192,6 +193,7 @@ def _check_outputs(options: argparse.Namespace, config: Config, output: Path) ->
                 f'{output}: expected another --output: {output / name} is read, and would be '
                 'replaced'
             )
+    check_own_folder(output, 'demo')
 
 
 def _options(args: Sequence[str]) -> argparse.Namespace:

@@ -127,7 +127,7 @@ def trace_parts(
         side = pooler.resolution
         example = torch.zeros((_ROIS, side, side, channels))
         rows = ({0: torch.export.Dim('rois', min=1, max=65536)},)
-        program = torch.export.export(module.eval(), (example,), dynamic_shapes=rows)
+        program = _trace(module.eval(), example, rows)
         parts.append(_part(name, None, program, module, outputs))
 
     box = _BoxHead(heads.box_head, heads.box_predictor)
@@ -154,7 +154,7 @@ def _trace_trunk(
         )
     if network_hw is not None:
         report('tracing the trunk for {}x{}'.format(*network_hw))
-        program = torch.export.export(module, (torch.zeros((1, *network_hw, 3)),))
+        program = _trace(module, torch.zeros((1, *network_hw, 3)), None)
         return _part('trunk', network_hw, program, module, outputs)
     report('tracing the trunk for any size')
     unit = max(architecture.size_divisibility, 32)
@@ -164,13 +164,20 @@ def _trace_trunk(
         for dim, name in ((1, 'rows'), (2, 'columns'))
     }
     try:
-        program = torch.export.export(module, (example,), dynamic_shapes=(sides,))
+        program = _trace(module, example, (sides,))
     except Exception as error:  # noqa: BLE001 - tracing raises what the traced code does
         raise ConfigError(
             f'--shapes: expected sizes of image for this backbone, which cannot be exported for '
             f'any ({first_line(error)[:120]}); found none'
         ) from None
     return _part('trunk', None, program, module, outputs)
+
+
+def _trace(
+    module: nn.Module, example: Tensor, sides: tuple[dict[int, Any], ...] | None
+) -> torch.export.ExportedProgram:
+    # Dynamo, which PyTorch took until 2.6 unless told otherwise, does not know all of the code.
+    return torch.export.export(module, (example,), dynamic_shapes=sides, strict=False)
 
 
 def _part(

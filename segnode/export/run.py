@@ -32,6 +32,7 @@ from segnode.export.request import Request
 from segnode.image import Image
 from segnode.kernels.preprocess import resized_hw
 from segnode.model.mask_rcnn import build_mask_rcnn
+from segnode.torch_features import check_export
 
 Report = Callable[[str], None]
 Progress = Callable[[Iterable[Image], str], Iterable[Image]]
@@ -130,6 +131,9 @@ class _Job:
         if request.precision == 'int8':
             load_nncf()
             self._check_calibration()
+            check_export('--precision int8')
+        if request.form == 'openvino' and not request.shapes:
+            check_export('--shapes: expected sizes of images, found none', 'give them, ')
         network = build_mask_rcnn(self._model.architecture, self._model.state_dict)
         parts = trace_parts(network, self._shapes, self._report)
         converted = {}

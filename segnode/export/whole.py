@@ -42,7 +42,7 @@ from segnode.model.mask_rcnn import FrameSizes, build_mask_rcnn
 from segnode.model.pooler import assign_levels
 from segnode.model.rpn import select_proposals
 from segnode.model.steps import Steps
-from segnode.torch_features import missing_features
+from segnode.torch_features import check_export
 
 OUTPUTS: Final = ('boxes', 'scores', 'class_ids', 'masks')
 # Pairs of proposal and class that NMS takes, the best by score.
@@ -186,9 +186,7 @@ def export_whole(
             '--whole: expected the Python packages onnx, onnxscript and onnxruntime, which cannot '
             f'be imported here ({error}); install segnode with its extras [export,onnxruntime]'
         ) from None
-    if missing := missing_features('export'):
-        newest = max(missing, key=lambda each: each.first)
-        raise ConfigError(f'--whole: {newest.line()}; install PyTorch {newest.first} or newer')
+    check_export('--whole')
     module = WholeMaskRCNN(model, network_hw, classes).eval()
     report('tracing the network for {}x{}'.format(*network_hw))
     example = torch.zeros((*network_hw, 3), dtype=torch.uint8)

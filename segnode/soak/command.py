@@ -34,6 +34,7 @@ from segnode.live.schedule import MOST_CAMERAS
 from segnode.output_files import (
     Inputs,
     check_outside,
+    check_own_folder,
     check_writable,
     is_own_json,
     make_own_folder,
@@ -100,6 +101,8 @@ def main(args: Sequence[str]) -> int:
     config = Config().replace(settings)
     check_outside(options.json, options.output)
     check_writable(options.json, Inputs.of(config), is_own_json(_OWN_JSON))
+    if options.output is not None:
+        check_own_folder(options.output, 'soak')
     require_ros('soak')
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     folder = _folder(options.output)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import pytest
 import torch
-from fake_gpu import fakes_a_gpu
+from fake_gpu import needs_fake_gpu
 from fake_program import GPU, Watch, fake_cudnn, fake_program
 from torch import Tensor
 from torch._subclasses.fake_tensor import (
@@ -29,9 +29,7 @@ from segnode.kernels.operators import plain_operators, triton_operators
 from segnode.model.architecture import SEMANTICS, Rule
 
 FAMILIES: tuple[Literal['detectron2', 'torchvision'], ...] = ('detectron2', 'torchvision')
-pytestmark = pytest.mark.skipif(
-    not fakes_a_gpu(), reason=f'PyTorch {torch.__version__} cannot fake an absent GPU'
-)
+pytestmark = needs_fake_gpu
 
 
 def launch(program: Program) -> tuple[Chosen, list[Masks]]:

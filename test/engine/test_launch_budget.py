@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-import torch
-from fake_gpu import fakes_a_gpu
+from fake_gpu import needs_fake_gpu
 from fake_program import SETTINGS, Watch, fake_cudnn, fake_program
 from triton_launches import Launch, record_launches
 
@@ -23,9 +22,7 @@ from segnode.engine import program as program_module
 from segnode.kernels.operators import Operators, plain_operators, triton_operators
 from segnode.model.architecture import SEMANTICS, Rule
 
-pytestmark = pytest.mark.skipif(
-    not fakes_a_gpu(), reason=f'PyTorch {torch.__version__} cannot fake an absent GPU'
-)
+pytestmark = needs_fake_gpu
 
 # A ResNet-50 at 800 x 1344, resized along both axes.
 LARGE = dataclasses.replace(SETTINGS, short_side=800, long_side=1333)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from emulated_graphs import EmulatedCuda
+from fake_gpu import needs_fake_gpu
 from fake_program import GPU, SETTINGS, Watch, fake_cudnn, fake_network
 from narrow_backbones import SPECS, narrow
 from pictures import rendered
@@ -154,6 +155,7 @@ def in_half_precision(network: NativeNetwork, mode: FakeTensorMode) -> None:
                     module._buffers[name] = torch.empty(tensor.shape, device=GPU)
 
 
+@needs_fake_gpu
 @pytest.mark.parametrize('family', FAMILIES)
 def test_trunk_neither_stops_nor_leaves_its_gpu(
     monkeypatch: pytest.MonkeyPatch, family: str
@@ -174,6 +176,7 @@ def test_trunk_neither_stops_nor_leaves_its_gpu(
         assert each.is_contiguous(memory_format=torch.channels_last)
 
 
+@needs_fake_gpu
 def test_mmdetections_launches_neither_stop_nor_leave_their_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

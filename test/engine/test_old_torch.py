@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 from emulated_graphs import EmulatedCuda
+from small_exports import HW, made, request, small_model
 from torch import Tensor
 
+from segnode.benchmark.planted import render_frames
 from segnode.checkpoint import NativeModel, load_model
+from segnode.checkpoint.exported import Format
 from segnode.config import Config
 from segnode.demo.scene import VALIDATION_SEEDS, Scene
 from segnode.doctor.command import old_torch
@@ -28,6 +31,7 @@ from segnode.engine.device import gpu_uuid
 from segnode.engine.dynamic import DynamicBackend
 from segnode.errors import ConfigError, DeviceError
 from segnode.export import whole as whole_network
+from segnode.export.request import Calibration
 from segnode.image import Image
 from segnode.model import boxes, fusion, precision
 from segnode.torch_features import FEATURES, OLDEST, missing_features
@@ -239,6 +243,35 @@ def test_what_the_export_of_a_whole_network_needs(
         whole['export_whole'](CONFIG, model, (96, 128), tmp_path / 'whole', [], lambda _: None)
     top_k = runpy.run_path(boxes.__file__)['top_k']
     assert top_k(torch.tensor([1.0, 3.0, 3.0]), 2)[1].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ('form', 'precision', 'shapes', 'problem'),
+    [
+        ('openvino', 'fp32', (), r'--shapes: expected .*: PyTorch \S+ lacks .*; give them, '),
+        ('openvino', 'int8', (HW,), r'--precision int8: PyTorch \S+ lacks .*; '),
+        ('onnx', 'int8', (HW,), r'--precision int8: PyTorch \S+ lacks .*; '),
+    ],
+)
+def test_what_other_exports_need(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    form: Format,
+    precision: str,
+    shapes: tuple[tuple[int, int], ...],
+    problem: str,
+) -> None:
+    monkeypatch.delattr(torch.compiler, 'is_exporting', raising=False)
+    calibration = None
+    if precision == 'int8':
+        calibration = Calibration(pictures=render_frames(HW, 1), sha256='0' * 64)
+    wanted = request(
+        form, tmp_path / 'e', precision=precision, shapes=shapes, calibration=calibration
+    )
+    remedy = r'install PyTorch 2\.7 or newer, or export on a machine that has it'
+    with pytest.raises(ConfigError, match=f'^{problem}{remedy}'):
+        made(small_model(), wanted)
+    assert not (tmp_path / 'e').exists()
 
 
 def test_every_feature_is_hidden_above() -> None:

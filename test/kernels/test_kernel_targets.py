@@ -23,6 +23,7 @@ from typing import Literal
 
 import pytest
 import torch
+from fake_gpu import needs_fake_gpu
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from triton_launches import Launch, record_launches, variant, variants
@@ -369,6 +370,7 @@ def test_a_launch_fits_any_device() -> None:
 
 
 @needs_triton
+@needs_fake_gpu
 def test_fake_tensors_of_a_gpu_launch_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     launches = record_launches(monkeypatch)
     with FakeTensorMode():

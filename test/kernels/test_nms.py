@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from fake_gpu import fakes_a_gpu
+from fake_gpu import needs_fake_gpu
 from random_boxes import clustered_boxes
 from seeds import fresh_seeds
 from torch import Tensor
@@ -185,10 +185,9 @@ def test_only_the_first_of_a_chain_of_overlaps_drops_its_neighbour() -> None:
     assert torch.equal(keep, torch.arange(1000) % 2 == 0)
 
 
+@needs_fake_gpu
 def test_it_neither_stops_for_the_host_nor_leaves_its_device() -> None:
     """Fake tensors of a device that need not be there refuse to be read, and to be mixed."""
-    if not fakes_a_gpu():
-        pytest.skip(f'PyTorch {torch.__version__} cannot fake an absent GPU')
     with FakeTensorMode():
         boxes = torch.empty((2, 5, 100, 4), device='cuda:1')
         valid = torch.empty((2, 5, 100), dtype=torch.bool, device='cuda:1')

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fake_gpu import needs_fake_gpu
 from seeds import fresh_seeds
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -234,6 +235,7 @@ def test_the_static_input_is_mmdetections(seed: int, dtype: torch.dtype) -> None
             assert torch.equal(ours, expected.to(dtype)), (image_hw, size_hw)
 
 
+@needs_fake_gpu
 def test_the_twin_never_asks_its_device_for_a_number() -> None:
     """Fake tensors have none: what stops for one raises."""
     device = torch.device('cuda', 1)
