@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import torch
+
 from segnode.checkpoint import NativeModel
 from segnode.config import Config
 from segnode.engine import Engine
 from segnode.engine.exported import select_engine
-from segnode.errors import ConfigError
+from segnode.errors import ConfigError, SegnodeError, first_line
 from segnode.export.folder import ExportFolder, staged
 from segnode.export.parity import CONFIDENT, Agreement, Reference, reindexed
 from segnode.export.parts import PartProgram, trace_parts
@@ -139,7 +141,7 @@ class _Job:
         converted = {}
         for part in parts:
             self._report(f'converting {part.file_stem}')
-            converted[part.file_stem] = writer.convert(part)
+            converted[part.file_stem] = self._convert(part, writer)
         if request.check:
             native = Engine(self._config, model=self._model)
             self._reference = Reference(
@@ -168,6 +170,18 @@ class _Job:
             **self._further(agreement),
             'whole': False,
         }
+
+    def _convert(self, part: PartProgram, writer: Writer) -> Any:
+        try:
+            return writer.convert(part)
+        except Exception as error:
+            # Which layers a converter knows differs from release to release, and so do its types.
+            versions = {'torch': torch.__version__, **writer.versions}
+            raise SegnodeError(
+                f'{part.file_stem}: expected that {_listed(versions)} convert it, found '
+                f'{type(error).__name__}: {first_line(error)}; take another release of them, or '
+                'another --format'
+            ) from error
 
     def _finish(self, folder: ExportFolder, agreement: Agreement | None) -> None:
         folder.finish(
@@ -390,3 +404,7 @@ class _Job:
 
     def _shown(self, label: str) -> Callable[[Iterable[Image]], Iterator[Image]]:
         return lambda pictures: iter(self._progress(pictures, label))
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ' and '.join(f'{name} {version}' for name, version in versions.items())

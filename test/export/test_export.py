@@ -840,6 +840,25 @@ def test_sizes_are_read_once(
     assert sizes == set(found or [(480, 640)])
 
 
+def test_a_converter_that_fails_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ConversionError(Exception):
+        pass
+
+    def fail(*_: object) -> None:
+        raise ConversionError('no rule for aten.gelu\nand much more')
+
+    monkeypatch.setattr(type(select_writer('onnx')), 'convert', fail)
+    folder = tmp_path / 'e'
+    code, _, said = run(capsys, '--format', 'onnx', '--output', str(folder))
+    assert code == 1
+    assert f'trunk: expected that torch {torch.__version__} and onnx' in said
+    assert 'found ConversionError: no rule for aten.gelu; take another release' in said
+    assert 'much more' not in said
+    assert not folder.exists()
+
+
 def test_a_folder_of_somebody_else_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
