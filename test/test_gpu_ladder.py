@@ -197,10 +197,8 @@ def test_a_failure_and_a_wrong_answer_are_recorded_and_the_climb_goes_on(
         raise RuntimeError('no kernel image\nis available')
 
     def shifted(*inputs: Any, **options: Any) -> Any:
-        labels, areas, stay = select_operators(torch.device('cpu')).paste_labels(
-            *inputs, **options
-        )
-        return labels.view(torch.int16).roll(9, -1).view(torch.uint16), areas, stay
+        labels, areas = select_operators(torch.device('cpu')).paste_labels(*inputs, **options)
+        return labels.view(torch.int16).roll(9, -1).view(torch.uint16), areas
 
     def spoilt(operators: Operators) -> Operators:
         switches = {name for name in SWITCHES if name in os.environ}
