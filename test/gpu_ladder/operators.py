@@ -187,8 +187,10 @@ def check_roi_align(climb: Climb) -> Result:
     figures, most = {}, {}
     for name in ('fp32', *limits.HALF):
         rounded = [x.to(DTYPES[name]).contiguous(memory_format=torch.channels_last) for x in maps]
-        expected, found = both(climb, 'roi_align', rounded, boxes, index, POOLER)
-        figures[f'{name}_mean'], figures[f'{name}_max'] = deviation([expected], [found])
+        # As exact heads say of which image each is, and as a frame's are, as many of each.
+        pairs = [both(climb, 'roi_align', rounded, boxes, i, POOLER) for i in (index, None)]
+        expected, found = (list(each) for each in zip(*pairs, strict=True))
+        figures[f'{name}_mean'], figures[f'{name}_max'] = deviation(expected, found)
         most[f'{name}_mean'], most[f'{name}_max'] = limits.POOLED[name]
     return judged(figures, most=most)
 
