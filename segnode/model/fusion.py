@@ -59,8 +59,9 @@ class OneDNNConv:
 def cudnn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
     """Run one folded convolution by cuDNN; only those with a ReLU have a fused form.
 
-    Of the others, one that is a product of matrices is run as such: cuBLAS adds its bias, which
-    PyTorch adds to cuDNN's in a pass of its own.
+    Of the others, one that is a product of matrices is run as such in half precision: cuBLAS adds
+    its bias, which PyTorch adds to cuDNN's in a pass of its own. In float32 a convolution may be
+    TF32, and a product is not unless it is asked for.
     """
     strides, pads, dilation = _ints(conv.stride), _ints(conv.padding), _ints(conv.dilation)
     if not conv.relu:
@@ -80,9 +81,9 @@ def cudnn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
 
 
 def _is_product(conv: Conv) -> bool:
-    """Return whether every pixel of a convolution's output hangs on one of its input's."""
+    """Return whether it is in half precision, and each output pixel hangs on one input pixel."""
     geometry = (conv.kernel_size, conv.stride, conv.padding, conv.groups)
-    return geometry == ((1, 1), (1, 1), (0, 0), 1)
+    return conv.weight.dtype != torch.float32 and geometry == ((1, 1), (1, 1), (0, 0), 1)
 
 
 def _ints(geometry: Iterable[int | str]) -> list[int]:
