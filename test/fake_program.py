@@ -85,6 +85,7 @@ def fake_network(architecture: Architecture, mode: FakeTensorMode) -> NativeNetw
     model.requires_grad_(requires_grad=False)
     model.fold_norms()
     model.eval()
+    model.join_layers()
     with mode:
         for module in model.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):

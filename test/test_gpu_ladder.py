@@ -197,10 +197,8 @@ def test_a_failure_and_a_wrong_answer_are_recorded_and_the_climb_goes_on(
         raise RuntimeError('no kernel image\nis available')
 
     def shifted(*inputs: Any, **options: Any) -> Any:
-        labels, areas, stay = select_operators(torch.device('cpu')).paste_labels(
-            *inputs, **options
-        )
-        return labels.view(torch.int16).roll(9, -1).view(torch.uint16), areas, stay
+        labels, areas = select_operators(torch.device('cpu')).paste_labels(*inputs, **options)
+        return labels.view(torch.int16).roll(9, -1).view(torch.uint16), areas
 
     def spoilt(operators: Operators) -> Operators:
         switches = {name for name in SWITCHES if name in os.environ}
@@ -251,6 +249,28 @@ def test_a_failure_and_a_wrong_answer_are_recorded_and_the_climb_goes_on(
     assert text.replace('\n', '\n  ') in out
     assert 'FAILED' in out
     assert 'triton: fp32 scenes: RuntimeError: no kernel image' in err
+
+
+@pytest.mark.parametrize('name', ['select_proposals', 'select_detections', 'choose'])
+def test_a_choice_that_differs_is_found(
+    ready: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """Be it two of equal score that have changed places."""
+
+    def swapped(*inputs: Any, **options: Any) -> Any:
+        found = getattr(select_operators(torch.device('cpu')), name)(*inputs, **options)
+        boxes = found.boxes.clone()
+        if boxes.shape[1] > 1:
+            boxes[:, [0, 1]] = boxes[:, [1, 0]]
+        return found._replace(boxes=boxes) if name == 'choose' else replace(found, boxes=boxes)
+
+    spoil(monkeypatch, lambda operators: replace(operators, **{name: swapped}))
+    checks = 'kernel select,kernel choose'
+    assert main(arguments(tmp_path, '--rungs', 'plain', checks=checks)) == 1
+    data = read(tmp_path)
+    wrong = {key for key, each in statuses(data, 'plain').items() if each == 'failed'}
+    assert wrong == {f'kernel {name}'}
+    assert results(data, 'plain')[f'kernel {name}']['error']['type'] == 'WrongAnswer'
 
 
 def test_a_layer_that_reads_free_memory_is_named(
@@ -317,6 +337,9 @@ def test_what_is_interrupted_leaves_what_was_done(
         'graphs',
         'kernel preprocess',
         'kernel nms',
+        'kernel select_proposals',
+        'kernel select_detections',
+        'kernel choose',
         'kernel roi_align',
     ]
     assert not list(tmp_path.glob('*.part'))
@@ -375,6 +398,9 @@ def test_a_rung_outlives_checks_that_hang_or_die(
         'graphs': 'passed',
         'kernel preprocess': 'failed',
         'kernel nms': 'failed',
+        'kernel select_proposals': 'passed',
+        'kernel select_detections': 'passed',
+        'kernel choose': 'passed',
         'kernel roi_align': 'passed',
         'kernel paste': 'passed',
     }
@@ -480,7 +506,7 @@ def test_what_does_not_fit_into_the_time_is_left_out(
     assert data['summary']['rungs'] == {'plain': 'unfinished'}
     assert {step['status'] for step in data['steps']} == {'skipped'}
     assert not commands.ran
-    assert 'plain: 6 not run from operators on: no time' in data['summary']['look_at'][0]
+    assert 'plain: 9 not run from operators on: no time' in data['summary']['look_at'][0]
     assert 'no time: 6 s are left, it needs 30 s' in capsys.readouterr().out
 
 

@@ -225,7 +225,7 @@ def _paste_part(
         }
 
         def on_gpu() -> npt.NDArray[np.uint16]:
-            labels, _, _ = operators.paste_labels(
+            labels, _ = operators.paste_labels(
                 on_device[0][None],
                 on_device[1][None],
                 keep,

@@ -101,10 +101,7 @@ def _rpn_losses(
     targets: list[Target],
 ) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy and L1 over sampled anchors, both per sampled anchor."""
-    scores = torch.cat([x.permute(0, 2, 3, 1).flatten(1) for x in logits], 1).float()
-    moves = torch.cat(
-        [x.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in deltas], 1
-    ).float()
+    scores, moves = torch.cat(logits, 1).float(), torch.cat(deltas, 1).float()
     objectness, anchor_box = [], []
     for score, move, target in zip(scores, moves, targets, strict=True):
         iou = box_iou(target.boxes, anchors)

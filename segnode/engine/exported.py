@@ -299,9 +299,13 @@ class _ExportedParts:
             for whole, each in zip(outputs, found, strict=True):
                 whole[n] = torch.from_numpy(each[0])
         self._check_maps((x.shape[-2], x.shape[-1]), outputs)
-        maps = [each.permute(0, 3, 1, 2) for each in outputs]
         levels = len(self._model.architecture.strides)
-        return Trunk(maps[:levels], maps[levels : 2 * levels], maps[2 * levels :])
+        maps, logits, deltas = (outputs[i * levels : (i + 1) * levels] for i in range(3))
+        return Trunk(
+            [each.permute(0, 3, 1, 2) for each in maps],
+            [each.flatten(1) for each in logits],
+            [each.reshape(len(each), -1, 4) for each in deltas],
+        )
 
     def _check_maps(self, network_hw: tuple[int, int], maps: Sequence[Tensor]) -> None:
         """Raise CheckpointError for maps of other sizes, as a program for any tells none."""

@@ -99,6 +99,7 @@ class NativeNetwork:
         self._parts = self.model.parts
         self.model.roi_heads.box_head.expect_channels_last()
         self.float32_layers = convert_layers(self.model, self.dtype, self._probe)
+        self.model.join_layers()
         self.model.to(memory_format=torch.channels_last)
         self.fusion = fuse_convolutions(self.model)
 

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from segnode.engine.answers import Instances, Labelled, as_raw_masks
 from segnode.engine.graphs import Capture, CapturedSequence
+from segnode.engine.host_buffers import LabelBuffers
 from segnode.engine.network import NativeNetwork
 from segnode.engine.packet import Packet, read_packet
 from segnode.engine.program import Chosen, Masks, PathKey, Program
@@ -83,7 +85,7 @@ class StaticPath:
 
         self._host_frames = on_host(tuple(program.frames.shape), torch.uint8)
         self._host_packet = on_host(tuple(chosen.packet.shape), torch.float32)
-        self._host_labels = on_host((key.images, *key.image_hw), torch.uint16)
+        self._labels = LabelBuffers((key.images, *key.image_hw), pinned=program.frames.is_cuda)
         self._host_areas = on_host((-(-slots // most), key.images * most), torch.int64)
 
     def segment(
@@ -97,22 +99,25 @@ class StaticPath:
         parts = [torch.zeros((len(images), 0), dtype=torch.int64)]
         side = self._mask_side
         raw = [torch.zeros((len(images), 0, side, side), dtype=torch.uint8)]
-        labels: Tensor | None = None
+        painted: Tensor | None = None
         for masks, host in zip(self._mask(chosen, kept), self._host_areas, strict=False):
             # As one stretch: a copy between other layouts blocks.
             areas = host[: masks.areas.numel()].view_as(masks.areas)
             parts.append(areas.copy_(masks.areas, non_blocking=True))
-            labels = masks.labels
+            painted = masks.labels
             if raw_masks:
                 raw.append(as_raw_masks(masks.probabilities).to('cpu'))
-        if labels is not None:
-            self._host_labels.copy_(labels, non_blocking=True)
+        labels = np.zeros((len(images), *self.key.image_hw), dtype=np.uint16)
+        if painted is not None:
+            buffer = self._labels.take()
+            buffer.target.copy_(painted, non_blocking=True)
+            labels = buffer.labels
         self.marks.mark('download')
         self._synchronise()
         each = torch.cat(parts, 1)
         own = torch.cat(raw, 1) if raw_masks else None
         return [
-            self._labelled(n, count, each[n], None if own is None else own[n])
+            self._labelled(n, count, each[n], labels[n], None if own is None else own[n])
             for n, count in enumerate(kept)
         ]
 
@@ -178,11 +183,15 @@ class StaticPath:
     def _packet(self, n: int, count: int) -> Packet:
         return read_packet(self._host_packet[n].numpy(), count)
 
-    def _labelled(self, n: int, count: int, slots: Tensor, raw: Tensor | None) -> Labelled:
+    def _labelled(
+        self,
+        n: int,
+        count: int,
+        slots: Tensor,
+        labels: npt.NDArray[np.uint16],
+        raw: Tensor | None,
+    ) -> Labelled:
         packet, areas = self._packet(n, count), slots[:count].numpy()
-        labels = np.zeros(self.key.image_hw, dtype=np.uint16)
-        if count:
-            labels = self._host_labels[n].numpy().copy()
         stay = areas >= 0
         counts = dataclasses.replace(
             packet.counts,

@@ -26,7 +26,7 @@ from segnode.kernels.plain.nms import largest_float32
 from segnode.kernels.resampling import prepare_preprocess
 from segnode.model.anchors import make_anchors
 from segnode.model.box_head import Limits
-from segnode.model.mask_rcnn import FrameSizes, index_images
+from segnode.model.mask_rcnn import FrameSizes
 from segnode.model.steps import Steps
 
 # Candidates that reach the box head's NMS: ten for each detection that may be kept, not fewer than
@@ -280,13 +280,13 @@ class Program:
         probabilities = self._network.model.masks(
             chosen.features,
             chosen.network_boxes.reshape(-1, 4),
-            index_images(n, count, chosen.keep.device),
+            None,
             chosen.class_ids.reshape(-1),
             steps,
         ).unflatten(0, (n, count))
         assert isinstance(limits.mask_threshold, Tensor)
         assert isinstance(limits.min_mask_area, Tensor)
-        labels, areas, stay = self._operators.paste_labels(
+        labels, areas = self._operators.paste_labels(
             probabilities,
             chosen.boxes,
             chosen.keep,
@@ -296,4 +296,4 @@ class Program:
             max_area=self.limits.max_area,
             paste=self._network.architecture.semantics.paste,
         )
-        return Masks(probabilities, labels, torch.where(stay, areas, -1))
+        return Masks(probabilities, labels, areas)

@@ -66,7 +66,7 @@ class _Trunk(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map (1, H, W, 3) to L maps (1, h, w, C), L of (1, h, w, A) and L of (1, h, w, 4 A)."""
         features = self.backbone(images.permute(0, 3, 1, 2))
-        logits, deltas = self.rpn_head(features)
+        logits, deltas = self.rpn_head.maps(features)
         return tuple(x.permute(0, 2, 3, 1) for x in (*features, *logits, *deltas))
 
 

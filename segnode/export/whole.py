@@ -39,7 +39,7 @@ from segnode.model.anchors import make_anchors
 from segnode.model.architecture import Pooler
 from segnode.model.box_head import Limits, select_detections
 from segnode.model.mask_rcnn import FrameSizes, build_mask_rcnn
-from segnode.model.pooler import assign_levels
+from segnode.model.pooler import assign_levels, index_images
 from segnode.model.rpn import select_proposals
 from segnode.model.steps import Steps
 from segnode.torch_features import check_export
@@ -131,9 +131,12 @@ def _nobody(_: str) -> None:
     pass
 
 
-def _pool(features: list[Tensor], boxes: Tensor, image_index: Tensor, pooler: Pooler) -> Tensor:
+def _pool(
+    features: list[Tensor], boxes: Tensor, image_index: Tensor | None, pooler: Pooler
+) -> Tensor:
     """Pool every RoI from its own level; on the others it is empty, and costs one sample."""
     levels = assign_levels(boxes, pooler)
+    image_index = index_images(image_index, len(features[0]), boxes)
     pooled: list[Tensor] = []
     for level, (feature, stride) in enumerate(zip(features, pooler.strides, strict=False)):
         own = (levels == level)[:, None]

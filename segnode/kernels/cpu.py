@@ -27,7 +27,7 @@ from torch import Tensor
 from segnode.errors import OutOfMemoryError
 from segnode.kernels.resampling import Blend, PreprocessPlan, ResampleTable
 from segnode.model.architecture import Paste, Pooler
-from segnode.model.pooler import assign_levels
+from segnode.model.pooler import assign_levels, index_images
 
 # Of cpu.c.
 INTERFACE = 2
@@ -99,7 +99,7 @@ class Taps(NamedTuple):
     @classmethod
     def of(cls, table: ResampleTable) -> Taps:
         """Return a table whose taps reach beyond the source with those moved into it."""
-        first, weights = table.first.numpy(), table.weights.numpy().T
+        first, weights = table.taps[0].numpy(), table.weights.numpy().T
         over = np.maximum(first + weights.shape[1] - table.source, 0)
         tap = np.arange(weights.shape[1]) - over[:, None]
         moved = np.where(tap >= 0, np.take_along_axis(weights, tap.clip(0), 1), 0)
@@ -270,14 +270,14 @@ class CpuKernels:
         return pooled
 
     def pool(
-        self, features: list[Tensor], boxes: Tensor, image_index: Tensor, pooler: Pooler
+        self, features: list[Tensor], boxes: Tensor, image_index: Tensor | None, pooler: Pooler
     ) -> Tensor:
         """Pool every RoI from the level that its size gives it, see ``model.steps.RoIAlign``."""
         return self.roi_align(
             features[: len(pooler.strides)],
             [1.0 / stride for stride in pooler.strides],
             boxes,
-            image_index,
+            index_images(image_index, len(features[0]), boxes),
             assign_levels(boxes, pooler),
             resolution=pooler.resolution,
             sampling_ratio=pooler.sampling_ratio,

@@ -51,8 +51,8 @@ class PasteLabels(Protocol):
         min_area: Tensor,
         max_area: Tensor,
         paste: Paste,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Map (N, D, M, M) to labels (N, H, W), areas (N, D) and which stay (N, D)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Map (N, D, M, M) to labels (N, H, W) and areas (N, D), -1 of what does not stay."""
         ...
 
 

@@ -45,13 +45,13 @@ class ResampleTable:
     Attributes:
         dim: ROWS or COLUMNS.
         source: extent of the source in pixels.
-        first: (out,) int32, the source pixel of each target pixel's first tap.
+        taps: (T, out) int32, the source pixel of each tap, the last one for those beyond it.
         weights: (T, out) int32, 0 beyond the last tap and beyond the source.
     """
 
     dim: int
     source: int
-    first: Tensor
+    taps: Tensor
     weights: Tensor
 
 
@@ -167,10 +167,11 @@ def resample_table(dim: int, source: int, target: int, device: torch.device) -> 
     fixed = np.floor(weights / total * 2**PRECISION_BITS + 0.5).astype(np.int32)
     # The last taps weigh nothing where a size is kept, and often elsewhere.
     taps = int(np.flatnonzero(fixed.any(1))[-1]) + 1
+    pixels = (first + np.arange(taps)[:, None]).clip(max=source - 1)
     return ResampleTable(
         dim,
         source,
-        torch.from_numpy(first.astype(np.int32)).to(device),
+        torch.from_numpy(pixels.astype(np.int32)).to(device),
         torch.from_numpy(fixed[:taps]).to(device),
     )
 

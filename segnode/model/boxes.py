@@ -14,7 +14,7 @@ from torch import Tensor
 SCALE_CLAMP = math.log(1000.0 / 16)
 
 # Of PyTorch 2.7; without it nothing is exported whole (segnode/torch_features.py).
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting', lambda: False)
+is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting', lambda: False)
 
 
 def decode_boxes(
@@ -113,7 +113,7 @@ def top_k_of_parts(scores: Tensor, sizes: Sequence[int], k: int) -> list[Tensor]
     Returns:
         Indices (..., k or a part's size) int64 into each part, highest first.
     """
-    if _is_exporting():
+    if is_exporting():
         # No exchange format reads the bits of a float; ONNX's TopK has the same rule for ties.
         keys = scores
     else:

@@ -102,3 +102,11 @@ class Conv(nn.Conv2d):
         mean = norm.running_mean if self.bias is None else norm.running_mean - self.bias
         self.bias = nn.Parameter(norm.bias - mean * scale, requires_grad=False)
         self.norm = None
+
+    @torch.no_grad()
+    def take_bias(self, shortcut: Conv) -> None:
+        """Add the bias of what this is added to to its own: one sum of two maps is saved."""
+        if self.bias is None or shortcut.bias is None or shortcut.norm or self.norm:
+            return
+        self.bias = nn.Parameter(self.bias + shortcut.bias, requires_grad=False)
+        shortcut.bias = None

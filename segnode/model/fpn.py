@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
 from segnode.model.backbone import build_backbone
+from segnode.model.boxes import is_exporting
 from segnode.model.conv import Conv
 
 
@@ -31,10 +32,23 @@ class FPN(nn.Module):
         for level, x in reversed(list(enumerate(self.bottom_up(images), start=2))):
             lateral = self.get_submodule(f'fpn_lateral{level}')(x)
             if above is not None:
-                lateral = lateral + F.interpolate(above, scale_factor=2.0, mode='nearest')
+                lateral = add_enlarged(lateral, above)
                 if self.average:
                     lateral = lateral / 2
             above = lateral
             maps.insert(0, self.get_submodule(f'fpn_output{level}')(above))
         maps.append(F.max_pool2d(maps[-1], kernel_size=1, stride=2))
         return maps
+
+
+def add_enlarged(x: Tensor, small: Tensor) -> Tensor:
+    """Add (N, C, h, w), each pixel of it to two by two, to (N, C, 2 h, 2 w).
+
+    It is what the nearest neighbour's upsampling gives, which is never written. Other engines are
+    given the upsampling, for which they have an operator.
+    """
+    if is_exporting():
+        return x + F.interpolate(small, scale_factor=2.0, mode='nearest')
+    pairs: Tensor = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+    pairs = pairs + small[:, :, :, None, :, None]
+    return pairs.flatten(4).flatten(2, 3)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.errors import is_out_of_memory
@@ -56,9 +57,18 @@ class OneDNNConv:
 
 
 def cudnn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
-    """Run one folded convolution by cuDNN; only those with a ReLU have a fused form."""
+    """Run one folded convolution by cuDNN; only those with a ReLU have a fused form.
+
+    Of the others, one that is a product of matrices is run as such in half precision: cuBLAS adds
+    its bias, which PyTorch adds to cuDNN's in a pass of its own. In float32 a convolution may be
+    TF32, and a product is not unless it is asked for.
+    """
     strides, pads, dilation = _ints(conv.stride), _ints(conv.padding), _ints(conv.dilation)
     if not conv.relu:
+        if conv.bias is not None and residual is None and _is_product(conv):
+            rows = x.permute(0, 2, 3, 1).reshape(-1, conv.in_channels)
+            rows = F.linear(rows, conv.weight.flatten(1), conv.bias)
+            return rows.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
         x = torch.conv2d(x, conv.weight, conv.bias, strides, pads, dilation, conv.groups)
         return x if residual is None else x + residual
     if residual is None:
@@ -68,6 +78,12 @@ def cudnn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
     return torch.cudnn_convolution_add_relu(
         x, conv.weight, residual, 1.0, conv.bias, strides, pads, dilation, conv.groups
     )
+
+
+def _is_product(conv: Conv) -> bool:
+    """Return whether it is in half precision, and each output pixel hangs on one input pixel."""
+    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.groups)
+    return conv.weight.dtype != torch.float32 and geometry == ((1, 1), (1, 1), (0, 0), 1)
 
 
 def _ints(geometry: Iterable[int | str]) -> list[int]:
@@ -138,11 +154,10 @@ def _agrees(conv: Conv, fused: FusedConv) -> bool:
 
 def _plainly(conv: Conv, x: Tensor, residual: bool) -> tuple[Tensor, Tensor]:
     """Return a convolution's answer in float64, and a summand of its shape in its format."""
-    assert conv.bias is not None
     out = torch.conv2d(
         x.double(),
         conv.weight.double(),
-        conv.bias.double(),
+        None if conv.bias is None else conv.bias.double(),
         _ints(conv.stride),
         _ints(conv.padding),
         _ints(conv.dilation),

@@ -121,9 +121,8 @@ class MaskRCNN(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Map P proposals of N images to logits (N, P, C + 1) and deltas (N, P, 4 or 4 C)."""
         n, count = proposals.valid.shape
-        image_index = index_images(n, count, proposals.boxes.device)
         boxes = proposals.boxes.reshape(-1, 4)
-        pooled = steps.roi_align(features, boxes, image_index, self.architecture.box_pooler)
+        pooled = steps.roi_align(features, boxes, None, self.architecture.box_pooler)
         (box_head,) = steps.parts.box_heads
         scores, moves = box_head(pooled)
         # Without proposals a -1 would have no meaning.
@@ -133,7 +132,7 @@ class MaskRCNN(nn.Module):
         self,
         features: list[Tensor],
         boxes: Tensor,
-        image_index: Tensor,
+        image_index: Tensor | None,
         class_ids: Tensor,
         steps: Steps,
     ) -> Tensor:
@@ -142,15 +141,16 @@ class MaskRCNN(nn.Module):
         Args:
             features: from ``detect``.
             boxes: (R, 4) float32 xyxy, network pixels.
-            image_index: (R,) int64.
+            image_index: (R,) int64, the image of each; None for equally many of each, in order.
             class_ids: (R,) int64.
             steps: what it is run with.
         """
-        side = self.architecture.mask_side
-        probabilities = torch.zeros((0, side, side), device=boxes.device)
-        if len(boxes):
-            pooled = steps.roi_align(features, boxes, image_index, self.architecture.mask_pooler)
-            probabilities = mask_probabilities(steps.parts.mask_head(pooled), class_ids)
+        if len(boxes) == 0:
+            steps.mark('mask_head')
+            side = self.architecture.mask_side
+            return torch.zeros((0, side, side), device=boxes.device)
+        pooled = steps.roi_align(features, boxes, image_index, self.architecture.mask_pooler)
+        probabilities = mask_probabilities(steps.parts.mask_head(pooled), class_ids)
         steps.mark('mask_head')
         return probabilities
 
@@ -170,18 +170,27 @@ class MaskRCNN(nn.Module):
         return Parts(trunk, (box_head,), heads.mask_head)
 
     def fold_norms(self) -> None:
-        """Fold every batch norm into its convolution, and expand what biases attention."""
+        """Fold every batch norm into its convolution, and expand what biases attention.
+
+        Where a block adds a shortcut's convolution, the one that it is added to has both biases.
+        """
         for module in self.modules():
             if isinstance(module, Conv):
                 module.fold_norm()
             elif isinstance(module, WindowAttention):
                 module.expand()
+        for block in self.modules():
+            if isinstance(shortcut := getattr(block, 'shortcut', None), Conv):
+                *_, last = (each for each in block.children() if isinstance(each, Conv))
+                last.take_bias(shortcut)
 
+    def join_layers(self) -> None:
+        """Make of several layers one that gives the same in fewer steps, in their final formats.
 
-def index_images(images: int, each: int, device: torch.device) -> Tensor:
-    """Return the image of each of ``each`` RoIs of every image: (images * each,) int64."""
-    every = torch.arange(images, device=device)
-    return every.repeat_interleave(each, output_size=images * each)
+        ``state_dict`` has other names afterwards.
+        """
+        self.proposal_generator.rpn_head.join_predictors()
+        self.roi_heads.mask_head.join_deconv()
 
 
 def expected_state_dict(architecture: Architecture) -> dict[str, torch.Size]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""Which level of the maps an RoI is pooled from (Detectron2's ``poolers.py``)."""
+"""Which map an RoI is pooled from: its level (Detectron2's ``poolers.py``) and its image."""
 
 from __future__ import annotations
 
@@ -35,3 +35,14 @@ def assign_levels(boxes: Tensor, pooler: Pooler) -> Tensor:
     level = torch.floor(canonical + level).nan_to_num(nan=0.0, neginf=0.0)
     finest, coarsest = (int(math.log2(pooler.strides[end])) for end in (0, -1))
     return level.clamp(finest, coarsest).long() - finest
+
+
+def index_images(image_index: Tensor | None, images: int, boxes: Tensor) -> Tensor:
+    """Return the image of each of (R, 4) boxes, (R,) int64: what is given, if anything is.
+
+    If not, equally many boxes of each image follow one another.
+    """
+    if image_index is not None:
+        return image_index
+    every = torch.arange(images, device=boxes.device)
+    return every.repeat_interleave(len(boxes) // images, output_size=len(boxes))

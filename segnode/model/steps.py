@@ -4,7 +4,7 @@
 
 A path or an engine replaces these and leaves the forward as it is.
 
-Shapes: N images, L levels, A anchors a location, P proposals, R RoIs, C channels or classes, S
+Shapes: N images, L levels, S_l anchors of a level, P proposals, R RoIs, C channels or classes, S
 side of what is pooled, M side of a mask.
 """
 
@@ -28,11 +28,12 @@ class RoIAlign(Protocol):
     """Pooling of RoIs, each from the level that its size gives it."""
 
     def __call__(
-        self, features: list[Tensor], boxes: Tensor, image_index: Tensor, pooler: Pooler
+        self, features: list[Tensor], boxes: Tensor, image_index: Tensor | None, pooler: Pooler
     ) -> Tensor:
         """Pool (R, 4) float32 xyxy boxes, network pixels, of images (R,) to (R, C, S, S).
 
-        The features are a level each of ``pooler``; what is pooled has their format and lies in
+        Without an ``image_index``, equally many boxes of each image follow one another. The
+        features are a level each of ``pooler``; what is pooled has their format and lies in
         channels_last.
         """
         ...
@@ -71,12 +72,12 @@ class SelectDetections(Protocol):
 
 
 class Trunk(NamedTuple):
-    """What the trunk gives, every level (N, ..., h, w).
+    """What the trunk gives of L levels.
 
     Attributes:
-        features: L maps, C channels.
-        logits: of the RPN, A channels.
-        deltas: of the RPN, 4 A channels.
+        features: maps (N, C, h, w).
+        logits: of the RPN, (N, S_l), by row, column and base anchor.
+        deltas: of the RPN, (N, S_l, 4).
     """
 
     features: list[Tensor]
@@ -93,7 +94,7 @@ class Parts:
             the end of the stage ``backbone``.
         box_heads: a stage each, from pooled RoIs (R, C, S, S) to logits (R, C + 1) and deltas
             (R, 4 or 4 C). Mask R-CNN has one stage.
-        mask_head: from pooled RoIs to logits (R, C or 1, M, M).
+        mask_head: from pooled RoIs to logits (R, C or 1, M, M), or as ``MaskHead`` gives them.
     """
 
     trunk: Callable[[Tensor], Trunk]

@@ -85,7 +85,7 @@ def test_every_module_answers_as_torchvisions(
         spread = float(b.std())
         torch.testing.assert_close(a, b, atol=1e-3 * max(spread, 1), rtol=1e-3)
 
-    logits, deltas = ours.proposal_generator.rpn_head(expected)
+    logits, deltas = ours.proposal_generator.rpn_head.maps(expected)
     their_logits, their_deltas = theirs.rpn.head(expected)
     torch.testing.assert_close(logits, their_logits)
     torch.testing.assert_close(deltas, their_deltas)

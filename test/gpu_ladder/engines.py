@@ -39,9 +39,12 @@ from segnode.image import Image
 from segnode.kernels.operators import Operators, plain_operators, select_operators
 from segnode.kernels.preprocess import preprocess
 from segnode.kernels.resampling import prepare_preprocess
-from segnode.model.architecture import Pooler
+from segnode.model.anchors import make_anchors
+from segnode.model.architecture import SEMANTICS, Architecture, Pooler
+from segnode.model.box_head import BoxDetections, Limits
 from segnode.model.mask_head import mask_probabilities
 from segnode.model.precision import DTYPES, exact_float32
+from segnode.model.rpn import JOINED, Proposals
 
 if TYPE_CHECKING:
     from gpu_ladder.options import Options

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import astuple
 from typing import Any
 from unittest import mock
 
@@ -15,9 +16,26 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from gpu_ladder import limits
-from gpu_ladder.engines import DTYPES, POOLER, TWINS, Climb, exact_float32, prepare_preprocess
+from gpu_ladder.engines import (
+    DTYPES,
+    JOINED,
+    POOLER,
+    SEMANTICS,
+    TWINS,
+    Architecture,
+    BoxDetections,
+    Climb,
+    Limits,
+    Proposals,
+    exact_float32,
+    make_anchors,
+    prepare_preprocess,
+)
 from gpu_ladder.outcome import Result, SkipCheck, judged
 from gpu_ladder.precision import deviation
+
+# Network input that proposals and detections are chosen in.
+SELECTED_HW = (240, 320)
 
 
 def check_operators(climb: Climb) -> Result:
@@ -85,6 +103,80 @@ def check_nms(climb: Climb) -> Result:
     return judged(figures, most=dict.fromkeys(figures, 0))
 
 
+def check_select_proposals(climb: Climb) -> Result:
+    """The very anchors are chosen, in their order, ties too."""
+    figures: dict[str, float] = {}
+    for family, semantics in SEMANTICS.items():
+        generator = torch.Generator().manual_seed(3)
+        architecture = Architecture(semantics=semantics, rpn_pre_nms_topk=500)
+        sizes = [(-(-SELECTED_HW[0] // s), -(-SELECTED_HW[1] // s)) for s in architecture.strides]
+        counts = [3 * height * width for height, width in sizes]
+        anchors = make_anchors(architecture, sizes, climb.device)
+        # Of one layer's rows; scores of few values, of which most are tied.
+        rows = [torch.randn((2, count, JOINED), generator=generator) for count in counts]
+        rows = [(x * 4).round().div(4).half().to(climb.device) for x in rows]
+        logits, deltas = [x[..., 4] for x in rows], [x[..., :4] for x in rows]
+        inputs = (logits, deltas, anchors, SELECTED_HW, architecture, 300)
+        note(figures, family, *of_both(climb, 'select_proposals', inputs))
+    return judged(figures, most=dict.fromkeys(figures, 0))
+
+
+def check_select_detections(climb: Climb) -> Result:
+    """The very proposals and classes are chosen, in their order, ties too."""
+    figures: dict[str, float] = {}
+    for family, semantics in SEMANTICS.items():
+        generator, classes, count = torch.Generator().manual_seed(4), 80, 300
+        architecture = Architecture(semantics=semantics, num_classes=classes)
+        boxes = [clustered_boxes(generator, count, SELECTED_HW) for _ in range(2)]
+        valid = torch.arange(count).expand(2, -1) < count - 9
+        proposals = (torch.stack(boxes), torch.zeros((2, count)), valid)
+        logits = (torch.randn((2, count, classes + 1), generator=generator) * 2).round()
+        deltas = torch.randn((2, count, 4 * classes), generator=generator)
+        placed = [x.half().to(climb.device) for x in (logits, deltas)]
+        bounds = Limits(
+            proposals=count,
+            capacity=100,
+            candidates=1000,
+            score_threshold=torch.tensor(0.02, device=climb.device),
+            nms_threshold=torch.tensor(0.5, device=climb.device),
+            allowed=(torch.arange(classes) % 7 != 0).to(climb.device),
+            max_instances=torch.tensor(90, device=climb.device),
+        )
+        boxes_found = Proposals(*(x.to(climb.device) for x in proposals))
+        inputs = (*placed, boxes_found, SELECTED_HW, architecture, bounds)
+        note(figures, family, *of_both(climb, 'select_detections', inputs))
+    return judged(figures, most=dict.fromkeys(figures, 0))
+
+
+def check_choose(climb: Climb) -> Result:
+    """The same detections get a mask, in their order, and the host is told the same of them."""
+    figures: dict[str, float] = {}
+    for family, semantics in SEMANTICS.items():
+        for count in (1, 100, 300):
+            generator = torch.Generator().manual_seed(count)
+            boxes = [random_boxes(generator, count, SELECTED_HW) for _ in range(2)]
+            scores = torch.rand((2, count), generator=generator).sort(descending=True)[0]
+            valid = torch.arange(count).expand(2, -1) < torch.tensor([[count], [count // 2]])
+            found = (
+                torch.stack(boxes),
+                scores,
+                torch.randint(80, (2, count), generator=generator),
+                valid,
+                torch.tensor([0, 3]),
+                torch.tensor([False, True]),
+            )
+            detections = BoxDetections(*(x.to(climb.device) for x in found))
+            bounds = {
+                'min_mask_area': torch.tensor(200, device=climb.device),
+                'mask_threshold': torch.tensor(0.5, device=climb.device),
+                'cells': 28,
+                'semantics': semantics,
+            }
+            inputs = (detections, SELECTED_HW, (1080, 1440))
+            note(figures, f'{family} {count}', *of_both(climb, 'choose', inputs, **bounds))
+    return judged(figures, most=dict.fromkeys(figures, 0))
+
+
 def check_roi_align(climb: Climb) -> Result:
     """Features are pooled over all levels, from both images of a batch."""
     hw, generator = (480, 640), torch.Generator().manual_seed(1)
@@ -95,8 +187,10 @@ def check_roi_align(climb: Climb) -> Result:
     figures, most = {}, {}
     for name in ('fp32', *limits.HALF):
         rounded = [x.to(DTYPES[name]).contiguous(memory_format=torch.channels_last) for x in maps]
-        expected, found = both(climb, 'roi_align', rounded, boxes, index, POOLER)
-        figures[f'{name}_mean'], figures[f'{name}_max'] = deviation([expected], [found])
+        # As exact heads say of which image each is, and as a frame's are, as many of each.
+        pairs = [both(climb, 'roi_align', rounded, boxes, i, POOLER) for i in (index, None)]
+        expected, found = (list(each) for each in zip(*pairs, strict=True))
+        figures[f'{name}_mean'], figures[f'{name}_max'] = deviation(expected, found)
         most[f'{name}_mean'], most[f'{name}_max'] = limits.POOLED[name]
     return judged(figures, most=most)
 
@@ -115,14 +209,34 @@ def check_paste(climb: Climb) -> Result:
     }
     inputs = (masks, boxes, keep, limits.SCENE_HW)
     expected, found = both(climb, 'paste_labels', *inputs, paste='detectron2', **bounds)
-    (labels, areas, stay), placed = (x.numpy() for x in expected), [x.cpu().numpy() for x in found]
+    (labels, areas), placed = (x.numpy() for x in expected), [x.cpu().numpy() for x in found]
     figures = {
         'labels': float((placed[0] == labels).mean()),
         'area_px': int(np.abs(placed[1] - areas).max()),
-        'stay': int((placed[2] != stay).sum()),
+        'stay': int(((placed[1] < 0) != (areas < 0)).sum()),
     }
     # Rounding may decide a pixel on a mask's edge.
     return judged(figures, least={'labels': limits.EXACT_LABELS}, most={'area_px': 9, 'stay': 0})
+
+
+def of_both(climb: Climb, name: str, inputs: tuple[Any, ...], **options: Any) -> tuple[Any, Any]:
+    """Return what an operator's twin makes of inputs, and the operator, both on the device.
+
+    Another device's exponential may tie what is apart here.
+    """
+    twin, operator = (getattr(each, name) for each in (TWINS, climb.operators()))
+    return twin(*inputs, **options), operator(*inputs, **options)
+
+
+def note(figures: dict[str, float], case: str, expected: Any, found: Any) -> None:
+    """Add how many numbers of a choice are other ones: boxes and scores beyond rounding."""
+    tuples = (x if isinstance(x, tuple) else astuple(x) for x in (expected, found))
+    apart = 0
+    for ours, theirs in zip(*tuples, strict=True):
+        same = ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        close = torch.isclose(ours, theirs, rtol=1e-5, atol=1e-4) if same else same
+        apart += int((~close).sum()) if same else 1
+    figures[case] = apart
 
 
 def both(climb: Climb, name: str, *inputs: Any, **options: Any) -> tuple[Any, Any]:

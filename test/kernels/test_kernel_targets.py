@@ -32,6 +32,7 @@ import segnode.kernels
 from segnode.kernels.resampling import prepare_preprocess
 from segnode.model.architecture import SEMANTICS, Architecture, Pooler, Rule
 from segnode.model.box_head import BoxDetections, Limits
+from segnode.model.rpn import JOINED
 
 Family = Literal['detectron2', 'torchvision']
 
@@ -125,12 +126,15 @@ def launch_selection(
     for semantics in SEMANTICS.values():
         architecture = Architecture(semantics=semantics)
         sizes = [tuple(-(-side // stride) for side in size_hw) for stride in architecture.strides]
-        logits, deltas = (
-            [torch.empty((images, each, *hw), dtype=dtype, device=device) for hw in sizes]
-            for each in (3, 12)
-        )
         anchors = torch.empty((3 * sum(h * w for h, w in sizes), 4), device=device)
-        proposals = select_proposals(logits, deltas, anchors, size_hw, architecture, 1000)
+        # Of two layers, and of one that has both.
+        for pitch in (4, JOINED):
+            rows = [
+                torch.empty((images, 3 * h * w, pitch), dtype=dtype, device=device)
+                for h, w in sizes
+            ]
+            logits, deltas = [x[..., -1] for x in rows], [x[..., :4] for x in rows]
+            proposals = select_proposals(logits, deltas, anchors, size_hw, architecture, 1000)
         count, classes = proposals.valid.shape[1], architecture.num_classes
         limits = Limits(
             proposals=count,
@@ -188,7 +192,7 @@ def launch_network(
         roi_align(
             features,
             torch.empty((images * count, 4), device=device),
-            torch.empty(images * count, dtype=torch.int64, device=device),
+            None,
             Pooler(
                 resolution=resolution,
                 sampling_ratio=sampling_ratio,

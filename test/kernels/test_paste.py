@@ -132,7 +132,7 @@ def test_an_empty_box_has_no_pixels(paste: Paste, threshold: float) -> None:
     crops = paste_masks(ones, EMPTY_BOXES, IMAGE_HW, threshold, paste)
     assert [crop.area for crop in crops] == [0] * len(EMPTY_BOXES)
     assert not label_image(crops, IMAGE_HW).any()
-    labels, areas, _ = paste_labels_static(
+    labels, areas = paste_labels_static(
         torch.from_numpy(ones)[None],
         torch.from_numpy(EMPTY_BOXES)[None],
         torch.ones((1, len(ones)), dtype=torch.bool),

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch.nn.functional as F
 from seeds import fresh_seeds
 from torch import Tensor, nn
 from torchvision.models import resnet34, resnet50
@@ -17,7 +18,7 @@ from segnode.model.architecture import Architecture
 from segnode.model.backbone.resnet import ResNet
 from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.conv import Conv
-from segnode.model.fpn import FPN
+from segnode.model.fpn import FPN, add_enlarged
 from segnode.model.mask_head import MaskHead, mask_probabilities
 from segnode.model.mask_rcnn import MaskRCNN, build_mask_rcnn, expected_state_dict
 
@@ -186,3 +187,42 @@ def test_mask_head_is_detectron2s(detectron2: ModuleType, agnostic: bool) -> Non
     probabilities = mask_probabilities(logits, class_ids)
     assert probabilities.shape == (6, 28, 28)
     torch.testing.assert_close(probabilities, found.pred_masks[:, 0], rtol=1e-5, atol=1e-6)
+
+    ours.join_deconv()
+    assert 'deconv' not in dict(ours.named_children())
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with torch.inference_mode():
+            logits = ours(x.to(memory_format=layout))
+        assert logits.shape == (6, expected.shape[1], 14, 2, 14, 2)
+        torch.testing.assert_close(logits.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+        found_at_once = mask_probabilities(logits, class_ids)
+        torch.testing.assert_close(found_at_once, probabilities, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_a_map_is_enlarged_while_it_is_added(layout: torch.memory_format) -> None:
+    x, small = (torch.randn((2, 5, *size)).to(memory_format=layout) for size in ((6, 14), (3, 7)))
+    found = add_enlarged(x, small)
+    assert torch.equal(found, x + F.interpolate(small, scale_factor=2.0, mode='nearest'))
+    assert found.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_a_shortcut_gives_its_bias_away(depth: int) -> None:
+    architecture = Architecture(
+        backbone=ResNetSpec(
+            depth=depth, width_per_group=8, stem_out_channels=16, res2_out_channels=32
+        )
+    )
+    model = MaskRCNN(architecture).eval()
+    model.load_state_dict(random_state(model, 0), strict=False)
+    with torch.inference_mode():
+        x = torch.randn((1, 3, 64, 96))
+        expected = model.backbone.bottom_up(x)
+        model.fold_norms()
+        for found, apart in zip(model.backbone.bottom_up(x), expected, strict=True):
+            tolerance = 1e-4 * float(apart.abs().max())
+            torch.testing.assert_close(found, apart, rtol=0, atol=tolerance)
+    shortcuts = [module for name, module in model.named_modules() if name.endswith('.shortcut')]
+    assert len(shortcuts) == 4
+    assert all(each.bias is None for each in shortcuts)

@@ -74,6 +74,41 @@ def test_one_that_reads_its_output_before_it_is_written_is_refused(
 
 
 @DTYPES
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize(
+    ('kernel', 'stride', 'groups'), [(1, 1, 1), (1, 2, 1), (1, 1, 2), (3, 1, 1)]
+)
+def test_cudnns_without_a_relu_is_taken(
+    dtype: torch.dtype,
+    kernel: int,
+    stride: int,
+    groups: int,
+    bias: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It needs no cuDNN; a product of matrices with a bias is run as such in half precision."""
+    products = []
+    linear = torch.nn.functional.linear
+
+    def counted(*inputs: Tensor) -> Tensor:
+        products.append(inputs)
+        return linear(*inputs)
+
+    monkeypatch.setattr(fusion.F, 'linear', counted)
+    layer = Conv(16, 24, kernel, stride=stride, groups=groups)
+    layer = layer.requires_grad_(requires_grad=False).to(dtype)
+    layer = layer.to(memory_format=torch.channels_last)
+    if not bias:
+        layer.bias = None
+    assert fusion._agrees(layer, fusion.cudnn_conv)
+    # At each of two sizes without a summand.
+    product = bias and dtype != torch.float32 and (kernel, stride, groups) == (1, 1, 1)
+    assert len(products) == (2 if product else 0)
+    x = torch.randn((2, 16, 6, 10)).to(dtype).to(memory_format=torch.channels_last)
+    assert fusion.cudnn_conv(layer, x, None).is_contiguous(memory_format=torch.channels_last)
+
+
+@DTYPES
 def test_one_that_gives_no_number_or_fails_is_refused(dtype: torch.dtype) -> None:
     def nothing(layer: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
         return plainly(layer, x, residual) * torch.nan

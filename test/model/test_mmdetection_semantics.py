@@ -86,10 +86,10 @@ def test_equal_probabilities_rank_by_place() -> None:
     architecture = Architecture(
         semantics=MMDETECTION, rpn_pre_nms_topk=2, anchor_ratios=((1.0,),) * 5
     )
-    logits = torch.tensor([[[[20.0, 30.0, 40.0, -1.0]]]])
+    logits = torch.tensor([[20.0, 30.0, 40.0, -1.0]])
     assert logits.sigmoid()[..., :3].unique().numel() == 1
     anchors = torch.tensor([[x, 0.0, x + 10, 10.0] for x in (0.0, 20.0, 40.0, 60.0)])
-    deltas = torch.zeros((1, 4, 1, 4))
+    deltas = torch.zeros((1, 4, 4))
 
     def kept(rule: Architecture) -> list[float]:
         found = select_proposals([logits], [deltas], anchors, (64, 100), rule, 2, nms)

@@ -19,7 +19,7 @@ from segnode.kernels.plain.nms import nms, nms_static
 from segnode.model.anchors import make_anchors
 from segnode.model.architecture import TORCHVISION, Architecture
 from segnode.model.boxes import decode_boxes
-from segnode.model.rpn import Proposals, RPNHead, select_proposals
+from segnode.model.rpn import Proposals, RPNHead, anchor_rows, select_proposals
 
 IMAGE_HW = (179, 250)  # before padding to 192 x 256
 SIZES = [(48, 64), (24, 32), (12, 16), (6, 8), (3, 4)]
@@ -34,14 +34,6 @@ def random_outputs(seed: int, images: int) -> tuple[list[Tensor], list[Tensor]]:
     return logits, deltas
 
 
-def flatten(logits: list[Tensor], deltas: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return them as (N, h * w * A) and (N, h * w * A, 4), as the references do."""
-    return (
-        [x.permute(0, 2, 3, 1).flatten(1) for x in logits],
-        [x.unflatten(1, (3, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in deltas],
-    )
-
-
 def select(
     architecture: Architecture,
     logits: list[Tensor],
@@ -50,7 +42,8 @@ def select(
     suppress: Any = nms,
 ) -> Proposals:
     anchors = make_anchors(architecture, SIZES, torch.device('cpu'))
-    return select_proposals(logits, deltas, anchors, IMAGE_HW, architecture, count, suppress)
+    rows = anchor_rows(logits, deltas)
+    return select_proposals(*rows, anchors, IMAGE_HW, architecture, count, suppress)
 
 
 def assert_same(proposals: Proposals, index: int, boxes: Tensor, scores: Tensor) -> None:
@@ -80,7 +73,7 @@ def test_proposals_are_detectron2s(
     logits, deltas = random_outputs(seed, 2)
     proposals = select(architecture, logits, deltas, 200, suppress=suppress)
     anchors = make_anchors(architecture, SIZES, torch.device('cpu'))
-    flat_logits, flat_deltas = flatten(logits, deltas)
+    flat_logits, flat_deltas = anchor_rows(logits, deltas)
     boxes = [
         decode_boxes(d, a, architecture.rpn_bbox_weights)
         for d, a in zip(flat_deltas, anchors.split([x.shape[1] for x in flat_logits]), strict=True)
@@ -109,7 +102,7 @@ def test_proposals_are_torchvisions(seed: int) -> None:
         0.7,
     ).eval()
     anchors = make_anchors(architecture, SIZES, torch.device('cpu'))
-    flat_logits, flat_deltas = flatten(logits, deltas)
+    flat_logits, flat_deltas = anchor_rows(logits, deltas)
     boxes = decode_boxes(torch.cat(flat_deltas, 1), anchors, architecture.rpn_bbox_weights)
     found, scores = rpn.filter_proposals(
         boxes, torch.cat(flat_logits, 1), [IMAGE_HW] * 2, [x.shape[1] for x in flat_logits]
@@ -152,6 +145,36 @@ def test_head_is_detectron2s(detectron2: ModuleType, dims: tuple[int, ...]) -> N
     theirs = StandardRPNHead(in_channels=16, num_anchors=3, box_dim=4, conv_dims=dims)
     theirs.load_state_dict(head.state_dict())
     features = [torch.randn((2, 16, *size)) for size in SIZES]
-    for ours, expected in zip(head(features), theirs(features), strict=True):
+    for ours, expected in zip(head.maps(features), theirs(features), strict=True):
         for x, y in zip(ours, expected, strict=True):
             torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('ratios', [(1.0,), (0.5, 1.0, 2.0)])
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+def test_one_layer_predicts_what_two_do(seed: int, ratios: tuple[float, ...]) -> None:
+    torch.manual_seed(seed)
+    architecture = dataclasses.replace(
+        ARCHITECTURE, fpn_channels=16, anchor_ratios=(ratios,) * len(SIZES)
+    )
+    head = RPNHead(architecture)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    features = [torch.randn((2, 16, *size)) for size in SIZES]
+    expected = anchor_rows(*head.maps(features))
+    for found, apart in zip(head(features), expected, strict=True):
+        assert all(map(torch.equal, found, apart))
+    head.join_predictors()
+    assert not {'objectness_logits', 'anchor_deltas'} & dict(head.named_children()).keys()
+    for found, apart in zip(head(features), expected, strict=True):
+        for x, y in zip(found, apart, strict=True):
+            assert x.shape == y.shape
+            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
+
+
+def test_predictors_of_two_formats_stay_two() -> None:
+    head = RPNHead(dataclasses.replace(ARCHITECTURE, fpn_channels=16))
+    head.anchor_deltas.half()
+    head.join_predictors()
+    assert head.joined is None
+    assert head.anchor_deltas.weight.dtype == torch.float16

@@ -18,7 +18,7 @@ from segnode.model.anchors import make_anchors
 from segnode.model.architecture import MMDETECTION, Architecture, Pooler
 from segnode.model.boxes import decode_boxes
 from segnode.model.pooler import assign_levels
-from segnode.model.rpn import select_proposals
+from segnode.model.rpn import anchor_rows, select_proposals
 
 IMAGE_HW = (179, 250)  # before padding to 192 x 256
 SIZES = [(48, 64), (24, 32), (12, 16), (6, 8), (3, 4)]
@@ -83,7 +83,8 @@ def test_proposals(seed: int, spread: float) -> None:
         (theirs,) = head.predict_by_feat(logits, deltas, batch_img_metas=[meta])
     architecture = Architecture(semantics=MMDETECTION)
     anchors = make_anchors(architecture, SIZES, torch.device('cpu'))
-    ours = select_proposals(logits, deltas, anchors, IMAGE_HW, architecture, 1000, nms)
+    rows = anchor_rows(logits, deltas)
+    ours = select_proposals(*rows, anchors, IMAGE_HW, architecture, 1000, nms)
     boxes, scores = ours.boxes[ours.valid], ours.scores[ours.valid]
     # They shift each level's boxes apart and suppress at once, which rounds: a close call of a
     # thousand may fall otherwise, and all behind it move up.

@@ -26,7 +26,7 @@ def paste_labels_static(
     min_area: Tensor,
     max_area: Tensor,
     paste: Paste,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Paste masks, count their pixels, drop by area and paint what stays into one image.
 
     It samples as ``segnode.kernels.mask_crops.axis_weights`` does, and needs float32 matrix
@@ -38,15 +38,15 @@ def paste_labels_static(
         keep: (N, D) bool; other instances are as good as absent.
         image_hw: H and W.
         threshold: () float32, above 0; Detectron2 sets a pixel at this value, torchvision above.
-        min_area: () int64, smallest area to stay, in input pixels.
+        min_area: () int64, smallest area to stay, in input pixels; 0 or more.
         max_area: () int64, largest area to stay.
         paste: whose sampling to follow.
 
     Returns:
         labels: (N, H, W) uint16; 0 is background, k the k-th instance that stays, and where
             instances overlap the first one has the pixel.
-        areas: (N, D) int64, pixels of the instance's own mask, before overlaps; 0 where not kept.
-        stay: (N, D) bool, kept and within the areas.
+        areas: (N, D) int64, pixels of the instance's own mask, before overlaps; -1 where it does
+            not stay, which it does where it is kept and within the bounds.
     """
     n, d = keep.shape
     height, width = image_hw
@@ -73,7 +73,8 @@ def paste_labels_static(
         areas.append(area)
         stay.append(stays)
     # PyTorch can store uint16 but hardly compute with it.
-    return labels.to(torch.int16).view(torch.uint16), torch.cat(areas, 1), torch.cat(stay, 1)
+    own = torch.where(torch.cat(stay, 1), torch.cat(areas, 1), -1)
+    return labels.to(torch.int16).view(torch.uint16), own
 
 
 def sampling_weights(low: Tensor, high: Tensor, size: int, cells: int, paste: Paste) -> Tensor:

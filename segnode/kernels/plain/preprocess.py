@@ -61,7 +61,7 @@ def _resize(frames: Tensor, plan: PreprocessPlan) -> Tensor:
         x = frames
         for table in plan.passes:
             x = _resample(x, table)
-        return x if plan.last.source == len(plan.last.first) else _resample(x, plan.last)
+        return x if plan.last.source == plan.last.taps.shape[1] else _resample(x, plan.last)
     if plan.resize != 'torchvision':
         raise unknown_rule(plan.resize)
     return frames
@@ -84,12 +84,10 @@ def _blend(x: Tensor, rows: BlendTable, columns: BlendTable) -> Tensor:
 def _resample(x: Tensor, table: ResampleTable) -> Tensor:
     """Resample one dimension of (N, H, W, 3) uint8."""
     shape = list(x.shape)
-    shape[table.dim] = len(table.first)
+    shape[table.dim] = table.taps.shape[1]
     half = 1 << (PRECISION_BITS - 1)
     total = torch.full(shape, half, dtype=torch.int32, device=x.device)
-    for tap, weight in enumerate(table.weights):
-        # Beyond the source the weight is zero, whatever is read.
-        index = (table.first + tap).clamp(max=table.source - 1)
+    for pixels, weight in zip(table.taps, table.weights, strict=True):
         weight = weight[:, None, None] if table.dim == ROWS else weight[:, None]
-        total.addcmul_(x.index_select(table.dim, index).int(), weight)
+        total.addcmul_(x.index_select(table.dim, pixels).int(), weight)
     return (total >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)

@@ -34,15 +34,15 @@ def paste_labels(
     min_area: Tensor,
     max_area: Tensor,
     paste: Paste,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """As ``segnode.kernels.plain.paste.paste_labels_static``, its twin."""
     n, d, cells, _ = probabilities.shape
     height, width = image_hw
     device = probabilities.device
-    areas = torch.zeros((n, d), dtype=torch.int64, device=device)
-    stay = torch.empty((n, d), dtype=torch.bool, device=device)
+    counted = torch.zeros((n, d), dtype=torch.int64, device=device)
     if n * d == 0:
-        return torch.zeros((n, *image_hw), dtype=torch.uint16, device=device), areas, stay
+        return torch.zeros((n, *image_hw), dtype=torch.uint16, device=device), counted
+    areas = torch.empty_like(counted)
     labels = torch.empty((n, *image_hw), dtype=torch.int16, device=device)
     inputs = (probabilities.contiguous(), boxes.contiguous(), keep.contiguous().view(torch.uint8))
     block_h, block_w = TILE_HW
@@ -50,7 +50,7 @@ def paste_labels(
         _area_kernel[(SHARES, d, n)](
             *inputs,
             threshold,
-            areas,
+            counted,
             d,
             height,
             width,
@@ -67,8 +67,8 @@ def paste_labels(
             threshold,
             min_area,
             max_area,
+            counted,
             areas,
-            stay.view(torch.uint8),
             labels,
             d,
             height,
@@ -81,7 +81,7 @@ def paste_labels(
             num_warps=4,
             enable_fp_fusion=False,
         )
-    return labels.view(torch.uint16), areas, stay
+    return labels.view(torch.uint16), areas
 
 
 @triton.jit
@@ -163,7 +163,7 @@ def _area_kernel(
     boxes,
     keep,
     threshold,
-    areas,
+    counted,
     instances,
     height,
     width,
@@ -191,7 +191,7 @@ def _area_kernel(
                 covered = _covered(probability, box, y, x, limit, cells, border)
                 covered = covered & (y < last_y)[:, None] & (x < last_x)[None, :]
                 total += covered.to(tl.int32)
-            tl.atomic_add(areas + index, tl.sum(tl.sum(total, axis=1), axis=0).to(tl.int64))
+            tl.atomic_add(counted + index, tl.sum(tl.sum(total, axis=1), axis=0).to(tl.int64))
 
 
 @triton.jit(do_not_specialize=['instances', 'height', 'width'])
@@ -202,8 +202,8 @@ def _paint_kernel(
     threshold,
     min_area,
     max_area,
+    counted,
     areas,
-    stay,
     labels,
     instances,
     height,
@@ -214,16 +214,19 @@ def _paint_kernel(
     block_h: tl.constexpr,
     block_w: tl.constexpr,
 ):
-    """Paint one tile; the first instance that covers a pixel has it."""
+    """Paint one tile; the first instance that covers a pixel has it.
+
+    The first tile's program writes the areas of those that stay.
+    """
     image = tl.program_id(2)
     first = image * instances
     index = tl.arange(0, capacity)
     there = index < instances
-    area = tl.load(areas + first + index, mask=there, other=0)
+    area = tl.load(counted + first + index, mask=there, other=0)
     stays = tl.load(keep + first + index, mask=there, other=0) != 0
     stays = stays & (area >= tl.load(min_area)) & (area <= tl.load(max_area))
     if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
-        tl.store(stay + first + index, stays.to(tl.uint8), mask=there)
+        tl.store(areas + first + index, tl.where(stays, area, -1), mask=there)
 
     box = boxes + (first + index) * 4
     x0 = tl.load(box, mask=there, other=0.0)

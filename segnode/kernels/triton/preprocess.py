@@ -81,7 +81,7 @@ def preprocess(
                 pixels = _resample(pixels, table)
             _last_pass_kernel[grid](
                 pixels,
-                plan.last.first,
+                plan.last.taps,
                 plan.last.weights,
                 mean,
                 std,
@@ -105,20 +105,21 @@ def _resample(pixels: Tensor, table: ResampleTable) -> Tensor:
     """Resample one dimension of (N, H, W, 3) uint8."""
     shape = list(pixels.shape)
     lines, inner = math.prod(shape[: table.dim]), math.prod(shape[table.dim + 1 :])
-    shape[table.dim] = len(table.first)
+    taps, extent = table.taps.shape
+    shape[table.dim] = extent
     resampled = torch.empty(shape, dtype=torch.uint8, device=pixels.device)
     block_h, block_w = TILE_HW
-    grid = (triton.cdiv(len(table.first) * inner, block_w), triton.cdiv(lines, block_h))
+    grid = (triton.cdiv(extent * inner, block_w), triton.cdiv(lines, block_h))
     _pass_kernel[grid](
         pixels,
-        table.first,
+        table.taps,
         table.weights,
         resampled,
         lines,
         table.source,
-        len(table.first),
+        extent,
         inner,
-        len(table.weights),
+        taps,
         bits=PRECISION_BITS,
         block_h=block_h,
         block_w=block_w,
@@ -130,7 +131,7 @@ def _resample(pixels: Tensor, table: ResampleTable) -> Tensor:
 @triton.jit(do_not_specialize=['lines', 'extent', 'new_extent', 'inner', 'taps'])
 def _pass_kernel(
     source,
-    first,
+    pixels,
     weights,
     target,
     lines,
@@ -149,13 +150,13 @@ def _pass_kernel(
     within = value % inner
     inside = position < new_extent
     read = (line < lines)[:, None] & inside[None, :]
-    start = tl.load(first + position, mask=inside, other=0)
     source_line = source + (line.to(tl.int64) * extent * inner)[:, None]
     total = tl.full([block_h, block_w], 1 << (bits - 1), tl.int32)
     for tap in range(taps):
         weight = tl.load(weights + tap * new_extent + position, mask=inside, other=0)
-        # Beyond the source the weight is zero, whatever is read.
-        place = tl.minimum(start + tap, extent - 1) * inner + within
+        place = (
+            tl.load(pixels + tap * new_extent + position, mask=inside, other=0) * inner + within
+        )
         pixel = tl.load(source_line + place[None, :], mask=read, other=0)
         total += pixel.to(tl.int32) * weight[None, :]
     total = tl.minimum(tl.maximum(total >> bits, 0), 255)
@@ -166,7 +167,7 @@ def _pass_kernel(
 @triton.jit(do_not_specialize=['height', 'new_h', 'new_w', 'padded_h', 'padded_w', 'taps', 'swap'])
 def _last_pass_kernel(
     source,
-    first,
+    rows,
     weights,
     mean,
     std,
@@ -190,13 +191,12 @@ def _last_pass_kernel(
     channel = value % 3
     there = y < new_h
     read = there[:, None] & (x < new_w)[None, :]
-    start = tl.load(first + y, mask=there, other=0)
     place = x * 3 + tl.where(swap != 0, 2 - channel, channel)
     source += frame * height * new_w * 3
     total = tl.full([block_h, block_w], 1 << (bits - 1), tl.int32)
     for tap in range(taps):
         weight = tl.load(weights + tap * new_h + y, mask=there, other=0)
-        row = tl.minimum(start + tap, height - 1).to(tl.int64) * new_w * 3
+        row = tl.load(rows + tap * new_h + y, mask=there, other=0).to(tl.int64) * new_w * 3
         pixel = tl.load(source + row[:, None] + place[None, :], mask=read, other=0)
         total += pixel.to(tl.int32) * weight[:, None]
     total = tl.minimum(tl.maximum(total >> bits, 0), 255)

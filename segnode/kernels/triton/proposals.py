@@ -2,7 +2,7 @@
 # Copyright 2026 The segnode authors
 """The RPN's selection in Triton kernels around PyTorch's top-k of each level.
 
-Shapes: N images, L levels, A anchors a location, S anchors of all levels, K candidates a level, P
+Shapes: N images, L levels, S_l anchors of a level, S of all levels, K candidates a level, P
 proposals.
 """
 
@@ -44,10 +44,9 @@ def select_proposals(
             logits, deltas, anchors, image_hw, architecture, post_nms_topk
         )
     n, levels, candidates = len(logits[0]), len(logits), architecture.rpn_pre_nms_topk
-    flat = [x.permute(0, 2, 3, 1).reshape(n, -1) for x in logits]
     if architecture.semantics.rank_probabilities:
-        flat = [torch.sigmoid(x.float()) for x in flat]
-    scores, sizes = torch.cat(flat, 1), [x.shape[1] for x in flat]
+        logits = [torch.sigmoid(x.float().contiguous()) for x in logits]
+    scores, sizes = torch.cat(logits, 1), [x.shape[1] for x in logits]
     device, everything = scores.device, levels * candidates
     keys = torch.empty(scores.shape, dtype=torch.int64, device=device)
     boxes = torch.empty((n, levels, candidates, 4), device=device)
@@ -61,8 +60,7 @@ def select_proposals(
             torch.topk(part, min(candidates, size), dim=1).indices
             for part, size in zip(keys.split(sizes, 1), sizes, strict=True)
         ]
-        # Rows of anchors, (N, h * w * A, 4), as channels_last maps lie.
-        moves = [x.contiguous(memory_format=torch.channels_last) for x in deltas]
+        moves, pitch = _in_step(deltas)
         missing = MOST_LEVELS - levels
         _candidates_kernel[(triton.cdiv(candidates, BLOCK), levels, n)](
             scores,
@@ -79,6 +77,7 @@ def select_proposals(
             SCALE_CLAMP,
             architecture.rpn_min_size,
             levels=levels,
+            pitch=pitch,
             clamp_shrinking=architecture.semantics.clamp_shrinking,
             inclusive=architecture.semantics.inclusive_sides,
             block=BLOCK,
@@ -113,6 +112,14 @@ def select_proposals(
             num_warps=4,
         )
     return proposals
+
+
+def _in_step(rows: list[Tensor]) -> tuple[list[Tensor], int]:
+    """Return rows (N, S_l, 4), and how many numbers lie from one to the next in all levels."""
+    pitch = rows[0].stride(1)
+    if all(x.stride() == (x.shape[1] * pitch, pitch, 1) for x in rows):
+        return rows, pitch
+    return [x.contiguous() for x in rows], 4
 
 
 @triton.jit(do_not_specialize=['size'])
@@ -165,6 +172,7 @@ def _candidates_kernel(
     clamp,
     min_side,
     levels: tl.constexpr,
+    pitch: tl.constexpr,
     clamp_shrinking: tl.constexpr,
     inclusive: tl.constexpr,
     block: tl.constexpr,
@@ -196,7 +204,7 @@ def _candidates_kernel(
     # The last level's end is that of all.
     score = tl.load(scores + image * end_5 + start + index, mask=there, other=0.0).to(tl.float32)
     left, top, right, bottom, finite = decode_box(
-        moves + (image * size + index) * 4,
+        moves + (image * size + index) * pitch,
         anchors + (start + index) * 4,
         there,
         weight_x,

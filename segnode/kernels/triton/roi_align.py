@@ -23,7 +23,7 @@ MOST_LEVELS = 4
 
 
 def roi_align(
-    features: list[Tensor], boxes: Tensor, image_index: Tensor, pooler: Pooler
+    features: list[Tensor], boxes: Tensor, image_index: Tensor | None, pooler: Pooler
 ) -> Tensor:
     """As ``segnode.kernels.plain.roi_align.roi_align_static``, its twin, for four levels or fewer.
 
@@ -52,10 +52,12 @@ def roi_align(
         _roi_align_kernel[(rois, resolution, triton.cdiv(channels, block_channels))](
             *maps,
             boxes.contiguous(),
-            image_index.contiguous(),
+            boxes if image_index is None else image_index.contiguous(),
             pooled,
+            rois // len(maps[0]),
             *(side for x in maps for side in x.shape[-2:]),
             *level_areas(pooler),
+            indexed=image_index is not None,
             stride=pooler.strides[0],
             channels=channels,
             resolution=resolution,
@@ -99,7 +101,7 @@ def level_areas(pooler: Pooler) -> tuple[float, ...]:
     return tuple(areas)
 
 
-@triton.jit(do_not_specialize=['h2', 'w2', 'h3', 'w3', 'h4', 'w4', 'h5', 'w5'])
+@triton.jit(do_not_specialize=['each', 'h2', 'w2', 'h3', 'w3', 'h4', 'w4', 'h5', 'w5'])
 def _roi_align_kernel(
     p2,
     p3,
@@ -108,6 +110,7 @@ def _roi_align_kernel(
     boxes,
     image_index,
     pooled,
+    each,
     h2,
     w2,
     h3,
@@ -119,6 +122,7 @@ def _roi_align_kernel(
     area3,
     area4,
     area5,
+    indexed: tl.constexpr,
     stride: tl.constexpr,
     channels: tl.constexpr,
     resolution: tl.constexpr,
@@ -167,7 +171,7 @@ def _roi_align_kernel(
     bin_x = tl.arange(0, bins)
     channel = tl.program_id(2) * block_channels + tl.arange(0, block_channels)
     used = channel < channels
-    image = tl.load(image_index + roi).to(tl.int64)
+    image = (tl.load(image_index + roi) if indexed else roi // each).to(tl.int64)
     feature += image * height * width * channels
     start_y = top + bin_y * bin_height
     start_x = left + bin_x.to(tl.float32) * bin_width

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The segnode authors
+"""What is copied between host and device a frame, and what becomes of the memory it arrives in."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from emulated_graphs import EmulatedCuda
+from fake_gpu import fakes_a_gpu
+from fake_program import GPU, SETTINGS, fake_cudnn, fake_network
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton_launches import record_launches
+
+from segnode.config import Config
+from segnode.demo.scene import VALIDATION_SEEDS, Scene
+from segnode.engine import Engine, host_buffers
+from segnode.engine import path as path_module
+from segnode.engine.host_buffers import MOST, LabelBuffers
+from segnode.engine.path import StaticPath
+from segnode.engine.program import PathKey
+from segnode.image import Image
+from segnode.kernels.operators import triton_operators
+from segnode.model.architecture import Architecture
+
+IMAGE_HW = (720, 1280)
+# Instances of the frame whose copies are counted, and the capacity that they take.
+KEPT, CAPACITY = 20, 32
+
+
+class Traffic(TorchDispatchMode):
+    """Bytes of every operator that touches both the host and the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up: list[int] = []
+        self.down: list[int] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        out = func(*args, **(kwargs or {}))
+        if func._schema.name == 'aten::copy_':
+            target, source = args[:2]
+        else:
+            target, source = out, args[0] if args else None
+        if isinstance(source, Tensor) and isinstance(target, Tensor):
+            self.count(source, target)
+        return out
+
+    def count(self, source: Tensor, target: Tensor) -> None:
+        if source.device != target.device:
+            found = self.up if target.device == GPU else self.down
+            found.append(source.numel() * source.element_size())
+
+
+class Unpinned:
+    """PyTorch, but for memory that a driver would have to pin."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype, pin_memory: bool = False) -> Any:
+        return torch.zeros(shape, dtype=dtype)
+
+    empty = zeros
+
+
+@pytest.fixture
+def path(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The path of one image size on a fake device, which keeps ``KEPT`` instances."""
+    if not fakes_a_gpu():
+        pytest.skip(f'PyTorch {torch.__version__} cannot fake an absent GPU')
+    pytest.importorskip('triton')
+    record_launches(monkeypatch)
+    fake_cudnn(monkeypatch)
+    EmulatedCuda().install(monkeypatch)
+    for module in (path_module, host_buffers):
+        monkeypatch.setattr(module, 'torch', Unpinned())
+
+    def numpy(fake: FakeTensor) -> Any:
+        assert fake.device.type == 'cpu'
+        # A view, as that of a tensor is one.
+        return np.zeros(fake.shape, str(fake.dtype).removeprefix('torch.'))[:]
+
+    monkeypatch.setattr(FakeTensor, 'numpy', numpy, raising=False)
+    monkeypatch.setattr(FakeTensor, 'tolist', lambda fake: [KEPT] * fake.numel(), raising=False)
+    mode = FakeTensorMode()
+    network = fake_network(Architecture(), mode)
+    with mode, torch.no_grad():
+        key = PathKey(1, IMAGE_HW, 'bgr', network.resized_hw(IMAGE_HW, SETTINGS), 1000, 100)
+        yield StaticPath(network, triton_operators(), key, SETTINGS, None)
+
+
+def test_nothing_else_is_copied(path: StaticPath) -> None:
+    """Up the frame; down the packet, the areas of a capacity and the label image."""
+    images = [Image(np.zeros((*IMAGE_HW, 3), np.uint8), 'bgr')]
+    packet, labels = 4 * (5 + 6 * 100), 2 * IMAGE_HW[0] * IMAGE_HW[1]
+    with Traffic() as traffic:
+        path.segment(images, SETTINGS, raw_masks=False)
+    assert traffic.up == [3 * IMAGE_HW[0] * IMAGE_HW[1]]
+    assert traffic.down == [packet, 8 * CAPACITY, labels]
+    with Traffic() as traffic:
+        path.segment(images, SETTINGS, raw_masks=True)
+    assert traffic.down == [packet, 8 * CAPACITY, 28 * 28 * CAPACITY, labels]
+    # Other settings go along once.
+    settings = dataclasses.replace(SETTINGS, score_threshold=0.4)
+    with Traffic() as traffic:
+        path.segment(images, settings, raw_masks=False)
+        path.segment(images, settings, raw_masks=False)
+    assert traffic.up == [80] + [3 * IMAGE_HW[0] * IMAGE_HW[1]] * 2
+
+
+def test_traffic_is_found() -> None:
+    """The check above can fail."""
+    if not fakes_a_gpu():
+        pytest.skip(f'PyTorch {torch.__version__} cannot fake an absent GPU')
+    with FakeTensorMode(), Traffic() as traffic:
+        there = torch.ones(5).to(GPU)
+        there.cpu()
+        torch.empty(5, dtype=torch.float64).copy_(there)
+        there + 1
+    assert (traffic.up, traffic.down) == ([20], [20, 20])
+
+
+def test_a_buffer_is_used_again_when_nobody_looks_at_it() -> None:
+    buffers = LabelBuffers((1, 4, 5), pinned=False)
+    first = buffers.take()
+    address, view = first.labels.ctypes.data, first.labels[0, 1:]
+    assert first.target.data_ptr() == address
+    del first
+    second = buffers.take()
+    assert second.labels.ctypes.data != address, 'a view of it is still held'
+    del view
+    assert buffers.take().labels.ctypes.data == address
+    shared = torch.from_numpy(buffers.take().labels)
+    assert buffers.take().labels.ctypes.data not in (address, second.labels.ctypes.data)
+    del shared
+
+
+def test_more_buffers_than_are_kept_are_had_for_once() -> None:
+    buffers = LabelBuffers((1, 4, 5), pinned=False)
+    held = [buffers.take().labels for _ in range(MOST + 2)]
+    kept = {each.ctypes.data for each in held[:MOST]}
+    assert len({each.ctypes.data for each in held}) == MOST + 2
+    held.clear()
+    assert {each.ctypes.data for each in [buffers.take().labels for _ in range(MOST)]} == kept
+
+
+def test_ten_answers_stay_as_they_are(tmp_path: Path) -> None:
+    config = Config(device='cpu', precision='fp32').replace({'resolution.short_side': 96})
+    engine = Engine(config, static=True)
+    scenes = [Scene(seed).frame(0).image[::4, ::4] for seed in VALIDATION_SEEDS[300:310]]
+    images = [Image(np.ascontiguousarray(scene), 'bgr') for scene in scenes]
+    answers = [engine.segment([image])[0] for image in images]
+    copies = [answer.label_image.copy() for answer in answers]
+    again = [engine.segment([image])[0].label_image.copy() for image in images]
+    assert sum(copy.any() for copy in copies) > 5
+    for answer, copy, second in zip(answers, copies, again, strict=True):
+        assert np.array_equal(answer.label_image, copy)
+        assert np.array_equal(copy, second)
