@@ -30,7 +30,7 @@ import torch
 
 from segnode.engine.timing import StageMarks
 from segnode.errors import is_out_of_memory
-from segnode.model.fusion import measured_convolutions
+from segnode.model.fusion import measured_convolutions, whole_sums
 
 Result = TypeVar('Result')
 
@@ -88,7 +88,7 @@ class CapturedSequence(Generic[Result]):
         self._graph: torch.cuda.CUDAGraph | None = None
         self._outputs: Result
         if capture is not None:
-            with _ONE_CAPTURE, measured_convolutions():
+            with _ONE_CAPTURE, measured_convolutions(), whole_sums():
                 for _ in range(WARM_UP):
                     function(*inputs)
                 capture.stream.synchronize()
@@ -100,7 +100,8 @@ class CapturedSequence(Generic[Result]):
         A graph has recorded its ``inputs``: they must be those that it was captured with.
         """
         if self._graph is None:
-            return self._function(*inputs)
+            with whole_sums():
+                return self._function(*inputs)
         self._graph.replay()
         self._marks.add(self._marked)
         return self._outputs

@@ -35,26 +35,40 @@ class LabelBuffers:
     """Buffers of one shape, pinned where a GPU writes them; one thread at a time may take any."""
 
     def __init__(self, shape: tuple[int, int, int], *, pinned: bool) -> None:
-        """Make no buffer yet: (N, H, W)."""
+        """Make the first buffer, so that no frame has to wait for it: (N, H, W)."""
         self._shape = shape
         self._pinned = pinned
-        self._made = 0
-        self._free: list[Tensor] = []
+        self._free = [self._make()]
+        self._made = 1
 
     def take(self) -> LabelBuffer:
         """Return a buffer that nobody holds; what is in it has no meaning.
 
-        Where ``MOST`` are held, it is one in plain memory, for this once.
+        Where ``MOST`` are held, or no more can be pinned, it is one in plain memory, for this
+        once.
         """
-        if not self._free and self._made == MOST:
+        if not self._free and self._made < MOST:
+            self._made += 1
+            try:
+                self._free.append(self._make())
+            except RuntimeError:
+                self._made = MOST  # The system pins no more.
+        if not self._free:
             target = torch.empty(self._shape, dtype=torch.uint16)
             return LabelBuffer(target, target.numpy())
-        if self._free:
-            target = self._free.pop()
-        else:
-            target = torch.empty(self._shape, dtype=torch.uint16, pin_memory=self._pinned)
-            self._made += 1
+        target = self._free.pop()
         labels = target.numpy()
         # An array is based on a tensor that is made for it, and its views are based on the array.
-        weakref.finalize(labels.base, self._free.append, target).atexit = False
+        # An answer that outlives its path holds its own buffer and no other.
+        end = weakref.finalize(labels.base, _give_back, weakref.ref(self), target)
+        end.atexit = False
         return LabelBuffer(target, labels)
+
+    def _make(self) -> Tensor:
+        return torch.empty(self._shape, dtype=torch.uint16, pin_memory=self._pinned)
+
+
+def _give_back(owner: weakref.ref[LabelBuffers], target: Tensor) -> None:
+    buffers = owner()
+    if buffers is not None:
+        buffers._free.append(target)

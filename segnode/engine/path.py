@@ -107,8 +107,9 @@ class StaticPath:
             painted = masks.labels
             if raw_masks:
                 raw.append(as_raw_masks(masks.probabilities).to('cpu'))
-        labels = np.zeros((len(images), *self.key.image_hw), dtype=np.uint16)
-        if painted is not None:
+        if painted is None:
+            labels = np.zeros((len(images), *self.key.image_hw), dtype=np.uint16)
+        else:
             buffer = self._labels.take()
             buffer.target.copy_(painted, non_blocking=True)
             labels = buffer.labels

@@ -13,8 +13,11 @@ from torch import Tensor
 # Largest dw and dh: what is 16 px wide becomes at most 1000 px (Detectron2, torchvision).
 SCALE_CLAMP = math.log(1000.0 / 16)
 
-# Of PyTorch 2.7; without it nothing is exported whole (segnode/torch_features.py).
-is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting', lambda: False)
+# Of PyTorch 2.7 (segnode/torch_features.py). Before, there is one question for exports and for
+# compiling, which nothing here does.
+is_exporting: Callable[[], bool] = getattr(
+    torch.compiler, 'is_exporting', torch.compiler.is_compiling
+)
 
 
 def decode_boxes(

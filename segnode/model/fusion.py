@@ -66,9 +66,10 @@ def cudnn_conv(conv: Conv, x: Tensor, residual: Tensor | None) -> Tensor:
     strides, pads, dilation = _ints(conv.stride), _ints(conv.padding), _ints(conv.dilation)
     if not conv.relu:
         if conv.bias is not None and residual is None and _is_product(conv):
-            rows = x.permute(0, 2, 3, 1).reshape(-1, conv.in_channels)
+            pixels = len(x) * x.shape[2] * x.shape[3]
+            rows = x.permute(0, 2, 3, 1).reshape(pixels, conv.in_channels)
             rows = F.linear(rows, conv.weight.flatten(1), conv.bias)
-            return rows.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+            return rows.view(len(x), *x.shape[2:], conv.out_channels).permute(0, 3, 1, 2)
         x = torch.conv2d(x, conv.weight, conv.bias, strides, pads, dilation, conv.groups)
         return x if residual is None else x + residual
     if residual is None:
@@ -120,6 +121,27 @@ def measured_convolutions() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
+@contextmanager
+def whole_sums() -> Iterator[None]:
+    """Keep cuBLAS from adding parts of a half-precision product in half precision.
+
+    It may by default where it splits a long sum, and a part can be beyond FP16's 65504 where the
+    whole is not. Convolutions are summed in float32.
+    """
+    cublas = torch.backends.cuda.matmul
+    before = (
+        cublas.allow_fp16_reduced_precision_reduction,
+        cublas.allow_bf16_reduced_precision_reduction,
+    )
+    cublas.allow_fp16_reduced_precision_reduction = False
+    cublas.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        cublas.allow_fp16_reduced_precision_reduction = before[0]
+        cublas.allow_bf16_reduced_precision_reduction = before[1]
+
+
 @torch.inference_mode()
 def _agrees(conv: Conv, fused: FusedConv) -> bool:
     """Return whether a fused form runs and gives what the plain operators give in float64.
@@ -139,7 +161,7 @@ def _agrees(conv: Conv, fused: FusedConv) -> bool:
             expected, summand = _plainly(conv, x, residual)
             _leave_nan_behind(summand)
             try:
-                with measured_convolutions():  # as where it is captured
+                with measured_convolutions(), whole_sums():  # as where it is captured
                     found = fused(conv, x, summand if residual else None)
             except (RuntimeError, AttributeError, TypeError) as error:
                 if is_out_of_memory(error):

@@ -51,7 +51,8 @@ class MaskHead(nn.Module):
             logits = self.predictor(x)
             return logits
         rois, _, side, _ = x.shape
-        pixels = self.joined(x).permute(0, 2, 3, 1).reshape(rois, side**2, TWO**2, -1)
+        shape = (rois, side**2, TWO**2, self.joined.out_channels // TWO**2)
+        pixels = self.joined(x).permute(0, 2, 3, 1).reshape(shape)
         logits = self.predictor(pixels.permute(0, 3, 1, 2))
         return logits.view(*logits.shape[:2], side, side, TWO, TWO).transpose(3, 4)
 

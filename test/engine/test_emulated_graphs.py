@@ -640,6 +640,30 @@ def test_tf32_stays_as_the_caller_has_it(
         cudnn.allow_tf32 = before
 
 
+@pytest.mark.parametrize('graphs', ['1', '0'])
+def test_half_precision_products_are_summed_whole(
+    cuda: EmulatedCuda, graphs: str, monkeypatch: pytest.MonkeyPatch, model: NativeModel
+) -> None:
+    """In captures and one by one; the caller's choice stays."""
+    monkeypatch.setenv('SEGNODE_GRAPHS', graphs)
+    engine = Engine(CONFIG, static=True, model=model)
+    cublas, seen = torch.backends.cuda.matmul, set()
+    network = engine._backend.network.model  # type: ignore[attr-defined]
+    for part in (network.backbone, network.roi_heads.mask_head):
+        forward = part.forward
+
+        def watch(x: torch.Tensor, forward: Any = forward) -> Any:
+            seen.add(cublas.allow_fp16_reduced_precision_reduction)
+            seen.add(cublas.allow_bf16_reduced_precision_reduction)
+            return forward(x)
+
+        monkeypatch.setattr(part, 'forward', watch)
+    before = cublas.allow_fp16_reduced_precision_reduction
+    engine.segment(sizes(1))
+    assert seen == {False}
+    assert cublas.allow_fp16_reduced_precision_reduction == before is True
+
+
 class Copies(TorchDispatchMode):
     """Copies that are meant not to block, between layouts or formats that make them."""
 

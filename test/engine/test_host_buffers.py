@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,39 @@ def test_ten_answers_stay_as_they_are(tmp_path: Path) -> None:
     for answer, copy, second in zip(answers, copies, again, strict=True):
         assert np.array_equal(answer.label_image, copy)
         assert np.array_equal(copy, second)
+
+
+def test_a_path_that_goes_keeps_no_buffer_for_an_answer() -> None:
+    buffers = LabelBuffers((1, 4, 6), pinned=False)
+    held = [buffers.take().labels for _ in range(3)]
+    targets = [weakref.ref(each.base) for each in held[1:]]
+    kept = held.pop(0)
+    held.clear()
+    free = [weakref.ref(each) for each in buffers._free]
+    assert len(free) == 2
+    assert not any(each() for each in targets)
+    del buffers
+    assert not any(each() for each in free)
+    kept[:] = 7
+    assert kept.sum() == 7 * 24
+
+
+def test_what_cannot_be_pinned_is_plain_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Limited(Unpinned):
+        """A system that pins one buffer."""
+
+        pinned = 0
+
+        def empty(self, shape: Any, dtype: torch.dtype, pin_memory: bool = False) -> Tensor:
+            self.pinned += pin_memory
+            if self.pinned > 1 and pin_memory:
+                raise RuntimeError('CUDA error: OS call failed or operation not supported')
+            return torch.empty(shape, dtype=dtype)
+
+    monkeypatch.setattr(host_buffers, 'torch', Limited())
+    buffers = LabelBuffers((1, 4, 6), pinned=True)
+    # Where the path is made, and not in a frame.
+    assert host_buffers.torch.pinned == 1
+    held = [buffers.take() for _ in range(3)]
+    assert len({each.target.data_ptr() for each in held}) == 3
+    assert host_buffers.torch.pinned == 2

@@ -754,6 +754,7 @@ def test_static_areas_are_the_references(detectron2: ModuleType, seed: int, fami
     else:
         whole = paste_masks_in_image(masks[0, :, None], boxes[0], image_hw)[:, 0] > 0.5
     # Rounding may decide a pixel of a mask's edge.
+    assert (areas >= 0).all()  # all of them stay
     assert ((areas[0] - whole.sum((-2, -1))).abs() <= 1).all()
     painted = (whole * torch.arange(20, 0, -1)[:, None, None]).amax(0)
     expected = torch.where(painted > 0, 21 - painted, 0)

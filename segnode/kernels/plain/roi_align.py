@@ -75,7 +75,7 @@ def roi_align_static(
             pooler.sampling_ratio,
             pooler.aligned,
         )
-        for feature, own, stride in zip(features, rois, pooler.strides, strict=False)
+        for feature, own, stride in zip(features[: len(levels)], rois, pooler.strides, strict=True)
     )
     for each in others:
         pooled += each
