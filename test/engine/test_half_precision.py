@@ -28,7 +28,8 @@ HALF = ('bf16', 'fp16')
 SEEDS = VALIDATION_SEEDS[200:224]
 # Of some 200 instances. Four sets of scenes gave 0.94 to 0.97 in bfloat16 and 0.98 to 1 in FP16
 # with PyTorch 2.14, and 0.92 to 0.95 and 0.99 to 1 with 2.5, whose layers deviate by the same.
-LEAST_MATCHED = {'bf16': 0.9, 'fp16': 0.96}
+OLD_TORCH = not hasattr(torch.compiler, 'is_exporting')
+LEAST_MATCHED = {'bf16': 0.9 if OLD_TORCH else 0.95, 'fp16': 0.96}
 NARROW = Architecture(
     backbone=ResNetSpec(width_per_group=16, res2_out_channels=64),
     fpn_channels=64,
