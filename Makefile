@@ -16,8 +16,9 @@ endif
 endif
 # Sourced by the shell, apart from the prefixes made here.
 SOURCED := $(strip $(ROS_DISTRO) $(filter-out $(CURDIR)/.venv%,$(subst :, ,$(AMENT_PREFIX_PATH))))
-# Of pytest, where nothing is timed.
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+# Of pytest, where nothing is timed. A worker that dies is not replaced: pytest-xdist 3.8 may wait for
+# ever for a file that the dead one had next.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 # One whose torch sees the GPU; it needs neither ROS nor .venv.
 GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 
