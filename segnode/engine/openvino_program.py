@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from segnode.checkpoint.exported import ExportedPart
-from segnode.engine.openvino_library import binding, ov
+from segnode.engine.openvino_library import binding, core, ov
 from segnode.errors import (
     CheckpointError,
     OutOfMemoryError,
@@ -37,7 +37,7 @@ class OpenVINO:
 
     def __init__(self, precision: str, report: Callable[[str], None]) -> None:
         """Take the precision of the programs; ``report`` is told the engine's version."""
-        self._core = ov.Core()
+        self._core = core()
         self._settings = {
             # What is not quantised stays float32 in an INT8 program, as the layers that rank do.
             'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32',

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -281,6 +283,31 @@ def test_an_engine_that_fails_prints_nothing(
         engine.segment(render_frames(HW, 1))
     said = capfd.readouterr()
     assert said.out + said.err == ''
+
+
+TWO_ENGINES = """
+import os, signal, sys
+from segnode.config import Config
+from segnode.engine import Engine
+first, second = (Engine(Config(model=sys.argv[1])) for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print('handled'))
+os.kill(os.getpid(), signal.SIGINT)
+print('ended')
+"""
+
+
+def test_ctrl_c_after_two_engines(folders: dict[str, Path]) -> None:
+    """The stack for signals is there whatever ends first."""
+    run = subprocess.run(
+        [sys.executable, '-c', TWO_ENGINES, str(folders['openvino'])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ['handled', 'ended']
 
 
 def test_memory_is_given_back_once(
