@@ -15,6 +15,7 @@ from segnode.model.backbone.swin import WindowAttention
 from segnode.model.box_head import BoxDetections, BoxHead, BoxPredictor, Limits
 from segnode.model.conv import Conv
 from segnode.model.fpn import FPN
+from segnode.model.maps import PLAIN, MapSteps
 from segnode.model.mask_filter import FilteredDetections, filter_detections
 from segnode.model.mask_head import MaskHead, mask_probabilities
 from segnode.model.rpn import Proposals, RPNHead
@@ -154,12 +155,17 @@ class MaskRCNN(nn.Module):
         steps.mark('mask_head')
         return probabilities
 
-    def parts(self, mark: Mark) -> Parts:
-        """Return the dense parts as they are here; the trunk marks the stage ``backbone``."""
+    def parts(self, mark: Mark, map_steps: MapSteps = PLAIN) -> Parts:
+        """Return the dense parts as they are here.
+
+        Args:
+            mark: the trunk marks the stage ``backbone``.
+            map_steps: what the trunk does between its convolutions.
+        """
         heads, rpn_head = self.roi_heads, self.proposal_generator.rpn_head
 
         def trunk(x: Tensor) -> Trunk:
-            features: list[Tensor] = self.backbone(x)
+            features: list[Tensor] = self.backbone(x, map_steps)
             mark('backbone')
             return Trunk(features, *rpn_head(features))
 

@@ -572,6 +572,8 @@ def test_the_capture_thread_ends_with_its_engine(cuda: EmulatedCuda, model: Nati
         ('paste_labels', True, True),
         ('paste_labels', False, False),
         ('preprocess', True, False),
+        ('max_pool', True, False),
+        ('add_enlarged', False, True),
     ],
 )
 def test_a_kernel_that_fails_gives_way_to_its_twin(
@@ -622,10 +624,10 @@ def test_tf32_stays_as_the_caller_has_it(
     backbone = engine._backend.network.model.backbone  # type: ignore[attr-defined]
     forward = backbone.forward
 
-    def watch(x: torch.Tensor) -> list[torch.Tensor]:
+    def watch(x: torch.Tensor, *steps: Any) -> list[torch.Tensor]:
         seen.add(cudnn.allow_tf32)
         measured.add(cudnn.benchmark)
-        maps: list[torch.Tensor] = forward(x)
+        maps: list[torch.Tensor] = forward(x, *steps)
         return maps
 
     monkeypatch.setattr(backbone, 'forward', watch)

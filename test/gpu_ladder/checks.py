@@ -38,6 +38,8 @@ def steps_of(options: Options) -> list[Step]:
         'kernel select_proposals': operators.check_select_proposals,
         'kernel select_detections': operators.check_select_detections,
         'kernel choose': operators.check_choose,
+        'kernel max_pool': operators.check_max_pool,
+        'kernel add_enlarged': operators.check_add_enlarged,
         'kernel roi_align': operators.check_roi_align,
         'kernel paste': operators.check_paste,
         'fp32 stages': partial(precision.check_stages, precision='fp32'),

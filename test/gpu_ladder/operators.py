@@ -179,6 +179,48 @@ def check_choose(climb: Climb) -> Result:
     return judged(figures, most=dict.fromkeys(figures, 0))
 
 
+def check_max_pool(climb: Climb) -> Result:
+    """The largest of each window, to the last bit; no number stays none, zero keeps its sign."""
+    figures: dict[str, float] = {}
+    for name in ('fp32', *limits.HALF):
+        # The stem's, and that of the pyramid's last level.
+        for shape, window in (((2, 64, 121, 161), (3, 2, 1)), ((2, 256, 25, 42), (1, 2, 0))):
+            x = odd_map(shape, DTYPES[name]).to(climb.device)
+            expected, found = of_both(climb, 'max_pool', (x, *window))
+            figures[f'{name} {window[0]}'] = different(expected, found)
+    return judged(figures, most=dict.fromkeys(figures, 0))
+
+
+def check_add_enlarged(climb: Climb) -> Result:
+    """The sum of a map and a coarser one, to the last bit."""
+    figures: dict[str, float] = {}
+    for name in ('fp32', *limits.HALF):
+        x, small = (
+            odd_map((2, 256, *hw), DTYPES[name]).to(climb.device) for hw in ((50, 84), (25, 42))
+        )
+        figures[name] = different(*of_both(climb, 'add_enlarged', (x, small)))
+    return judged(figures, most=dict.fromkeys(figures, 0))
+
+
+def odd_map(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return numbers with ties, zeros of both signs, infinities and NaN, in channels_last."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(shape, generator=generator).mul(4).round().div(4)
+    for value in (-0.0, np.inf, -np.inf, np.nan):
+        x[torch.rand(shape, generator=generator) < 0.02] = value
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def different(expected: Tensor, found: Tensor) -> int:
+    """Return how many numbers have other bits; one NaN is like another."""
+    if expected.dtype != found.dtype or expected.shape != found.shape:
+        return max(expected.numel(), found.numel())
+    bits = torch.int32 if expected.dtype == torch.float32 else torch.int16
+    ours, theirs = (x.contiguous().nan_to_num(0.5, np.inf, -np.inf) for x in (found, expected))
+    apart = (ours.view(bits) != theirs.view(bits)) | (found.isnan() != expected.isnan())
+    return int(apart.sum())
+
+
 def check_roi_align(climb: Climb) -> Result:
     """Features are pooled over all levels, from both images of a batch."""
     hw, generator = (480, 640), torch.Generator().manual_seed(1)
