@@ -196,13 +196,16 @@ class Program:
             replace=network.replaced,
         )
 
+    def preprocess(self, channels: int) -> Tensor:
+        """Launch what makes of ``frames`` the network's input, of so many channels."""
+        given = (self.frames, self._plan, self._mean, self._std, self._swap, self._network.dtype)
+        return self._operators.preprocess(*given, channels)
+
     def detect(self) -> Chosen:
         """Launch everything from ``frames`` to the packet."""
         network, key = self._network, self.key
         self.marks.mark('upload')
-        x = self._operators.preprocess(
-            self.frames, self._plan, self._mean, self._std, self._swap, network.dtype
-        )
+        x = self.preprocess(network.model.first_conv.in_channels)
         self.marks.mark('preprocess')
         sizes, limits = FrameSizes(key.network_hw, key.image_hw), self.limits.limits
         features, detections = network.model.detect(x, self._anchors, sizes, limits, self._steps)

@@ -86,8 +86,9 @@ class Preprocess(Protocol):
         std: Tensor,
         swap: bool,
         dtype: torch.dtype,
+        channels: int = 3,
     ) -> Tensor:
-        """Map (N, H, W, 3) uint8 to the network's input (N, 3, H', W'), channels_last."""
+        """Map (N, H, W, 3) uint8 to the network's input (N, C, H', W'), channels_last."""
         ...
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
@@ -155,16 +156,25 @@ class MaskRCNN(nn.Module):
         steps.mark('mask_head')
         return probabilities
 
+    @property
+    def first_conv(self) -> Conv:
+        """The convolution that reads the images, of whatever family the backbone is."""
+        return next(m for m in self.backbone.bottom_up.modules() if isinstance(m, Conv))
+
     def parts(self, mark: Mark, map_steps: MapSteps = PLAIN) -> Parts:
         """Return the dense parts as they are here.
 
         Args:
             mark: the trunk marks the stage ``backbone``.
-            map_steps: what the trunk does between its convolutions.
+            map_steps: what the trunk does between its convolutions. It takes images of as many
+                channels as ``first_conv``, and gives those of fewer the zeros that they lack.
         """
         heads, rpn_head = self.roi_heads, self.proposal_generator.rpn_head
 
         def trunk(x: Tensor) -> Trunk:
+            missing = self.first_conv.in_channels - x.shape[1]
+            if missing:
+                x = F.pad(x, (0, 0, 0, 0, 0, missing))
             features: list[Tensor] = self.backbone(x, map_steps)
             mark('backbone')
             return Trunk(features, *rpn_head(features))

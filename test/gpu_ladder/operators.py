@@ -72,7 +72,7 @@ def check_preprocess(climb: Climb) -> Result:
     frames = torch.from_numpy(np.stack([image.pixels for image in climb.images(2)]))
     image_hw = (frames.shape[1], frames.shape[2])
     mean, std = torch.tensor(architecture.pixel_mean), torch.tensor(architecture.pixel_std)
-    figures = {'fp32': 0.0, limits.TIMED: 0.0}
+    figures = {'fp32': 0.0, limits.TIMED: 0.0, 'beyond': 0}
     for scale in (0.7, 1.0, 1.4):
         size_hw = (round(image_hw[0] * scale), round(image_hw[1] * scale))
         plans = [
@@ -81,13 +81,19 @@ def check_preprocess(climb: Climb) -> Result:
         ]
         expected = TWINS.preprocess(frames, plans[0], mean, std, True, torch.float32)
         placed = [x.to(climb.device) for x in (frames, mean, std)]
-        for name in figures:
+        for name in ('fp32', limits.TIMED):
             found = climb.operators().preprocess(
                 placed[0], plans[1], placed[1], placed[2], True, DTYPES[name]
             )
             apart = float((found.float().cpu() - expected).abs().max())
             figures[name] = max(figures[name], apart)
-    return judged(figures, most={name: limits.PIXELS[name] for name in figures})
+        for channels in (4, 8):  # With zeros beside the colours.
+            given = (placed[0], plans[1], placed[1], placed[2], True, DTYPES[limits.TIMED])
+            wide = climb.operators().preprocess(*given, channels)
+            beyond = nn.functional.pad(found, (0, 0, 0, 0, 0, channels - 3))
+            figures['beyond'] = max(figures['beyond'], different(beyond, wide))
+    most = {name: limits.PIXELS[name] for name in ('fp32', limits.TIMED)}
+    return judged(figures, most={**most, 'beyond': 0})
 
 
 def check_nms(climb: Climb) -> Result:

@@ -187,7 +187,10 @@ def launch_network(
     resizes: tuple[Rule, ...] = ('mmdetection', 'detectron2')
     plans = [prepare_preprocess(image_hw, size_hw, device, resize=rule) for rule in resizes]
     launch_selection(device, images, dtype, size_hw)
-    x = [preprocess(frames, plan, three, three, True, dtype) for plan in plans][-1]
+    # What is wider differs little, by its format and its channels.
+    widths = (8, 3) if dtype == torch.float16 else (3,)
+    for width, plan in itertools.product(widths, plans):
+        x = preprocess(frames, plan, three, three, True, dtype, width)
     features = [
         torch.empty(
             (images, CHANNELS, -(-x.shape[2] // stride), -(-x.shape[3] // stride)),

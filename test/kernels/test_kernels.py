@@ -297,14 +297,22 @@ def check_preprocess(device: torch.device, generator: torch.Generator, large: bo
                 mean, std, swap, dtype,
             )  # fmt: skip
             plan = prepare_preprocess(image_hw, size_hw, device, resize=resize)
-            x = preprocess(frames.to(device), plan, mean.to(device), std.to(device), swap, dtype)
+            given = (frames.to(device), plan, mean.to(device), std.to(device), swap, dtype)
+            x = preprocess(*given)
             assert x.dtype == dtype
             assert x.is_contiguous(memory_format=torch.channels_last)
             if resize != 'torchvision':
                 assert torch.equal(x.cpu(), expected), (image_hw, size_hw)
             else:
                 torch.testing.assert_close(x.cpu(), expected, rtol=1e-3, atol=1e-3)
-
+            if number % 3 == 1:  # With channels of zeros beside the colours.
+                channels = (4, 8, 5)[number // 3 % 3]
+                wide = preprocess(*given, channels)
+                assert wide.dtype == dtype
+                assert wide.shape == (len(x), channels, *x.shape[2:])
+                assert wide.is_contiguous(memory_format=torch.channels_last)
+                assert torch.equal(wide[:, :3], x), (image_hw, size_hw, channels)
+                assert not wide[:, 3:].any()
 
 
 def random_map(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -703,7 +711,7 @@ def test_a_captured_operator_follows_its_inputs(
     def run(inputs: list[Tensor]) -> list[Tensor]:
         frames, candidates, masks, boxes, keep, threshold, low, high, *others = inputs
         maps, predictions = others[:5], others[5:]
-        x = operators.preprocess(frames, plan, three, three, True, torch.float16)
+        x = operators.preprocess(frames, plan, three, three, True, torch.float16, 4)
         largest = operators.max_pool(maps[0], 3, 2, 1)
         maps[0] = operators.add_enlarged(maps[0], maps[1])
         kept = operators.nms(candidates, torch.ones_like(candidates[:, 0]) > 0, threshold)
