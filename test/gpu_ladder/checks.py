@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gpu_ladder import answers, limits, operators, poison, precision, timing
+from gpu_ladder import answers, limits, operators, poison, precision, timing, ways
 from gpu_ladder.engines import Climb, describe_machine, exact_float32
 from gpu_ladder.options import Options, shape_name
 from gpu_ladder.outcome import Result, SkipCheck, failed, no_time, skipped
@@ -58,6 +58,7 @@ def steps_of(options: Options) -> list[Step]:
     named['memory'] = timing.check_memory
     for shape in options.shapes:
         named[f'planted {shape_name(shape)}'] = partial(answers.check_planted, shape=shape)
+        named[f'ways {shape_name(shape)}'] = partial(ways.time_ways, shape=shape)
         named[f'time {shape_name(shape)}'] = partial(timing.time_shape, shape=shape)
     # What follows hangs on the first two, whatever was asked for.
     wanted = ('operators', 'graphs', *(options.checks or ['']))
