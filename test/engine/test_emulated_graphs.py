@@ -642,8 +642,8 @@ def test_the_input_has_the_channels_that_are_fastest(
     assert all(len(answer.detections) for answer in (answers[0][0], answers[2][0]))
     assert not difference(answers[2][0], answers[0][0])
     choice = '8 channels (3: 1.000 ms, 4: 0.900 ms, 8: 0.800 ms)'
-    assert engine.execution()['input'] == choice
-    assert lines.count(f'network input: {choice}') == 1
+    assert engine.execution()['input_channels'] == choice
+    assert lines.count(f'network input of {choice}') == 1
 
 
 def watched_shape(forward: Any, seen: set[int]) -> Any:

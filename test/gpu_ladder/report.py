@@ -88,8 +88,10 @@ def _timing_table(entries: Sequence[Mapping[str, Any]], shape: str) -> str:
     for name in dict.fromkeys(name for each in stages for name in each):
         ms = [each.get(name) for each in stages]
         rows.append((name, *(f'{s["p50"]:.2f} ({s["p95"]:.2f})' if s else '-' for s in ms)))
-    if any('input' in f['execution'] for f in timed.values()):
-        rows.append(('input', *(f['execution'].get('input', '-') for f in timed.values())))
+    if any('input_channels' in f['execution'] for f in timed.values()):
+        rows.append(
+            ('input', *(f['execution'].get('input_channels', '-') for f in timed.values()))
+        )
     rows.append(('peak MB', *(f'{f["memory"]["peak"] / 2**20:.0f}' for f in timed.values())))
     return table(('stage', *timed), rows)
 
