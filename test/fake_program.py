@@ -102,6 +102,7 @@ def fake_network(architecture: Architecture, mode: FakeTensorMode) -> NativeNetw
     network.device = GPU
     network.precision, network.dtype = 'fp16', torch.float16
     network.replace = None
+    network.input_choice = 'for a test'
     network._anchors = {}
     network.model = model
     return network

@@ -340,6 +340,8 @@ def test_what_is_interrupted_leaves_what_was_done(
         'kernel select_proposals',
         'kernel select_detections',
         'kernel choose',
+        'kernel max_pool',
+        'kernel add_enlarged',
         'kernel roi_align',
     ]
     assert not list(tmp_path.glob('*.part'))
@@ -401,6 +403,8 @@ def test_a_rung_outlives_checks_that_hang_or_die(
         'kernel select_proposals': 'passed',
         'kernel select_detections': 'passed',
         'kernel choose': 'passed',
+        'kernel max_pool': 'passed',
+        'kernel add_enlarged': 'passed',
         'kernel roi_align': 'passed',
         'kernel paste': 'passed',
     }
@@ -506,7 +510,7 @@ def test_what_does_not_fit_into_the_time_is_left_out(
     assert data['summary']['rungs'] == {'plain': 'unfinished'}
     assert {step['status'] for step in data['steps']} == {'skipped'}
     assert not commands.ran
-    assert 'plain: 9 not run from operators on: no time' in data['summary']['look_at'][0]
+    assert 'plain: 11 not run from operators on: no time' in data['summary']['look_at'][0]
     assert 'no time: 6 s are left, it needs 30 s' in capsys.readouterr().out
 
 

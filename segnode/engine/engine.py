@@ -231,7 +231,7 @@ class Engine:
         }
 
     def execution(self) -> dict[str, str]:
-        """Return how frames are run on a GPU, for people: ``operators`` and ``graphs``."""
+        """Return how frames are run on a GPU, for people: ``operators``, ``graphs`` and more."""
         return self._backend.describe()
 
     @contextmanager

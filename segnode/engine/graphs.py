@@ -88,7 +88,7 @@ class CapturedSequence(Generic[Result]):
         self._graph: torch.cuda.CUDAGraph | None = None
         self._outputs: Result
         if capture is not None:
-            with _ONE_CAPTURE, measured_convolutions(), whole_sums():
+            with as_for_a_capture():
                 for _ in range(WARM_UP):
                     function(*inputs)
                 capture.stream.synchronize()
@@ -143,6 +143,13 @@ class CapturedSequence(Generic[Result]):
         finally:
             first = cause = None  # Their tracebacks hold this frame.
         return graph
+
+
+@contextmanager
+def as_for_a_capture() -> Iterator[None]:
+    """Have libraries choose their kernels as for a capture, and keep those of others away."""
+    with _ONE_CAPTURE, measured_convolutions(), whole_sums():
+        yield
 
 
 class CaptureThread:

@@ -59,6 +59,8 @@ class NativeNetwork:
         precision: fp32, fp16 or bf16; int8 too of another engine's programs.
         float32_layers: names of the layers whose numbers do not fit in ``precision``.
         fusion: which library fuses the convolutions, or ``none``.
+        input_choice: how many channels the input has and why, for people; '' before it is chosen,
+            see ``segnode.engine.input_channels``.
         replace: answers in place of the box head, all of whose work is still done; None answers
             what was found. It must neither stop for the host nor change shapes between frames.
     """
@@ -85,6 +87,7 @@ class NativeNetwork:
         self.architecture = architecture
         self.device = device
         self.precision = precision
+        self.input_choice = ''
         self.dtype = DTYPES['fp32' if programs else precision]
         self.replace: Callable[[BoxDetections], BoxDetections] | None = None
         self._anchors: dict[tuple[int, int], Tensor] = {}

@@ -21,6 +21,7 @@ from torch import Tensor
 from segnode.engine.answers import Instances, Labelled, as_raw_masks
 from segnode.engine.graphs import Capture, CapturedSequence
 from segnode.engine.host_buffers import LabelBuffers
+from segnode.engine.input_channels import choose_input
 from segnode.engine.network import NativeNetwork
 from segnode.engine.packet import Packet, read_packet
 from segnode.engine.program import Chosen, Masks, PathKey, Program
@@ -53,6 +54,7 @@ class StaticPath:
         self._mask_side = network.architecture.mask_side
         self._program = program = Program(network, operators, key, settings)
         self.marks = program.marks
+        choose_input(network, program.preprocess, captured=capture is not None)
         self._detect = CapturedSequence(program.detect, (), program.marks, capture)
         chosen = self._detect()
         # Fewer than asked for where there are fewer candidates.

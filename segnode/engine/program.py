@@ -26,6 +26,7 @@ from segnode.kernels.plain.nms import largest_float32
 from segnode.kernels.resampling import prepare_preprocess
 from segnode.model.anchors import make_anchors
 from segnode.model.box_head import Limits
+from segnode.model.maps import MapSteps
 from segnode.model.mask_rcnn import FrameSizes
 from segnode.model.steps import Steps
 
@@ -184,7 +185,9 @@ class Program:
         self._taken = torch.zeros((key.images, 1, 1), dtype=torch.int32, device=device)
         self._painted: Tensor | None = None
         self._steps = Steps(
-            parts=network.model.parts(self.marks.mark),
+            parts=network.model.parts(
+                self.marks.mark, MapSteps(operators.max_pool, operators.add_enlarged)
+            ),
             select_proposals=operators.select_proposals,
             select_detections=operators.select_detections,
             roi_align=operators.roi_align,
@@ -193,13 +196,16 @@ class Program:
             replace=network.replaced,
         )
 
+    def preprocess(self, channels: int) -> Tensor:
+        """Launch what makes of ``frames`` the network's input, of so many channels."""
+        given = (self.frames, self._plan, self._mean, self._std, self._swap, self._network.dtype)
+        return self._operators.preprocess(*given, channels)
+
     def detect(self) -> Chosen:
         """Launch everything from ``frames`` to the packet."""
         network, key = self._network, self.key
         self.marks.mark('upload')
-        x = self._operators.preprocess(
-            self.frames, self._plan, self._mean, self._std, self._swap, network.dtype
-        )
+        x = self.preprocess(network.model.first_conv.in_channels)
         self.marks.mark('preprocess')
         sizes, limits = FrameSizes(key.network_hw, key.image_hw), self.limits.limits
         features, detections = network.model.detect(x, self._anchors, sizes, limits, self._steps)

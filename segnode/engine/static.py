@@ -101,9 +101,14 @@ class StaticBackend:
                     self._no_graphs = f'no {feature.name} in PyTorch {torch.__version__}'
 
     def describe(self) -> dict[str, str]:
-        """Return what runs: ``operators``, and whether there are ``graphs`` or why not."""
+        """Return what runs: ``operators``, and whether there are ``graphs`` or why not.
+
+        Once it was measured how many ``input_channels`` the network should have, these too.
+        """
         graphs = f'off ({self._no_graphs})' if self._no_graphs else 'captured'
-        return {'operators': self._operators.description, 'graphs': graphs}
+        said = {'operators': self._operators.description, 'graphs': graphs}
+        choice = self.network.input_choice
+        return {**said, 'input_channels': choice} if choice else said
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the model's own config."""
@@ -218,7 +223,10 @@ class StaticBackend:
                 f'preparing {key.images} x {key.image_hw[0]}x{key.image_hw[1]} '
                 f'at network input {height}x{width}'
             )
+            chosen = self.network.input_choice
             path = self._build(key, settings)
+            if self.network.input_choice != chosen:
+                self._report(f'network input of {self.network.input_choice}')
             with self._lock:
                 self._paths[key] = path
                 while len(self._paths) > self._limit:

@@ -5,11 +5,25 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+from segnode.errors import is_out_of_memory
+
+Name = TypeVar('Name')
+
+# Rounds in which candidates take turns, launches of one in each, and milliseconds that all of them
+# together may take: as many rounds as three are made whatever they take.
+ROUNDS, LEAST_ROUNDS, LAUNCHES, MOST_MS = 9, 3, 4, 60.0
+# What another candidate than the first must save, as a share: less may be chance.
+GAIN = 0.03
+# Clock cycles that a device is kept busy for while work for it is queued: half a millisecond.
+BUSY_CYCLES = 10**6
 
 
 class StageClock:
@@ -126,3 +140,55 @@ def _events(names: Iterable[str]) -> tuple[dict[str, torch.cuda.Event], bool]:
         except TypeError:
             pass
     return {name: torch.cuda.Event(enable_timing=True) for name in names}, False
+
+
+def fastest(
+    candidates: Mapping[Name, Callable[[], object]],
+    milliseconds: Callable[[Callable[[], object]], float],
+) -> tuple[Name, dict[Name, float]]:
+    """Return which of several ways to do one thing takes least, and the median time of each.
+
+    They are timed in turns, after a round that is not counted. The first is returned unless
+    another saves ``GAIN``. One that fails is left out; running out of memory is raised.
+
+    Args:
+        candidates: what launches each way; the first is the usual one.
+        milliseconds: runs one and returns what it took.
+    """
+    times: dict[Name, list[float]] = {name: [] for name in candidates}
+    for number in range(1 + ROUNDS):
+        for name in list(times):
+            try:
+                took = milliseconds(candidates[name])
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                del times[name]  # Whatever it is, the others may run.
+                continue
+            if number:
+                times[name].append(took)
+        if number >= LEAST_ROUNDS and sum(map(sum, times.values())) * LAUNCHES > MOST_MS:
+            break
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    first = next(iter(candidates))
+    best = min(medians, key=lambda name: medians[name], default=first)
+    if first in medians and medians[best] > medians[first] * (1 - GAIN):
+        best = first
+    return best, medians
+
+
+def device_milliseconds(run: Callable[[], object]) -> float:
+    """Return what a run takes on the current stream of a GPU, from several back to back.
+
+    It waits for the device, so that it has no place in a capture.
+    """
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    # Else it would be timed how fast the host launches, where the device is faster.
+    torch.cuda._sleep(BUSY_CYCLES)
+    begin.record()
+    for _ in range(LAUNCHES):
+        run()
+    end.record()
+    end.synchronize()
+    elapsed_ms: float = begin.elapsed_time(end)
+    return elapsed_ms / LAUNCHES

@@ -29,6 +29,7 @@ from segnode.kernels.plain.selection import select_detections_static, select_pro
 from segnode.kernels.resampling import PreprocessPlan
 from segnode.model.architecture import Paste, Semantics
 from segnode.model.box_head import BoxDetections, select_detections
+from segnode.model.maps import AddEnlarged, MaxPool, add_enlarged, max_pool
 from segnode.model.nms import NMS
 from segnode.model.rpn import select_proposals
 from segnode.model.steps import RoIAlign, SelectDetections, SelectProposals
@@ -85,8 +86,9 @@ class Preprocess(Protocol):
         std: Tensor,
         swap: bool,
         dtype: torch.dtype,
+        channels: int = 3,
     ) -> Tensor:
-        """Map (N, H, W, 3) uint8 to the network's input (N, 3, H', W'), channels_last."""
+        """Map (N, H, W, 3) uint8 to the network's input (N, C, H', W'), channels_last."""
         ...
 
 
@@ -106,6 +108,8 @@ class Operators:
         paste_labels: masks into one label image, with their areas.
         preprocess: frames to the network's input.
         choose: which detections get a mask.
+        max_pool: pooling in the trunk.
+        add_enlarged: the sums of the trunk's pyramid.
     """
 
     description: str
@@ -116,6 +120,8 @@ class Operators:
     paste_labels: PasteLabels
     preprocess: Preprocess
     choose: Choose
+    max_pool: MaxPool
+    add_enlarged: AddEnlarged
 
 
 def exact_operators(device: torch.device) -> Operators:
@@ -134,6 +140,8 @@ def exact_operators(device: torch.device) -> Operators:
         paste_labels=paste_labels_static,
         preprocess=preprocess_static,
         choose=choose_static,
+        max_pool=max_pool,
+        add_enlarged=add_enlarged,
     )
 
 
@@ -156,6 +164,7 @@ def triton_operators() -> Operators:
 
     from segnode.kernels.triton.choose import choose
     from segnode.kernels.triton.detections import select_detections
+    from segnode.kernels.triton.maps import add_enlarged, max_pool
     from segnode.kernels.triton.nms import nms
     from segnode.kernels.triton.paste import paste_labels
     from segnode.kernels.triton.preprocess import preprocess
@@ -171,6 +180,8 @@ def triton_operators() -> Operators:
         paste_labels=paste_labels,
         preprocess=preprocess,
         choose=choose,
+        max_pool=max_pool,
+        add_enlarged=add_enlarged,
     )
 
 
@@ -185,6 +196,8 @@ def plain_operators(reason: str) -> Operators:
         paste_labels=paste_labels_static,
         preprocess=preprocess_static,
         choose=choose_static,
+        max_pool=max_pool,
+        add_enlarged=add_enlarged,
     )
 
 

@@ -31,6 +31,9 @@ PRECISION_BITS = 22
 WEIGHT_BITS = 11
 COLUMN_SHIFT, ROW_SHIFT, SUM_SHIFT = 4, 16, 2
 
+# Channels of a frame.
+COLOURS = 3
+
 # Dimensions of frames (N, H, W, 3).
 ROWS, COLUMNS = 1, 2
 

@@ -104,6 +104,19 @@ class Conv(nn.Conv2d):
         self.norm = None
 
     @torch.no_grad()
+    def widen_input(self, channels: int) -> None:
+        """Take an input of more channels, of which those beyond its own weigh nothing.
+
+        What was its fused form is another convolution's.
+        """
+        assert self.groups == 1
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, channels - self.in_channels))
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.in_channels = channels
+        self.fused = None
+
+    @torch.no_grad()
     def take_bias(self, shortcut: Conv) -> None:
         """Add the bias of what this is added to to its own: one sum of two maps is saved."""
         if self.bias is None or shortcut.bias is None or shortcut.norm or self.norm:

@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
 from segnode.model.backbone import build_backbone
-from segnode.model.boxes import is_exporting
 from segnode.model.conv import Conv
+from segnode.model.maps import PLAIN, MapSteps
 
 
 class FPN(nn.Module):
@@ -25,30 +24,17 @@ class FPN(nn.Module):
             self.add_module(f'fpn_lateral{level}', Conv(channels, out_channels, 1, norm=norm))
             self.add_module(f'fpn_output{level}', Conv(out_channels, out_channels, 3, norm=norm))
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, steps: MapSteps = PLAIN) -> list[Tensor]:
         """Map (N, 3, H, W) to [p2, p3, p4, p5, p6], each (N, C, H / 2^l, W / 2^l)."""
         maps: list[Tensor] = []
         above: Tensor | None = None
-        for level, x in reversed(list(enumerate(self.bottom_up(images), start=2))):
+        for level, x in reversed(list(enumerate(self.bottom_up(images, steps), start=2))):
             lateral = self.get_submodule(f'fpn_lateral{level}')(x)
             if above is not None:
-                lateral = add_enlarged(lateral, above)
+                lateral = steps.add_enlarged(lateral, above)
                 if self.average:
                     lateral = lateral / 2
             above = lateral
             maps.insert(0, self.get_submodule(f'fpn_output{level}')(above))
-        maps.append(F.max_pool2d(maps[-1], kernel_size=1, stride=2))
+        maps.append(steps.max_pool(maps[-1], kernel=1, stride=2, padding=0))
         return maps
-
-
-def add_enlarged(x: Tensor, small: Tensor) -> Tensor:
-    """Add (N, C, h, w), each pixel of it to two by two, to (N, C, 2 h, 2 w).
-
-    It is what the nearest neighbour's upsampling gives, which is never written. Other engines are
-    given the upsampling, for which they have an operator.
-    """
-    if is_exporting():
-        return x + F.interpolate(small, scale_factor=2.0, mode='nearest')
-    pairs: Tensor = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
-    pairs = pairs + small[:, :, :, None, :, None]
-    return pairs.flatten(4).flatten(2, 3)

@@ -101,13 +101,18 @@ def fuse_convolutions(model: nn.Module) -> str:
         ``onednn``, ``cudnn`` or ``none``.
     """
     convs = [m for m in model.modules() if isinstance(m, Conv) and m.norm is None]
-    cuda = convs[0].weight.is_cuda
     for conv in convs:
         # The formats and geometries of one network differ, and so may what is supported.
-        agrees = _agrees(conv, cudnn_conv if cuda else OneDNNConv())
-        conv.fused = (cudnn_conv if cuda else OneDNNConv()) if agrees else None
-    name = 'cudnn' if cuda else 'onednn'
+        fuse_convolution(conv)
+    name = 'cudnn' if convs[0].weight.is_cuda else 'onednn'
     return name if any(conv.fused is not None for conv in convs) else 'none'
+
+
+def fuse_convolution(conv: Conv) -> None:
+    """Give a convolution its fused form where that agrees, else none."""
+    cuda = conv.weight.is_cuda
+    agrees = _agrees(conv, cudnn_conv if cuda else OneDNNConv())
+    conv.fused = (cudnn_conv if cuda else OneDNNConv()) if agrees else None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Architecture
@@ -15,6 +16,7 @@ from segnode.model.backbone.swin import WindowAttention
 from segnode.model.box_head import BoxDetections, BoxHead, BoxPredictor, Limits
 from segnode.model.conv import Conv
 from segnode.model.fpn import FPN
+from segnode.model.maps import PLAIN, MapSteps
 from segnode.model.mask_filter import FilteredDetections, filter_detections
 from segnode.model.mask_head import MaskHead, mask_probabilities
 from segnode.model.rpn import Proposals, RPNHead
@@ -154,12 +156,26 @@ class MaskRCNN(nn.Module):
         steps.mark('mask_head')
         return probabilities
 
-    def parts(self, mark: Mark) -> Parts:
-        """Return the dense parts as they are here; the trunk marks the stage ``backbone``."""
+    @property
+    def first_conv(self) -> Conv:
+        """The convolution that reads the images, of whatever family the backbone is."""
+        return next(m for m in self.backbone.bottom_up.modules() if isinstance(m, Conv))
+
+    def parts(self, mark: Mark, map_steps: MapSteps = PLAIN) -> Parts:
+        """Return the dense parts as they are here.
+
+        Args:
+            mark: the trunk marks the stage ``backbone``.
+            map_steps: what the trunk does between its convolutions. It takes images of as many
+                channels as ``first_conv``, and gives those of fewer the zeros that they lack.
+        """
         heads, rpn_head = self.roi_heads, self.proposal_generator.rpn_head
 
         def trunk(x: Tensor) -> Trunk:
-            features: list[Tensor] = self.backbone(x)
+            missing = self.first_conv.in_channels - x.shape[1]
+            if missing:
+                x = F.pad(x, (0, 0, 0, 0, 0, missing))
+            features: list[Tensor] = self.backbone(x, map_steps)
             mark('backbone')
             return Trunk(features, *rpn_head(features))
 

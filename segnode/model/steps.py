@@ -90,8 +90,9 @@ class Parts:
     """The dense parts of a Mask R-CNN, from tensors of a fixed or bounded shape to such.
 
     Attributes:
-        trunk: backbone, pyramid and the RPN's convolutions, from images (N, 3, H, W). It marks
-            the end of the stage ``backbone``.
+        trunk: backbone, pyramid and the RPN's convolutions, from images (N, 3, H, W), or of
+            as many channels as its first convolution was widened to. It marks the end of the stage
+            ``backbone``.
         box_heads: a stage each, from pooled RoIs (R, C, S, S) to logits (R, C + 1) and deltas
             (R, 4 or 4 C). Mask R-CNN has one stage.
         mask_head: from pooled RoIs to logits (R, C or 1, M, M), or as ``MaskHead`` gives them.

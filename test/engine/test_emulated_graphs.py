@@ -26,6 +26,7 @@ from segnode.checkpoint.planting import plant_weights
 from segnode.config import Config
 from segnode.demo.scene import VALIDATION_SEEDS, Scene
 from segnode.engine import Engine, Segmentation
+from segnode.engine.input_channels import CHANNELS
 from segnode.engine.path import CAPACITIES
 from segnode.engine.static import StaticBackend
 from segnode.errors import OutOfMemoryError
@@ -572,6 +573,7 @@ def test_the_capture_thread_ends_with_its_engine(cuda: EmulatedCuda, model: Nati
         ('paste_labels', True, True),
         ('paste_labels', False, False),
         ('preprocess', True, False),
+        ('max_pool', True, False),
     ],
 )
 def test_a_kernel_that_fails_gives_way_to_its_twin(
@@ -613,6 +615,45 @@ def test_a_kernel_that_fails_gives_way_to_its_twin(
     assert (engine.execution()['graphs'] == 'captured') == graphs
 
 
+def test_the_input_has_the_channels_that_are_fastest(
+    cuda: EmulatedCuda, images: list[Image], monkeypatch: pytest.MonkeyPatch, model: NativeModel
+) -> None:
+    """Measured once, before anything is captured; all paths have the same weights."""
+    taken: list[float] = []
+
+    def clock(run: Any) -> float:
+        assert run().dtype == torch.bfloat16
+        assert cuda.captures == 0
+        taken.append(1.0 - len(taken) % len(CHANNELS) * 0.1)
+        return taken[-1]
+
+    monkeypatch.setattr('segnode.engine.input_channels.device_milliseconds', clock)
+    monkeypatch.setattr('segnode.engine.input_channels.is_asynchronous', lambda device: True)
+    lines: list[str] = []
+    config = dataclasses.replace(CONFIG, precision='bf16')
+    engine = Engine(config, lines.append, static=True, model=model)
+    backbone, seen = engine._backend.network.model.backbone, set()  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        backbone.bottom_up, 'forward', watched_shape(backbone.bottom_up.forward, seen)
+    )
+    answers = [engine.segment([image]) for image in (images[0], sizes(2)[1], images[0])]
+    assert seen == {8}
+    assert cuda.replays > 0
+    assert all(len(answer.detections) for answer in (answers[0][0], answers[2][0]))
+    assert not difference(answers[2][0], answers[0][0])
+    choice = '8 channels (3: 1.000 ms, 4: 0.900 ms, 8: 0.800 ms)'
+    assert engine.execution()['input_channels'] == choice
+    assert lines.count(f'network input of {choice}') == 1
+
+
+def watched_shape(forward: Any, seen: set[int]) -> Any:
+    def watch(x: torch.Tensor, *steps: Any) -> Any:
+        seen.add(x.shape[1])
+        return forward(x, *steps)
+
+    return watch
+
+
 @pytest.mark.parametrize('allowed', [False, True])
 def test_tf32_stays_as_the_caller_has_it(
     cuda: EmulatedCuda, allowed: bool, monkeypatch: pytest.MonkeyPatch, model: NativeModel
@@ -622,10 +663,10 @@ def test_tf32_stays_as_the_caller_has_it(
     backbone = engine._backend.network.model.backbone  # type: ignore[attr-defined]
     forward = backbone.forward
 
-    def watch(x: torch.Tensor) -> list[torch.Tensor]:
+    def watch(x: torch.Tensor, *steps: Any) -> list[torch.Tensor]:
         seen.add(cudnn.allow_tf32)
         measured.add(cudnn.benchmark)
-        maps: list[torch.Tensor] = forward(x)
+        maps: list[torch.Tensor] = forward(x, *steps)
         return maps
 
     monkeypatch.setattr(backbone, 'forward', watch)

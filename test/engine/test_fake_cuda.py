@@ -100,6 +100,9 @@ def test_triton_launches_neither_stop_nor_leave_their_gpu(
         '_pairs_kernel': 1,
         '_detections_kernel': 1,
         '_area_kernel': len(CAPACITIES),
+        # The stem's and the pyramid's last level; the pyramid's way down.
+        '_max_pool_kernel': 2,
+        '_add_enlarged_kernel': 3,
         '_paint_kernel': len(CAPACITIES),
     }
     if family == 'detectron2':  # torchvision resizes floats, for which PyTorch has a kernel.

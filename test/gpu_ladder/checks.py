@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gpu_ladder import answers, limits, operators, poison, precision, timing
+from gpu_ladder import answers, limits, operators, poison, precision, timing, ways
 from gpu_ladder.engines import Climb, describe_machine, exact_float32
 from gpu_ladder.options import Options, shape_name
 from gpu_ladder.outcome import Result, SkipCheck, failed, no_time, skipped
@@ -38,6 +38,8 @@ def steps_of(options: Options) -> list[Step]:
         'kernel select_proposals': operators.check_select_proposals,
         'kernel select_detections': operators.check_select_detections,
         'kernel choose': operators.check_choose,
+        'kernel max_pool': operators.check_max_pool,
+        'kernel add_enlarged': operators.check_add_enlarged,
         'kernel roi_align': operators.check_roi_align,
         'kernel paste': operators.check_paste,
         'fp32 stages': partial(precision.check_stages, precision='fp32'),
@@ -56,6 +58,7 @@ def steps_of(options: Options) -> list[Step]:
     named['memory'] = timing.check_memory
     for shape in options.shapes:
         named[f'planted {shape_name(shape)}'] = partial(answers.check_planted, shape=shape)
+        named[f'ways {shape_name(shape)}'] = partial(ways.time_ways, shape=shape)
         named[f'time {shape_name(shape)}'] = partial(timing.time_shape, shape=shape)
     # What follows hangs on the first two, whatever was asked for.
     wanted = ('operators', 'graphs', *(options.checks or ['']))

@@ -34,6 +34,7 @@ from segnode.demo.scene import CLASS_NAMES, VALIDATION_SEEDS, Scene, SceneFrame
 from segnode.engine import Engine, timing
 from segnode.engine.device import select_device
 from segnode.engine.network import NativeNetwork
+from segnode.engine.timing import device_milliseconds, fastest
 from segnode.hardware.machine import describe_machine
 from segnode.image import Image
 from segnode.kernels.operators import Operators, plain_operators, select_operators

@@ -72,7 +72,7 @@ def check_preprocess(climb: Climb) -> Result:
     frames = torch.from_numpy(np.stack([image.pixels for image in climb.images(2)]))
     image_hw = (frames.shape[1], frames.shape[2])
     mean, std = torch.tensor(architecture.pixel_mean), torch.tensor(architecture.pixel_std)
-    figures = {'fp32': 0.0, limits.TIMED: 0.0}
+    figures = {'fp32': 0.0, limits.TIMED: 0.0, 'beyond': 0}
     for scale in (0.7, 1.0, 1.4):
         size_hw = (round(image_hw[0] * scale), round(image_hw[1] * scale))
         plans = [
@@ -81,13 +81,19 @@ def check_preprocess(climb: Climb) -> Result:
         ]
         expected = TWINS.preprocess(frames, plans[0], mean, std, True, torch.float32)
         placed = [x.to(climb.device) for x in (frames, mean, std)]
-        for name in figures:
+        for name in ('fp32', limits.TIMED):
             found = climb.operators().preprocess(
                 placed[0], plans[1], placed[1], placed[2], True, DTYPES[name]
             )
             apart = float((found.float().cpu() - expected).abs().max())
             figures[name] = max(figures[name], apart)
-    return judged(figures, most={name: limits.PIXELS[name] for name in figures})
+        for channels in (4, 8):  # With zeros beside the colours.
+            given = (placed[0], plans[1], placed[1], placed[2], True, DTYPES[limits.TIMED])
+            wide = climb.operators().preprocess(*given, channels)
+            beyond = nn.functional.pad(found, (0, 0, 0, 0, 0, channels - 3))
+            figures['beyond'] = max(figures['beyond'], different(beyond, wide))
+    most = {name: limits.PIXELS[name] for name in ('fp32', limits.TIMED)}
+    return judged(figures, most={**most, 'beyond': 0})
 
 
 def check_nms(climb: Climb) -> Result:
@@ -177,6 +183,48 @@ def check_choose(climb: Climb) -> Result:
             inputs = (detections, SELECTED_HW, (1080, 1440))
             note(figures, f'{family} {count}', *of_both(climb, 'choose', inputs, **bounds))
     return judged(figures, most=dict.fromkeys(figures, 0))
+
+
+def check_max_pool(climb: Climb) -> Result:
+    """The largest of each window, to the last bit; no number stays none, zero keeps its sign."""
+    figures: dict[str, float] = {}
+    for name in ('fp32', *limits.HALF):
+        # The stem's, and that of the pyramid's last level.
+        for shape, window in (((2, 64, 121, 161), (3, 2, 1)), ((2, 256, 25, 42), (1, 2, 0))):
+            x = odd_map(shape, DTYPES[name]).to(climb.device)
+            expected, found = of_both(climb, 'max_pool', (x, *window))
+            figures[f'{name} {window[0]}'] = different(expected, found)
+    return judged(figures, most=dict.fromkeys(figures, 0))
+
+
+def check_add_enlarged(climb: Climb) -> Result:
+    """The sum of a map and a coarser one, to the last bit."""
+    figures: dict[str, float] = {}
+    for name in ('fp32', *limits.HALF):
+        x, small = (
+            odd_map((2, 256, *hw), DTYPES[name]).to(climb.device) for hw in ((50, 84), (25, 42))
+        )
+        figures[name] = different(*of_both(climb, 'add_enlarged', (x, small)))
+    return judged(figures, most=dict.fromkeys(figures, 0))
+
+
+def odd_map(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return numbers with ties, zeros of both signs, infinities and NaN, in channels_last."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(shape, generator=generator).mul(4).round().div(4)
+    for value in (-0.0, np.inf, -np.inf, np.nan):
+        x[torch.rand(shape, generator=generator) < 0.02] = value
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def different(expected: Tensor, found: Tensor) -> int:
+    """Return how many numbers have other bits; one NaN is like another."""
+    if expected.dtype != found.dtype or expected.shape != found.shape:
+        return max(expected.numel(), found.numel())
+    bits = torch.int32 if expected.dtype == torch.float32 else torch.int16
+    ours, theirs = (x.contiguous().nan_to_num(0.5, np.inf, -np.inf) for x in (found, expected))
+    apart = (ours.view(bits) != theirs.view(bits)) | (found.isnan() != expected.isnan())
+    return int(apart.sum())
 
 
 def check_roi_align(climb: Climb) -> Result:

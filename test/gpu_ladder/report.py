@@ -41,6 +41,9 @@ def print_report(data: Mapping[str, Any]) -> None:
         say(table(('check', *(entry['name'] for entry in entries)), rows) + '\n')
     for shape in dict.fromkeys(figures['shape'] for e in entries for figures in _timings(e)):
         say(f'{shape}, ms p50 (p95):\n{_timing_table(entries, shape)}\n')
+    for shape, rows in _ways(entries).items():
+        header = ('step', 'way', *(entry['name'] for entry in entries))
+        say(f'{shape}, ways to do a step, ms:\n{table(header, rows)}\n')
     if data['steps']:
         rows = [
             (step['name'], step['status'], step.get('reason') or f'{step["seconds"]:.0f} s')
@@ -53,6 +56,21 @@ def print_report(data: Mapping[str, Any]) -> None:
 def _timings(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the figures of a rung's timings that passed."""
     return [timing['figures'] for timing in entry['timings'] if timing['status'] == 'passed']
+
+
+def _ways(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, ...]]]:
+    """Return rows of a step, a way and its time on each rung, by shape."""
+    found: dict[str, dict[tuple[str, str], dict[str, str]]] = {}
+    for entry in entries:
+        for figures in (result.get('figures', {}) for result in results_of(entry)):
+            for step, ways in figures.get('ways_ms', {}).items():
+                rows = found.setdefault(figures['shape'], {})
+                for way, ms in ways.items():
+                    rows.setdefault((step, way), {})[entry['name']] = f'{ms:.3f}'
+    return {
+        shape: [(*key, *(each.get(e['name'], '-') for e in entries)) for key, each in rows.items()]
+        for shape, rows in found.items()
+    }
 
 
 def _cell(entry: Mapping[str, Any], name: str) -> str:
@@ -70,6 +88,10 @@ def _timing_table(entries: Sequence[Mapping[str, Any]], shape: str) -> str:
     for name in dict.fromkeys(name for each in stages for name in each):
         ms = [each.get(name) for each in stages]
         rows.append((name, *(f'{s["p50"]:.2f} ({s["p95"]:.2f})' if s else '-' for s in ms)))
+    if any('input_channels' in f['execution'] for f in timed.values()):
+        rows.append(
+            ('input', *(f['execution'].get('input_channels', '-') for f in timed.values()))
+        )
     rows.append(('peak MB', *(f'{f["memory"]["peak"] / 2**20:.0f}' for f in timed.values())))
     return table(('stage', *timed), rows)
 

@@ -63,6 +63,7 @@ def time_shape(climb: Climb, shape: tuple[int, int]) -> Result:
         'shape': shape_name(shape),
         'model': climb.options.timed or 'embedded',
         'precision': engine.precision,
+        'execution': engine.execution(),
         'detections': len(timed[-1][0].detections),
         'rounds': limits.ROUNDS,
         'frame_ms': stage_summary([{'frame': ms} for _, ms in timed])['frame'],

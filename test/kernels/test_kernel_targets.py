@@ -60,6 +60,7 @@ def launch_everything(device: torch.device) -> None:
         launch_paste(device, images)
         launch_choose(device, images)
         for dtype in (torch.float16, torch.float32, torch.bfloat16):
+            launch_maps(device, images, dtype)
             for image_hw, size_hw in SIZES:
                 launch_network(device, images, dtype, image_hw, size_hw)
 
@@ -156,6 +157,20 @@ def launch_selection(
             )
 
 
+def launch_maps(device: torch.device, images: int, dtype: torch.dtype) -> None:
+    """Launch the stem's pooling, that of the pyramid's last level, and its way down."""
+    from segnode.kernels.triton.maps import add_enlarged, max_pool
+
+    stem = torch.empty((images, 64, 400, 672), dtype=dtype, device=device)
+    max_pool(stem, kernel=3, stride=2, padding=1)
+    p5, c4 = (
+        torch.empty((images, CHANNELS, *hw), dtype=dtype, device=device)
+        for hw in ((25, 42), (50, 84))
+    )
+    max_pool(p5, kernel=1, stride=2, padding=0)
+    add_enlarged(c4, p5)
+
+
 def launch_network(
     device: torch.device,
     images: int,
@@ -172,7 +187,10 @@ def launch_network(
     resizes: tuple[Rule, ...] = ('mmdetection', 'detectron2')
     plans = [prepare_preprocess(image_hw, size_hw, device, resize=rule) for rule in resizes]
     launch_selection(device, images, dtype, size_hw)
-    x = [preprocess(frames, plan, three, three, True, dtype) for plan in plans][-1]
+    # What is wider differs little, by its format and its channels.
+    widths = (8, 3) if dtype == torch.float16 else (3,)
+    for width, plan in itertools.product(widths, plans):
+        x = preprocess(frames, plan, three, three, True, dtype, width)
     features = [
         torch.empty(
             (images, CHANNELS, -(-x.shape[2] // stride), -(-x.shape[3] // stride)),
@@ -355,7 +373,7 @@ def test_every_kernel_is_launched() -> None:
             if isinstance(value, JITFunction) and name.endswith('_kernel')
         }
     assert kernels == {launch.kernel.__name__ for launch in everything_launched()}
-    assert len(kernels) == 15
+    assert len(kernels) == 17
 
 
 @needs_triton

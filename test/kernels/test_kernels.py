@@ -28,6 +28,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import torch.nn.functional as F
 from random_boxes import EMPTY_BOXES, clustered_boxes, random_boxes
 from seeds import fresh_seeds
 from torch import Tensor, inf, nan
@@ -47,6 +48,7 @@ from segnode.kernels.resampling import prepare_preprocess
 from segnode.model.anchors import make_anchors
 from segnode.model.architecture import SEMANTICS, Architecture, Pooler
 from segnode.model.box_head import BoxDetections, Limits
+from segnode.model.maps import add_enlarged as add_enlarged_plainly
 from segnode.model.pooler import assign_levels
 from segnode.model.rpn import Proposals, anchor_rows
 
@@ -295,13 +297,90 @@ def check_preprocess(device: torch.device, generator: torch.Generator, large: bo
                 mean, std, swap, dtype,
             )  # fmt: skip
             plan = prepare_preprocess(image_hw, size_hw, device, resize=resize)
-            x = preprocess(frames.to(device), plan, mean.to(device), std.to(device), swap, dtype)
+            given = (frames.to(device), plan, mean.to(device), std.to(device), swap, dtype)
+            x = preprocess(*given)
             assert x.dtype == dtype
             assert x.is_contiguous(memory_format=torch.channels_last)
             if resize != 'torchvision':
                 assert torch.equal(x.cpu(), expected), (image_hw, size_hw)
             else:
                 torch.testing.assert_close(x.cpu(), expected, rtol=1e-3, atol=1e-3)
+            if number % 3 == 1:  # With channels of zeros beside the colours.
+                channels = (4, 8, 5)[number // 3 % 3]
+                wide = preprocess(*given, channels)
+                assert wide.dtype == dtype
+                assert wide.shape == (len(x), channels, *x.shape[2:])
+                assert wide.is_contiguous(memory_format=torch.channels_last)
+                assert torch.equal(wide[:, :3], x), (image_hw, size_hw, channels)
+                assert not wide[:, 3:].any()
+
+
+def random_map(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return few different values, so that many tie, with zeros of both signs, infinities, NaN."""
+    values = torch.tensor([0.0, -0.0, 0.0, -0.0, -2.5, 1.0, 3.25, inf, -inf, nan])
+    return values[torch.randint(len(values), shape, generator=generator)].to(dtype)
+
+
+def same_bits(found: Tensor, expected: Tensor) -> bool:
+    """Return whether all numbers are the same, zeros with their sign; any NaN is like another."""
+    ours, theirs = (x.cpu().contiguous() for x in (found, expected))
+    if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+        return False
+    bits = torch.int32 if ours.dtype == torch.float32 else torch.int16
+    numbers = ~torch.isnan(theirs)
+    there = torch.equal(torch.isnan(ours), ~numbers)
+    return there and torch.equal(ours[numbers].view(bits), theirs[numbers].view(bits))
+
+
+def check_max_pool(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    from segnode.kernels.triton.maps import max_pool
+
+    # The stem's and the pyramid's last level; others of any geometry.
+    shapes = [(1, 64, 400, 672), (2, 256, 25, 42)] if large else []
+    shapes += [(2, 64, 9, 13), (1, 5, 8, 10), (3, 130, 3, 2), (1, 1, 1, 1), (2, 3, 2, 7)]
+    windows = [(3, 2, 1), (1, 2, 0), (2, 2, 0), (4, 3, 2)]
+    for number, shape in enumerate(shapes):
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            x = random_map(generator, shape, dtype).to(device)
+            if number % 2 == 0:
+                x = x.contiguous(memory_format=torch.channels_last)
+            for kernel, stride, padding in windows if dtype == torch.float16 else windows[:1]:
+                if min(shape[2:]) + 2 * padding < kernel:
+                    continue
+                # In the same format: PyTorch's own on either device takes the first of equals.
+                expected = F.max_pool2d(x.cpu(), kernel, stride, padding)
+                found = max_pool(x, kernel, stride, padding)
+                assert same_bits(found, expected), (shape, dtype, kernel, stride, padding)
+                assert found.is_contiguous(memory_format=torch.channels_last)
+    nothing = torch.full((1, 8, 4, 4), -inf, device=device)
+    assert (max_pool(nothing, 3, 2, 1) == -inf).all()
+
+
+def check_add_enlarged(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    from segnode.kernels.triton.maps import add_enlarged
+
+    shapes = [(1, 256, 100, 168)] if large else []
+    shapes += [(2, 256, 3, 5), (3, 5, 4, 1), (1, 130, 1, 1), (2, 1, 7, 3)]
+    formats = (torch.float16, torch.bfloat16, torch.float32)
+    for number, (n, channels, h, w) in enumerate(shapes):
+        # A neighbour may have had to stay in float32.
+        for fine, coarse in [*zip(formats, formats, strict=True), formats[::2], formats[:0:-1]]:
+            x = torch.randn((n, channels, 2 * h, 2 * w), generator=generator).to(fine)
+            odd = random_map(generator, x.shape, fine)
+            x = torch.where(torch.rand(x.shape, generator=generator) < 0.2, odd, x)
+            small = torch.randn((n, channels, h, w), generator=generator).to(coarse)
+            small[:, 0] = random_map(generator, (n, h, w), coarse)
+            layout = torch.channels_last if number % 2 == 0 else torch.contiguous_format
+            x, small = (each.to(memory_format=layout) for each in (x, small))
+            expected = x + F.interpolate(small, scale_factor=2.0, mode='nearest')
+            assert same_bits(add_enlarged_plainly(x, small), expected)
+            found = add_enlarged(x.to(device), small.to(device))
+            if device.type == 'cpu' and expected.dtype == torch.bfloat16:
+                # The interpreter cuts off what a device rounds.
+                torch.testing.assert_close(found, expected, rtol=8e-3, atol=0, equal_nan=True)
+            else:
+                assert same_bits(found, expected), (tuple(x.shape), fine, coarse)
+            assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def check_choose(device: torch.device, generator: torch.Generator, large: bool) -> None:
@@ -496,6 +575,8 @@ CHECKS: dict[str, Callable[[torch.device, torch.Generator, bool], None]] = {
     'paste': check_paste,
     'preprocess': check_preprocess,
     'choose': check_choose,
+    'max_pool': check_max_pool,
+    'add_enlarged': check_add_enlarged,
     'select_proposals': check_select_proposals,
     'select_detections': check_select_detections,
 }
@@ -630,14 +711,16 @@ def test_a_captured_operator_follows_its_inputs(
     def run(inputs: list[Tensor]) -> list[Tensor]:
         frames, candidates, masks, boxes, keep, threshold, low, high, *others = inputs
         maps, predictions = others[:5], others[5:]
-        x = operators.preprocess(frames, plan, three, three, True, torch.float16)
+        x = operators.preprocess(frames, plan, three, three, True, torch.float16, 4)
+        largest = operators.max_pool(maps[0], 3, 2, 1)
+        maps[0] = operators.add_enlarged(maps[0], maps[1])
         kept = operators.nms(candidates, torch.ones_like(candidates[:, 0]) > 0, threshold)
         pooled = operators.roi_align(maps, candidates, index, Pooler(resolution=7))
         pasted = operators.paste_labels(
             masks, boxes, keep, image_hw,
             threshold=threshold, min_area=low, max_area=high, paste='detectron2',
         )  # fmt: skip
-        return [x, kept, pooled, *pasted, *select(predictions)]
+        return [x, largest, kept, pooled, *pasted, *select(predictions)]
 
     buffers = fresh_inputs()
     stream = torch.cuda.Stream()

@@ -18,7 +18,8 @@ from segnode.model.architecture import Architecture
 from segnode.model.backbone.resnet import ResNet
 from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.conv import Conv
-from segnode.model.fpn import FPN, add_enlarged
+from segnode.model.fpn import FPN
+from segnode.model.maps import add_enlarged
 from segnode.model.mask_head import MaskHead, mask_probabilities
 from segnode.model.mask_rcnn import MaskRCNN, build_mask_rcnn, expected_state_dict
 

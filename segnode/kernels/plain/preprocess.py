@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segnode.kernels.resampling import (
+    COLOURS,
     COLUMN_SHIFT,
     COLUMNS,
     PRECISION_BITS,
@@ -26,7 +27,13 @@ from segnode.kernels.resampling import (
 
 
 def preprocess_static(
-    frames: Tensor, plan: PreprocessPlan, mean: Tensor, std: Tensor, swap: bool, dtype: torch.dtype
+    frames: Tensor,
+    plan: PreprocessPlan,
+    mean: Tensor,
+    std: Tensor,
+    swap: bool,
+    dtype: torch.dtype,
+    channels: int = COLOURS,
 ) -> Tensor:
     """Resize, reorder, normalise and pad, as ``segnode.kernels.preprocess.preprocess`` does.
 
@@ -37,9 +44,10 @@ def preprocess_static(
         std: (3,) float32.
         swap: the frames' order of channels is the reverse of the network's.
         dtype: of the result; computed in float32.
+        channels: C of the result; those beyond the colours are zero.
 
     Returns:
-        (N, 3, H', W'), channels_last; the padding is zero, at the bottom and on the right.
+        (N, C, H', W'), channels_last; the padding is zero, at the bottom and on the right.
     """
     x = _resize(frames, plan)
     if swap:
@@ -49,7 +57,7 @@ def preprocess_static(
     if plan.resize == 'torchvision' and plan.image_hw != plan.size_hw:
         x = F.interpolate(x, size=plan.size_hw, mode='bilinear', align_corners=False)
     (height, width), (padded_h, padded_w) = plan.size_hw, plan.padded_hw
-    x = F.pad(x.to(dtype), (0, padded_w - width, 0, padded_h - height))
+    x = F.pad(x.to(dtype), (0, padded_w - width, 0, padded_h - height, 0, channels - COLOURS))
     return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -5,7 +5,7 @@
 Of Pillow's, one kernel is a pass into uint8; the other is the last pass, over the rows, and
 reorders, normalises and pads on the way out. OpenCV's is one kernel with the same way out.
 
-Shapes: N frames, H and W of a frame, H' and W' of the padded network input.
+Shapes: N frames, H and W of a frame, C channels, H' and W' of the padded network input.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from segnode.kernels.plain.preprocess import preprocess_static
 from segnode.kernels.resampling import (
+    COLOURS,
     COLUMN_SHIFT,
     PRECISION_BITS,
     ROW_SHIFT,
@@ -27,30 +28,36 @@ from segnode.kernels.resampling import (
     ResampleTable,
 )
 
-# Rows and values (three a pixel) of a program: eight values a thread with four warps.
+# Rows and values (one a channel of a pixel) of a program: eight values a thread with four warps.
 TILE_HW = (4, 256)
 
 
 def preprocess(
-    frames: Tensor, plan: PreprocessPlan, mean: Tensor, std: Tensor, swap: bool, dtype: torch.dtype
+    frames: Tensor,
+    plan: PreprocessPlan,
+    mean: Tensor,
+    std: Tensor,
+    swap: bool,
+    dtype: torch.dtype,
+    channels: int = COLOURS,
 ) -> Tensor:
     """As ``segnode.kernels.plain.preprocess.preprocess_static``, its twin.
 
     torchvision's resize of floats is that twin itself: PyTorch has a kernel for it.
     """
     if plan.last is None and plan.blend is None:
-        return preprocess_static(frames, plan, mean, std, swap, dtype)
+        return preprocess_static(frames, plan, mean, std, swap, dtype, channels)
     n = len(frames)
     padded_h, padded_w = plan.padded_hw
     output = torch.empty(
-        (n, 3, padded_h, padded_w),
+        (n, channels, padded_h, padded_w),
         dtype=dtype,
         device=frames.device,
         memory_format=torch.channels_last,
     )
     block_h, block_w = TILE_HW
     pixels = frames.contiguous()
-    grid = (triton.cdiv(padded_w * 3, block_w), triton.cdiv(padded_h, block_h), n)
+    grid = (triton.cdiv(padded_w * channels, block_w), triton.cdiv(padded_h, block_h), n)
     with torch.cuda.device_of(frames):
         if plan.blend is not None:
             rows, columns = plan.blend
@@ -71,6 +78,7 @@ def preprocess(
                 column_shift=COLUMN_SHIFT,
                 row_shift=ROW_SHIFT,
                 sum_shift=SUM_SHIFT,
+                channels=channels,
                 block_h=block_h,
                 block_w=block_w,
                 num_warps=4,
@@ -93,6 +101,7 @@ def preprocess(
                 len(plan.last.weights),
                 int(swap),
                 bits=PRECISION_BITS,
+                channels=channels,
                 block_h=block_h,
                 block_w=block_w,
                 num_warps=4,
@@ -180,6 +189,7 @@ def _last_pass_kernel(
     taps,
     swap,
     bits: tl.constexpr,
+    channels: tl.constexpr,
     block_h: tl.constexpr,
     block_w: tl.constexpr,
 ):
@@ -187,10 +197,10 @@ def _last_pass_kernel(
     value = tl.program_id(0) * block_w + tl.arange(0, block_w)
     y = tl.program_id(1) * block_h + tl.arange(0, block_h)
     frame = tl.program_id(2).to(tl.int64)
-    x = value // 3
-    channel = value % 3
+    x = value // channels
+    channel = value % channels
     there = y < new_h
-    read = there[:, None] & (x < new_w)[None, :]
+    read = there[:, None] & ((x < new_w) & (channel < 3))[None, :]
     place = x * 3 + tl.where(swap != 0, 2 - channel, channel)
     source += frame * height * new_w * 3
     total = tl.full([block_h, block_w], 1 << (bits - 1), tl.int32)
@@ -200,8 +210,8 @@ def _last_pass_kernel(
         pixel = tl.load(source + row[:, None] + place[None, :], mask=read, other=0)
         total += pixel.to(tl.int32) * weight[:, None]
     total = tl.minimum(tl.maximum(total >> bits, 0), 255)
-    output += frame * padded_h * padded_w * 3
-    _store_normalised(total, read, y, value, mean, std, output, padded_h, padded_w)
+    output += frame * padded_h * padded_w * channels
+    _store_normalised(total, read, y, value, mean, std, output, padded_h, padded_w, channels)
 
 
 @triton.jit(
@@ -226,6 +236,7 @@ def _blend_kernel(
     column_shift: tl.constexpr,
     row_shift: tl.constexpr,
     sum_shift: tl.constexpr,
+    channels: tl.constexpr,
     block_h: tl.constexpr,
     block_w: tl.constexpr,
 ):
@@ -233,10 +244,10 @@ def _blend_kernel(
     value = tl.program_id(0) * block_w + tl.arange(0, block_w)
     y = tl.program_id(1) * block_h + tl.arange(0, block_h)
     frame = tl.program_id(2).to(tl.int64)
-    x = value // 3
-    channel = value % 3
+    x = value // channels
+    channel = value % channels
     there = y < new_h
-    across = x < new_w
+    across = (x < new_w) & (channel < 3)
     read = there[:, None] & across[None, :]
     place = tl.where(swap != 0, 2 - channel, channel)
     source += frame * height * width * 3
@@ -251,20 +262,26 @@ def _blend_kernel(
             blended += pixel.to(tl.int32) * weight[None, :]
         weight = tl.load(row_weights + down * new_h + y, mask=there, other=0)
         total += ((blended >> column_shift) * weight[:, None]) >> row_shift
-    output += frame * padded_h * padded_w * 3
-    _store_normalised(total >> sum_shift, read, y, value, mean, std, output, padded_h, padded_w)
+    output += frame * padded_h * padded_w * channels
+    _store_normalised(
+        total >> sum_shift, read, y, value, mean, std, output, padded_h, padded_w, channels
+    )
 
 
 @triton.jit
-def _store_normalised(pixels, there, y, value, mean, std, output, padded_h, padded_w):
-    """Store values of one frame, ``value`` being three a pixel, and zero where there are none."""
-    channel = value % 3
-    shift = tl.load(mean + channel)[None, :]
-    scale = tl.load(std + channel)[None, :] + tl.zeros(pixels.shape, tl.float32)
+def _store_normalised(
+    pixels, there, y, value, mean, std, output, padded_h, padded_w, channels: tl.constexpr
+):
+    """Store values of one frame, ``channels`` a pixel, and zero where there are none."""
+    channel = value % channels
+    colour = channel < 3
+    shift = tl.load(mean + channel, mask=colour, other=0.0)[None, :]
+    scale = tl.load(std + channel, mask=colour, other=1.0)[None, :]
+    scale += tl.zeros(pixels.shape, tl.float32)
     normalised = tl.where(there, tl.div_rn(pixels.to(tl.float32) - shift, scale), 0.0)
-    target_row = output + (y.to(tl.int64) * padded_w * 3)[:, None]
+    target_row = output + (y.to(tl.int64) * padded_w * channels)[:, None]
     tl.store(
         target_row + value[None, :],
         normalised.to(output.dtype.element_ty),
-        mask=(y < padded_h)[:, None] & (value < padded_w * 3)[None, :],
+        mask=(y < padded_h)[:, None] & (value < padded_w * channels)[None, :],
     )

@@ -13,6 +13,7 @@ from segnode.model.backbone.resnest import ResNeSt
 from segnode.model.backbone.resnet import ResNet
 from segnode.model.backbone.swin import Swin
 from segnode.model.backbone_specs import BackboneSpec, ResNeStSpec, ResNetSpec, SwinSpec
+from segnode.model.maps import PLAIN, MapSteps
 
 
 class Backbone(Protocol):
@@ -24,8 +25,11 @@ class Backbone(Protocol):
 
     out_channels: list[int]
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        """Map (N, 3, H, W), multiples of 32, to the maps of strides 4, 8, 16 and 32."""
+    def __call__(self, x: Tensor, steps: MapSteps = PLAIN) -> list[Tensor]:
+        """Map (N, 3, H, W), multiples of 32, to the maps of strides 4, 8, 16 and 32.
+
+        Those that pool nothing have no use for ``steps``.
+        """
         ...
 
 

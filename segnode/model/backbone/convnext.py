@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from segnode.model.backbone.layers import LayerNorm, Linear
 from segnode.model.backbone_specs import ConvNeXtSpec
 from segnode.model.conv import Conv
+from segnode.model.maps import PLAIN, MapSteps
 
 EPS = 1e-6
 
@@ -62,7 +63,7 @@ class ConvNeXt(nn.Module):
         for level, channels in enumerate(spec.channels):
             self.add_module(f'norm{level}', LayerNorm(channels, eps=EPS))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, steps: MapSteps = PLAIN) -> list[Tensor]:
         """Map (N, 3, H, W), multiples of 32, to four maps, (N, C_l, H / 4.., W / 4..)."""
         maps = []
         for level, stage in enumerate(self.stages.children()):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from segnode.model.backbone.resnet import BLOCKS_PER_STAGE
 from segnode.model.backbone_specs import ResNeStSpec
 from segnode.model.conv import Conv
+from segnode.model.maps import PLAIN, MapSteps
 
 # The attention's hidden layer is never narrower.
 LEAST_HIDDEN = 32
@@ -86,10 +87,10 @@ class Stem(nn.Module):
         self.conv2 = Conv(channels, channels, 3, norm='BN', relu=True)
         self.conv3 = Conv(channels, 2 * channels, 3, norm='BN', relu=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, steps: MapSteps = PLAIN) -> Tensor:
         """Map (N, 3, H, W) to (N, C, H / 4, W / 4)."""
         x = self.conv3(self.conv2(self.conv1(x)))
-        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        return steps.max_pool(x, kernel=3, stride=2, padding=1)
 
 
 class ResNeSt(nn.Module):
@@ -109,9 +110,9 @@ class ResNeSt(nn.Module):
                 in_channels = out_channels
             self.add_module(f'res{index + 2}', stage)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, steps: MapSteps = PLAIN) -> list[Tensor]:
         """Map (N, 3, H, W) to res2..res5, each (N, C_l, H / 2^l, W / 2^l)."""
-        x = self.stem(x)
+        x = self.stem(x, steps)
         stages = []
         for name in ('res2', 'res3', 'res4', 'res5'):
             x = self.get_submodule(name)(x)

@@ -7,12 +7,12 @@ Shapes: N images, C channels, H and W of the map at hand.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnode.model.architecture import Norm
 from segnode.model.backbone_specs import ResNetSpec
 from segnode.model.conv import Conv
+from segnode.model.maps import PLAIN, MapSteps
 
 BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -90,9 +90,9 @@ class Stem(nn.Module):
         super().__init__()
         self.conv1 = Conv(3, out_channels, 7, stride=2, norm=norm, relu=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, steps: MapSteps = PLAIN) -> Tensor:
         """Map (N, 3, H, W) to (N, C, H / 4, W / 4)."""
-        return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
+        return steps.max_pool(self.conv1(x), kernel=3, stride=2, padding=1)
 
 
 class ResNet(nn.Module):
@@ -120,9 +120,9 @@ class ResNet(nn.Module):
             out_channels *= 2
             bottleneck *= 2
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, steps: MapSteps = PLAIN) -> list[Tensor]:
         """Map (N, 3, H, W) to res2..res5, each (N, C_l, H / 2^l, W / 2^l)."""
-        x = self.stem(x)
+        x = self.stem(x, steps)
         stages = []
         for name in ('res2', 'res3', 'res4', 'res5'):
             x = self.get_submodule(name)(x)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from segnode.model.backbone.layers import MLP, LayerNorm, Linear
 from segnode.model.backbone_specs import SwinSpec
 from segnode.model.conv import Conv
+from segnode.model.maps import PLAIN, MapSteps
 
 EPS = 1e-5
 # What attention loses between patches that only the shift has brought into one window.
@@ -188,7 +189,7 @@ class Swin(nn.Module):
         for level, channels in enumerate(self.out_channels):
             self.add_module(f'norm{level}', LayerNorm(channels, eps=EPS))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, steps: MapSteps = PLAIN) -> list[Tensor]:
         """Map (N, 3, H, W), multiples of 32, to four maps, (N, C_l, H / 4.., W / 4..)."""
         x = self.patch_embed(x)
         maps = []
