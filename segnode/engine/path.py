@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segnode.engine.answers import Instances, Labelled, as_raw_masks
 from segnode.engine.graphs import Capture, CapturedSequence
-from segnode.engine.host_buffers import LabelBuffers
+from segnode.engine.host_buffers import FrameMemory, LabelBuffers
 from segnode.engine.network import NativeNetwork
 from segnode.engine.packet import Packet, read_packet
 from segnode.engine.program import Chosen, Masks, PathKey, Program
@@ -43,8 +43,11 @@ class StaticPath:
         key: PathKey,
         settings: InferenceSettings,
         capture: Capture | None,
+        memory: FrameMemory | None = None,
     ) -> None:
         """Make the buffers, and capture both sequences unless ``capture`` is None.
+
+        Frames that lie in ``memory`` are uploaded from there.
 
         Raises:
             CaptureUnsupportedError: they run, and cannot be captured here.
@@ -87,6 +90,7 @@ class StaticPath:
         self._host_packet = on_host(tuple(chosen.packet.shape), torch.float32)
         self._labels = LabelBuffers((key.images, *key.image_hw), pinned=program.frames.is_cuda)
         self._host_areas = on_host((-(-slots // most), key.images * most), torch.int64)
+        self._memory = memory
 
     def segment(
         self, images: Sequence[Image], settings: InferenceSettings, *, raw_masks: bool
@@ -150,16 +154,23 @@ class StaticPath:
         self.marks.begin()
         self.marks.mark('start')
         self._program.limits.set(settings)
-        frames = self._host_frames.numpy()
-        for n, image in enumerate(images):
-            same = image.order == self.key.order
-            np.copyto(frames[n], image.pixels if same else image.pixels[..., ::-1])
-        self._program.frames.copy_(self._host_frames, non_blocking=True)
+        self._upload(images)
         chosen = self._detect()
         self._host_packet.copy_(chosen.packet, non_blocking=True)
         self._synchronise()
         self.marks.mark('packet')
         return chosen, [int(count) for count in self._host_packet[:, 0].tolist()]
+
+    def _upload(self, images: Sequence[Image]) -> None:
+        """Launch the copies of N images, from where they are if a device can fetch them there."""
+        for n, image in enumerate(images):
+            source, same = None, image.order == self.key.order
+            if same and self._memory is not None:
+                source = self._memory.source(image.pixels)
+            if source is None:
+                source = self._host_frames[n]
+                np.copyto(source.numpy(), image.pixels if same else image.pixels[..., ::-1])
+            self._program.frames[n].copy_(source, non_blocking=True)
 
     def _mask(self, chosen: Chosen, kept: list[int]) -> Iterator[Masks]:
         """Launch ``label`` in the smallest capacity that holds all, else as often as it takes.

@@ -21,13 +21,14 @@ import torch
 
 from segnode.engine.answers import Instances, Labelled
 from segnode.engine.graphs import Capture, CaptureThread, CaptureUnsupportedError
+from segnode.engine.host_buffers import FrameMemory
 from segnode.engine.network import NativeNetwork
 from segnode.engine.path import CAPACITIES, StaticPath
 from segnode.engine.program import PathKey
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock, is_asynchronous
 from segnode.errors import first_line, is_out_of_memory
-from segnode.image import Image
+from segnode.image import Image, Lend
 from segnode.kernels.operators import Operators, is_kernel_failure, plain_operators
 from segnode.model.box_head import BoxDetections
 from segnode.torch_features import missing_features
@@ -88,6 +89,11 @@ class StaticBackend:
         self._lock = Lock()
         self._building = Lock()
         self._streams = Streams(network.device)
+        self.lend: Lend | None = None
+        self._memory: FrameMemory | None = None
+        if self._streams.frames is not None:
+            self._memory = FrameMemory(pinned=network.device.type == 'cuda')
+            self.lend = self._memory.lend
         self._thread = None if self._streams.captures is None else CaptureThread()
         self._no_graphs = ''
         if self._streams.captures is None:
@@ -256,7 +262,7 @@ class StaticBackend:
             # Blocks are kept by stream: these serve the frames afterwards.
             stream = self._streams.frames
         with inference_on(stream):
-            path = StaticPath(self.network, self._operators, key, settings, capture)
+            path = StaticPath(self.network, self._operators, key, settings, capture, self._memory)
         if stream is not None:
             stream.synchronize()
         return path
