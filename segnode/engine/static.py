@@ -107,9 +107,18 @@ class StaticBackend:
                     self._no_graphs = f'no {feature.name} in PyTorch {torch.__version__}'
 
     def describe(self) -> dict[str, str]:
-        """Return what runs: ``operators``, and whether there are ``graphs`` or why not."""
+        """Return what runs: ``operators``, and whether there are ``graphs`` or why not.
+
+        On a GPU ``label`` tells when the last size's label images are begun.
+        """
         graphs = f'off ({self._no_graphs})' if self._no_graphs else 'captured'
-        return {'operators': self._operators.description, 'graphs': graphs}
+        said = {'operators': self._operators.description, 'graphs': graphs}
+        with self._lock:
+            # No path outlives the lock here: its graphs must end where no capture is under way.
+            speculations = [path.speculation for path in self._paths.values()]
+        if speculations and speculations[-1] is not None:
+            said['label'] = speculations[-1].describe()
+        return said
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the model's own config."""
