@@ -240,7 +240,7 @@ class Engine:
         }
 
     def execution(self) -> dict[str, str]:
-        """Return how frames are run on a GPU, for people: ``operators``, ``graphs``, ``label``."""
+        """Return for people how a GPU runs frames: ``operators``, ``graphs``, ``label_image``."""
         return self._backend.describe()
 
     @contextmanager

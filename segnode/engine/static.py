@@ -109,7 +109,7 @@ class StaticBackend:
     def describe(self) -> dict[str, str]:
         """Return what runs: ``operators``, and whether there are ``graphs`` or why not.
 
-        On a GPU ``label`` tells when the last size's label images are begun.
+        On a GPU ``label_image`` tells when the last size's label images are begun.
         """
         graphs = f'off ({self._no_graphs})' if self._no_graphs else 'captured'
         said = {'operators': self._operators.description, 'graphs': graphs}
@@ -117,7 +117,7 @@ class StaticBackend:
             # No path outlives the lock here: its graphs must end where no capture is under way.
             speculations = [path.speculation for path in self._paths.values()]
         if speculations and speculations[-1] is not None:
-            said['label'] = speculations[-1].describe()
+            said['label_image'] = speculations[-1].describe()
         return said
 
     def defaults(self) -> InferenceSettings:

@@ -27,7 +27,7 @@ from segnode.image import Image
 
 CONFIG = Config(device='cpu', precision='fp32').replace(
     {
-        'resolution.short_side': 96,
+        'resolution.short_side': 64,
         'proposals': 100,
         'filter.nms_threshold': 1.0,
         'filter.score_threshold': 0.0,
@@ -374,9 +374,9 @@ def test_the_way_is_chosen_by_the_devices_times(
     monkeypatch.setattr('segnode.engine.path.CAPACITIES', (8,))
     monkeypatch.setattr('segnode.engine.speculation.TIMED', 4)
     engine = Engine(CONFIG.replace({'filter.max_instances': 3}), static=True, model=model)
-    assert 'label' not in engine.execution()
+    assert 'label_image' not in engine.execution()
     engine.segment(images[:1])
-    assert engine.execution()['label'] == 'being measured'
+    assert engine.execution()['label_image'] == 'being measured'
     assert isinstance(engine._backend, StaticBackend)
     (path,) = engine._backend._paths.values()
 
@@ -387,7 +387,7 @@ def test_the_way_is_chosen_by_the_devices_times(
     monkeypatch.setattr(StageMarks, 'milliseconds', milliseconds)
     for _ in range(4):
         engine.segment(images[:1])
-    said = engine.execution()['label']
+    said = engine.execution()['label_image']
     assert said.startswith('speculated (9.00' if faster else 'after the packet (10.00'), said
     since = len(device.log)
     engine.segment(images[:1])
@@ -431,5 +431,5 @@ def test_a_cpu_never_guesses(model: NativeModel, images: list[Image]) -> None:
     assert isinstance(engine._backend, StaticBackend)
     (path,) = engine._backend._paths.values()
     assert path.speculation is None
-    assert 'label' not in engine.execution()
+    assert 'label_image' not in engine.execution()
     assert engine.lend is None

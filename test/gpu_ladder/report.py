@@ -71,6 +71,8 @@ def _timing_table(entries: Sequence[Mapping[str, Any]], shape: str) -> str:
         ms = [each.get(name) for each in stages]
         rows.append((name, *(f'{s["p50"]:.2f} ({s["p95"]:.2f})' if s else '-' for s in ms)))
     rows.append(('peak MB', *(f'{f["memory"]["peak"] / 2**20:.0f}' for f in timed.values())))
+    begun = [f['label_image'].partition(' (')[0] or '-' for f in timed.values()]
+    rows.append(('label image begun', *begun))
     return table(('stage', *timed), rows)
 
 
