@@ -233,6 +233,7 @@ def test_memory_is_by_bytes_and_not_by_shape() -> None:
     larger = memory.lend(2**20 + 1)
     del small, larger
     assert memory.lend(2**20).ctypes.data == address, 'the smallest that will do'
+    assert memory.lend(2**20 + 1).shape == (2**20 + 1,), 'and no smaller'
 
 
 def test_frames_that_no_memory_is_left_for_lie_in_plain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,8 +358,10 @@ def test_lent_frames_go_up_from_where_they_are(
     with Uploads(monkeypatch) as uploads:
         answers = engine.segment([Image(each, 'bgr') for each in placed])
     assert uploads.staged == [pixels[0].nbytes] * lend.count(False)
-    for each, source, wanted in zip(placed, uploads.sources, lend, strict=False):
+    sources = uploads.sources[: len(lend)]
+    for each, source, wanted in zip(placed, sources, lend, strict=True):
         assert (source == each.ctypes.data) == wanted
+    assert len(set(sources)) == len(lend), 'a copy under way would be overwritten'
     for answer, right in zip(answers, expected, strict=True):
         np.testing.assert_array_equal(answer.label_image, right.label_image)
         np.testing.assert_array_equal(answer.detections.scores, right.detections.scores)
