@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ MAX_PIXELS = 2**26
 """Largest image that is decoded, 8192 x 8192: a few bytes can announce far more than fits."""
 DARK = 64
 """A picture is dark where 99 of 100 of its 8-bit values are below this, a quarter of the range."""
+Lend: TypeAlias = Callable[[int], npt.NDArray[np.uint8]]
+"""Lends so many bytes to decode a picture into, for as long as a view of them is held."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -56,7 +56,8 @@ class EmulatedCuda:
         replays: how many graphs were replayed.
         failures: each is raised in a capture, after as many of its operators.
         external_events: whether graphs can record events.
-        log: what was waited for and captured, and when cuBLAS's workspaces were given back.
+        log: what was waited for, captured and replayed, and when cuBLAS's workspaces were given
+            back.
         supported: whether captures are possible at all.
         threads: names of the threads that captured.
     """
@@ -183,6 +184,7 @@ class EmulatedCuda:
                 raise CaptureError('a capture is underway already in another thread')
             self._capturing = graph
         graph.thread, graph.stream, graph.pool = me, stream.number, pool
+        graph.number = self.captures
         self.threads.add(threading.current_thread().name)
         try:
             if any(n == stream.number and who != me for who, n in self._entered):
@@ -254,6 +256,10 @@ class _Event:
             # It orders the graph's own branches, and has no time from then on.
             self.seconds, self._timing = None, False
 
+    def synchronize(self) -> None:
+        assert self.seconds is not None, 'what was not recorded is not waited for'
+        self._cuda.log.append(('event',))
+
     def elapsed_time(self, end: _Event) -> float:
         if self.seconds is None or end.seconds is None or not (self._timing and end._timing):
             raise RuntimeError('CUDA error: invalid resource handle')
@@ -309,6 +315,7 @@ class _Graph:
     thread: int = 0
     stream: int = -1
     pool: object = None
+    number: int = -1
     _given_back: list[Tensor] = field(default_factory=list)
 
     def finish(self) -> None:
@@ -336,6 +343,7 @@ class _Graph:
         assert not self.spoilt
         assert self.cuda._mine() is None, 'a graph is launched in mid-capture'
         self.cuda.replays += 1
+        self.cuda.log.append(('replay', self.number))
         for node in self.nodes:
             if isinstance(node, weakref.ref):
                 event = node()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from segnode.bags.record import COMPRESSED_IMAGE, Header, Record
 from segnode.bags.topics import shown
 from segnode.errors import ImageError
-from segnode.image import Image, check_size
+from segnode.image import Image, Lend, check_size
 from segnode.live.cdr import (
     CompressedFields,
     ImageFields,
@@ -40,19 +40,22 @@ def read_header(record: Record) -> Header:
         raise ImageError(f'expected {record.topic.type_name}: {error}') from None
 
 
-def read_image(record: Record, grey: GreyValues | None = None) -> tuple[Header, Image]:
+def read_image(
+    record: Record, grey: GreyValues | None = None, lend: Lend | None = None
+) -> tuple[Header, Image]:
     """Return header and picture of a sensor_msgs/Image or CompressedImage.
 
     Args:
         record: of an image topic, in CDR or ROS 1's serialisation.
         grey: scales values of 16 bits; None takes them as they are.
+        lend: lends the memory that the picture is decoded into; None takes what comes.
 
     Raises:
         ImageError: the message or the picture in it cannot be decoded.
     """
     message = _fields(record)
     if isinstance(message, CompressedFields):
-        image = decode_compressed(format=message.format, data=message.data, grey=grey)
+        image = decode_compressed(format=message.format, data=message.data, grey=grey, lend=lend)
     else:
         image = decode_image(
             height=message.height,
@@ -62,6 +65,7 @@ def read_image(record: Record, grey: GreyValues | None = None) -> tuple[Header, 
             step=message.step,
             data=message.data,
             grey=grey,
+            lend=lend,
         )
     return _header(message.header), image
 

@@ -20,7 +20,7 @@ from segnode.engine.timing import StageClock
 from segnode.engine.torchscript import TorchScriptBackend
 from segnode.engine.torchscript_program import load_torchscript
 from segnode.errors import ConfigError
-from segnode.image import Image
+from segnode.image import Image, Lend
 from segnode.kernels.cpu import load_cpu_kernels
 from segnode.model.architecture import Paste
 from segnode.model.box_head import BoxDetections
@@ -36,12 +36,14 @@ class Backend(Protocol):
         precision: number format of the network.
         paste: whose mask paste belongs to it.
         gives_raw_masks: whether its masks lie in their boxes, and not in the image.
+        lend: lends the memory from which frames are uploaded; None where there is no such.
     """
 
     device: torch.device
     precision: str
     paste: Paste
     gives_raw_masks: bool
+    lend: Lend | None
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the model's own config."""

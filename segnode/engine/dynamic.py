@@ -16,7 +16,7 @@ from segnode.engine.network import Exact, NativeNetwork
 from segnode.engine.pasting import label_images
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
-from segnode.image import Image
+from segnode.image import Image, Lend
 from segnode.kernels.preprocess import preprocess
 from segnode.model.box_head import BoxDetections
 from segnode.model.mask_rcnn import FrameSizes
@@ -32,6 +32,7 @@ class DynamicBackend:
         self.precision = network.precision
         self.paste = network.architecture.semantics.paste
         self.gives_raw_masks = True
+        self.lend: Lend | None = None
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the model's own config."""

@@ -28,7 +28,7 @@ from segnode.engine.settings import InferenceSettings, resolve_settings
 from segnode.engine.timing import StageClock
 from segnode.errors import ConfigError, OutOfMemoryError, ProgramError, is_out_of_memory
 from segnode.heap import Heap
-from segnode.image import Image
+from segnode.image import Image, Lend
 from segnode.model.box_head import BoxDetections
 from segnode.torch_features import check_torch
 
@@ -220,6 +220,15 @@ class Engine:
     def gives_raw_masks(self) -> bool:
         """Whether ``raw_masks`` can be had: an exported program may paste its masks itself."""
         return self._backend.gives_raw_masks
+
+    @property
+    def lend(self) -> Lend | None:
+        """Lends memory to decode frames into, from which a GPU fetches them without a copy.
+
+        None on a CPU, and where a program takes its frames otherwise. Frames from elsewhere are
+        copied into such memory when they are run.
+        """
+        return self._backend.lend
 
     def memory(self) -> dict[str, int]:
         """Return the device memory ``in_use`` and at its ``peak`` in bytes; 0 on a CPU."""

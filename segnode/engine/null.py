@@ -26,7 +26,7 @@ from segnode.engine.pasting import label_images
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
 from segnode.errors import ConfigError
-from segnode.image import Image
+from segnode.image import Image, Lend
 from segnode.kernels.plain.nms import nms
 from segnode.kernels.preprocess import preprocess, resized_hw
 from segnode.model.architecture import Architecture
@@ -55,6 +55,7 @@ class NullBackend:
         self.precision = 'none'
         self.paste = self._architecture.semantics.paste
         self.gives_raw_masks = True
+        self.lend: Lend | None = None
         self._masks = torch.from_numpy(blob_masks(INSTANCES))
         self._scores = torch.from_numpy(planted_scores(INSTANCES))
         self._class_ids = torch.arange(INSTANCES) % len(model.class_names)

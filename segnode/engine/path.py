@@ -2,7 +2,10 @@
 # Copyright 2026 The segnode authors
 """One key's sequences, captured where graphs are, with the host's side of them.
 
-The host waits twice a frame: for the packet, by which it picks a capacity, and for the answer.
+The host waits twice a frame: for the packet, by which it picks a capacity, and for the answer. The
+capacity may be guessed, and launched before the packet is there: see ``Speculation``. Then the
+packet's time is that of its copy, else it has the host's way to the next launch, too, and what a
+wrong guess cost.
 
 Shapes: N images, D detections, M side of a mask, H and W of the image.
 """
@@ -20,12 +23,13 @@ from torch import Tensor
 
 from segnode.engine.answers import Instances, Labelled, as_raw_masks
 from segnode.engine.graphs import Capture, CapturedSequence
-from segnode.engine.host_buffers import LabelBuffers
+from segnode.engine.host_buffers import FrameMemory, LabelBuffers
 from segnode.engine.input_channels import choose_input
 from segnode.engine.network import NativeNetwork
 from segnode.engine.packet import Packet, read_packet
 from segnode.engine.program import Chosen, Masks, PathKey, Program
 from segnode.engine.settings import InferenceSettings
+from segnode.engine.speculation import Speculation
 from segnode.engine.timing import is_asynchronous
 from segnode.image import Image
 from segnode.kernels.operators import Operators
@@ -44,8 +48,11 @@ class StaticPath:
         key: PathKey,
         settings: InferenceSettings,
         capture: Capture | None,
+        memory: FrameMemory | None = None,
     ) -> None:
         """Make the buffers, and capture both sequences unless ``capture`` is None.
+
+        Frames that lie in ``memory`` are uploaded from there.
 
         Raises:
             CaptureUnsupportedError: they run, and cannot be captured here.
@@ -89,6 +96,12 @@ class StaticPath:
         self._host_packet = on_host(tuple(chosen.packet.shape), torch.float32)
         self._labels = LabelBuffers((key.images, *key.image_hw), pinned=program.frames.is_cuda)
         self._host_areas = on_host((-(-slots // most), key.images * most), torch.int64)
+        self._memory = memory
+        # Every capacity can be launched by now, so that a guess waits for nothing to be built.
+        self.speculation: Speculation | None = None
+        self._arrived: torch.cuda.Event | None = None
+        if is_asynchronous(network.device):
+            self.speculation, self._arrived = Speculation(), torch.cuda.Event()
 
     def segment(
         self, images: Sequence[Image], settings: InferenceSettings, *, raw_masks: bool
@@ -97,12 +110,14 @@ class StaticPath:
 
         Raw masks add a stop for each part.
         """
-        chosen, kept = self._find(images, settings)
+        guess = self.speculation.guess() if self.speculation else 0
+        chosen, kept, ahead = self._find(images, settings, guess)
         parts = [torch.zeros((len(images), 0), dtype=torch.int64)]
         side = self._mask_side
         raw = [torch.zeros((len(images), 0, side, side), dtype=torch.uint8)]
         painted: Tensor | None = None
-        for masks, host in zip(self._mask(chosen, kept), self._host_areas, strict=False):
+        parts_of_masks = self._mask(chosen, kept, ahead)
+        for masks, host in zip(parts_of_masks, self._host_areas, strict=False):
             # As one stretch: a copy between other layouts blocks.
             areas = host[: masks.areas.numel()].view_as(masks.areas)
             parts.append(areas.copy_(masks.areas, non_blocking=True))
@@ -117,6 +132,9 @@ class StaticPath:
             labels = buffer.labels
         self.marks.mark('download')
         self._synchronise()
+        if self.speculation:
+            capacity = self._capacity(kept)
+            self.speculation.note(capacity, lambda: sum(self.marks.milliseconds().values()))
         each = torch.cat(parts, 1)
         own = torch.cat(raw, 1) if raw_masks else None
         return [
@@ -126,7 +144,7 @@ class StaticPath:
 
     def run(self, images: Sequence[Image], settings: InferenceSettings) -> list[Instances]:
         """Run N images to their mask probabilities."""
-        chosen, kept = self._find(images, settings)
+        chosen, kept, _ = self._find(images, settings)
         parts = [torch.zeros((len(images), 0, self._mask_side, self._mask_side))]
         # A copy on a CPU, too: the next part, and the next frame, have the same buffers.
         parts += [m.probabilities.to('cpu', copy=True) for m in self._mask(chosen, kept)]
@@ -146,27 +164,60 @@ class StaticPath:
         ]
 
     def _find(
-        self, images: Sequence[Image], settings: InferenceSettings
-    ) -> tuple[Chosen, list[int]]:
-        """Launch ``detect``, wait for the packet; return how many masks each image needs, too."""
+        self, images: Sequence[Image], settings: InferenceSettings, guess: int = 0
+    ) -> tuple[Chosen, list[int], Masks | None]:
+        """Launch ``detect``, wait for the packet; return how many masks each image needs, too.
+
+        Behind ``detect`` goes ``label`` in the capacity of a ``guess``, if any. What it gives is
+        the third thing that is returned, where that is the capacity that the frame needs. Where
+        it is not, nothing has been copied of it, and what is launched next overwrites it.
+        """
         self.marks.begin()
         self.marks.mark('start')
         self._program.limits.set(settings)
-        frames = self._host_frames.numpy()
-        for n, image in enumerate(images):
-            same = image.order == self.key.order
-            np.copyto(frames[n], image.pixels if same else image.pixels[..., ::-1])
-        self._program.frames.copy_(self._host_frames, non_blocking=True)
+        self._upload(images)
         chosen = self._detect()
         self._host_packet.copy_(chosen.packet, non_blocking=True)
-        self._synchronise()
-        self.marks.mark('packet')
-        return chosen, [int(count) for count in self._host_packet[:, 0].tolist()]
+        found = self.marks.made()
+        if self._arrived is not None:
+            self._arrived.record()
+        ahead: Masks | None = None
+        if guess:
+            self.marks.mark('packet')
+            ahead = self._label[guess](chosen)
+        if self._arrived is not None:
+            # The packet alone: the device goes on with what was launched behind it.
+            self._arrived.synchronize()
+        kept = [int(count) for count in self._host_packet[:, 0].tolist()]
+        if ahead is None or guess != self._capacity(kept):
+            ahead = None
+            self.marks.rewind(found)
+            self.marks.mark('packet')
+        return chosen, kept, ahead
 
-    def _mask(self, chosen: Chosen, kept: list[int]) -> Iterator[Masks]:
+    def _upload(self, images: Sequence[Image]) -> None:
+        """Launch the copies of N images, from where they are if a device can fetch them there."""
+        for n, image in enumerate(images):
+            source, same = None, image.order == self.key.order
+            if same and self._memory is not None:
+                source = self._memory.source(image.pixels)
+            if source is None:
+                source = self._host_frames[n]
+                np.copyto(source.numpy(), image.pixels if same else image.pixels[..., ::-1])
+            self._program.frames[n].copy_(source, non_blocking=True)
+
+    def _capacity(self, kept: list[int]) -> int:
+        """Return the smallest capacity that holds all; 0 where they are none, or too many."""
+        wanted = max(kept)
+        return next((c for c in self._label if c >= wanted), 0) if wanted else 0
+
+    def _mask(
+        self, chosen: Chosen, kept: list[int], ahead: Masks | None = None
+    ) -> Iterator[Masks]:
         """Launch ``label`` in the smallest capacity that holds all, else as often as it takes.
 
         Each launch may overwrite what the one before gave; the last one's label images hold all.
+        What was launched ``ahead`` in that capacity is not launched again.
         """
         wanted = max(kept)
         if wanted > self._most:
@@ -175,8 +226,10 @@ class StaticPath:
             for _ in range(0, wanted, self._most):
                 yield self._label_next(chosen)
             self.marks.mark('paste')
+        elif ahead is not None:
+            yield ahead
         elif wanted:
-            yield self._label[next(c for c in self._label if c >= wanted)](chosen)
+            yield self._label[self._capacity(kept)](chosen)
 
     def _synchronise(self) -> None:
         device = self._program.frames.device

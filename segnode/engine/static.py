@@ -21,13 +21,14 @@ import torch
 
 from segnode.engine.answers import Instances, Labelled
 from segnode.engine.graphs import Capture, CaptureThread, CaptureUnsupportedError
+from segnode.engine.host_buffers import FrameMemory
 from segnode.engine.network import NativeNetwork
 from segnode.engine.path import CAPACITIES, StaticPath
 from segnode.engine.program import PathKey
 from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock, is_asynchronous
 from segnode.errors import first_line, is_out_of_memory
-from segnode.image import Image
+from segnode.image import Image, Lend
 from segnode.kernels.operators import Operators, is_kernel_failure, plain_operators
 from segnode.model.box_head import BoxDetections
 from segnode.torch_features import missing_features
@@ -88,6 +89,11 @@ class StaticBackend:
         self._lock = Lock()
         self._building = Lock()
         self._streams = Streams(network.device)
+        self.lend: Lend | None = None
+        self._memory: FrameMemory | None = None
+        if self._streams.frames is not None:
+            self._memory = FrameMemory(pinned=network.device.type == 'cuda')
+            self.lend = self._memory.lend
         self._thread = None if self._streams.captures is None else CaptureThread()
         self._no_graphs = ''
         if self._streams.captures is None:
@@ -103,12 +109,19 @@ class StaticBackend:
     def describe(self) -> dict[str, str]:
         """Return what runs: ``operators``, and whether there are ``graphs`` or why not.
 
-        Once it was measured how many ``input_channels`` the network should have, these too.
+        Once it was measured how many ``input_channels`` the network should have, these too. On a
+        GPU ``label_image`` tells when the last size's label images are begun.
         """
         graphs = f'off ({self._no_graphs})' if self._no_graphs else 'captured'
         said = {'operators': self._operators.description, 'graphs': graphs}
-        choice = self.network.input_choice
-        return {**said, 'input_channels': choice} if choice else said
+        if choice := self.network.input_choice:
+            said['input_channels'] = choice
+        with self._lock:
+            # No path outlives the lock here: its graphs must end where no capture is under way.
+            speculations = [path.speculation for path in self._paths.values()]
+        if speculations and speculations[-1] is not None:
+            said['label_image'] = speculations[-1].describe()
+        return said
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the model's own config."""
@@ -264,7 +277,7 @@ class StaticBackend:
             # Blocks are kept by stream: these serve the frames afterwards.
             stream = self._streams.frames
         with inference_on(stream):
-            path = StaticPath(self.network, self._operators, key, settings, capture)
+            path = StaticPath(self.network, self._operators, key, settings, capture, self._memory)
         if stream is not None:
             stream.synchronize()
         return path

@@ -114,6 +114,10 @@ class StageMarks:
         """Count marks as made that a replay records by itself."""
         self._names.extend(names)
 
+    def rewind(self, made: tuple[str, ...]) -> None:
+        """Forget the marks behind those that were ``made`` once; they may be made anew."""
+        self._names = list(made)
+
     def milliseconds(self) -> dict[str, float]:
         """Return the time from each mark of this frame to the next one, by the later one's name.
 

@@ -22,7 +22,7 @@ from segnode.engine.settings import InferenceSettings
 from segnode.engine.timing import StageClock
 from segnode.engine.torchscript_program import TorchScriptRunner
 from segnode.errors import ConfigError
-from segnode.image import Image
+from segnode.image import Image, Lend
 from segnode.kernels.preprocess import resize_pixels, resized_hw
 from segnode.model.architecture import SEMANTICS, Paste
 from segnode.model.box_head import BoxDetections
@@ -52,6 +52,7 @@ class TorchScriptBackend:
         self.precision = 'exported'
         self.paste = model.description.paste
         self.gives_raw_masks = not self._pasted
+        self.lend: Lend | None = None
 
     def defaults(self) -> InferenceSettings:
         """Return the settings of the description; the program has its own thresholds inside."""

@@ -28,6 +28,7 @@ from segnode.live.pipeline import Answered, Decoded, Frame, decode, segment
 
 if TYPE_CHECKING:
     from segnode.engine import Engine
+    from segnode.image import Lend
 
 _SAME_FAILURES = 10
 """So many frames in a row fail alike when the device is at fault, not a frame."""
@@ -177,14 +178,19 @@ class Replay:
                 yield row, record
             self._passed = position + 1
 
-    def decode(self, row: FrameRow, record: Record) -> Decoded[Header] | None:
-        """Return a frame ready for the engine; None where it is left out, as its row says."""
+    def decode(
+        self, row: FrameRow, record: Record, lend: Lend | None = None
+    ) -> Decoded[Header] | None:
+        """Return a frame ready for the engine; None where it is left out, as its row says.
+
+        ``lend`` is the engine's, where it has one.
+        """
         if not row.processed:
             return None
         grey = self._grey[row.topic]
 
         def read(_: bytes) -> tuple[Header, Any]:
-            return read_image(record, grey)
+            return read_image(record, grey, lend)
 
         try:
             decoded = decode(Frame(record.data, time.monotonic()), read)
@@ -206,7 +212,7 @@ class Replay:
         warmed: set[tuple[int, int]] = set()
         failures, last_failure = 0, ''
         for row, record in self.frames():
-            decoded = self.decode(row, record)
+            decoded = self.decode(row, record, engine.lend)
             if decoded is None:
                 yield row, None
                 continue

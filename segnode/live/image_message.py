@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segnode.errors import ImageError
-from segnode.image import Image, check_size
+from segnode.image import Image, Lend, check_size
 from segnode.live.grey_values import GreyValues
 
 if TYPE_CHECKING:
@@ -82,12 +82,14 @@ def decode_image(
     step: int,
     data: ImageData,
     grey: GreyValues | None = None,
+    lend: Lend | None = None,
 ) -> Image:
     """Decode the fields of a sensor_msgs/Image.
 
-    rgb8, bgr8 and 8UC3 (taken as BGR, OpenCV's order) are views of ``data``; the others are
-    converted to BGR. YUV is BT.601 in video range, Bayer is interpolated bilinearly, both by
-    OpenCV as in cv_bridge. mono16 becomes its highest 8 bits, of as many as ``grey`` says.
+    rgb8, bgr8 and 8UC3 (taken as BGR, OpenCV's order) are views of ``data``, or copied into what
+    is lent; the others are converted to BGR. YUV is BT.601 in video range, Bayer is interpolated
+    bilinearly, both by OpenCV as in cv_bridge. mono16 becomes its highest 8 bits, of as many as
+    ``grey`` says.
 
     Args:
         height: rows of the image; nv12 and nv21 have height / 2 rows more in ``data``.
@@ -97,6 +99,7 @@ def decode_image(
         step: bytes from one row to the next, padding included.
         data: the rows; more than they need is passed over.
         grey: scales the values of mono16; None takes them for 16 bits.
+        lend: lends the memory that the pixels are decoded into; None takes what comes.
 
     Raises:
         UnsupportedEncodingError: the encoding is not one of ``SUPPORTED_ENCODINGS``.
@@ -135,8 +138,28 @@ def decode_image(
         values = pixels.view('>u2' if is_bigendian else '<u2')[..., 0]
         pixels = (grey or GreyValues()).to_8_bits(values)
     if code is None:
-        return Image(pixels, 'rgb' if encoding == 'rgb8' else 'bgr')
-    return Image(cast('npt.NDArray[np.uint8]', cv2.cvtColor(pixels, code)), 'bgr')
+        return Image(_moved(pixels, lend), 'rgb' if encoding == 'rgb8' else 'bgr')
+    # Where OpenCV takes other memory nevertheless, that is what it returns.
+    into = None if lend is None else _lent(lend, height, width)
+    return Image(cast('npt.NDArray[np.uint8]', cv2.cvtColor(pixels, code, dst=into)), 'bgr')
+
+
+def _lent(lend: Lend, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return (H, W, 3) uint8 of lent memory."""
+    return lend(height * width * 3).reshape(height, width, 3)
+
+
+def _moved(pixels: npt.NDArray[np.uint8], lend: Lend | None) -> npt.NDArray[np.uint8]:
+    """Return (H, W, 3) pixels in lent memory, or as they are where none is.
+
+    A device would have to copy them, too, before it can fetch them; here another frame runs
+    meanwhile.
+    """
+    if lend is None:
+        return pixels
+    into = _lent(lend, *pixels.shape[:2])
+    np.copyto(into, pixels)
+    return into
 
 
 def decode_compressed(
@@ -144,6 +167,7 @@ def decode_compressed(
     format: str,  # noqa: A002
     data: ImageData,
     grey: GreyValues | None = None,
+    lend: Lend | None = None,
 ) -> Image:
     """Decode the fields of a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
 
@@ -159,6 +183,8 @@ def decode_compressed(
             write ``jpeg`` or nothing.
         data: the file.
         grey: scales the values of a 16-bit PNG; None takes them for 16 bits.
+        lend: lends the memory that the pixels are moved to, as OpenCV decodes a file into its
+            own; None leaves them there.
 
     Raises:
         UnsupportedEncodingError: it is a Bayer mosaic that is not supported.
@@ -188,9 +214,15 @@ def decode_compressed(
         decoded = (grey or GreyValues()).to_8_bits(cast('npt.NDArray[np.uint16]', decoded))
     pixels = cast('npt.NDArray[np.uint8]', decoded)
     if not is_mosaic:
-        return Image(pixels, 'bgr')
+        return Image(_moved(pixels, lend), 'bgr')
     return decode_image(
-        height=height, width=width, encoding=encoding, is_bigendian=False, step=width, data=pixels
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=False,
+        step=width,
+        data=pixels,
+        lend=lend,
     )
 
 

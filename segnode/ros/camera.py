@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from segnode.engine import Engine, Segmentation
-from segnode.image import Image
+from segnode.image import Image, Lend
 from segnode.live import pipeline
 from segnode.live.accounting import FrameAccounting, RollingPercentiles
 from segnode.live.grey_values import GreyValues
@@ -104,8 +104,11 @@ class Camera:
         if outputs is not None:
             outputs.publish_label_info(score_threshold)
 
-    def subscribe(self, receive: Callable[[bytes], None]) -> None:
-        """Subscribe to its images; their bytes go to ``receive``."""
+    def subscribe(self, receive: Callable[[bytes], None], lend: Lend | None = None) -> None:
+        """Subscribe to its images; their bytes go to ``receive``.
+
+        ``lend`` is the engine's, where it has one: images are decoded into what it lends.
+        """
         own = self._settings.node
         camera = ImageInput(
             self._node,
@@ -115,6 +118,7 @@ class Camera:
             own.image_qos,
             receive,
             self.grey,
+            lend,
         )
         info = CameraInfoRelay(
             self._node, self._intake, camera.base_topic, f'{self._config.prefix}camera_info'

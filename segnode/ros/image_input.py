@@ -22,7 +22,7 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 
 from segnode.errors import ImageError
-from segnode.image import Image
+from segnode.image import Image, Lend
 from segnode.live.cdr import is_plain, read_image
 from segnode.live.grey_values import GreyValues
 from segnode.live.image_message import UnsupportedEncodingError, decode_compressed, decode_image
@@ -69,6 +69,7 @@ class ImageInput:
         qos: str,
         receive: Callable[[bytes], None],
         grey: GreyValues | None = None,
+        lend: Lend | None = None,
     ) -> None:
         """Prepare a subscription without opening it.
 
@@ -80,11 +81,13 @@ class ImageInput:
             qos: ``auto``, ``sensor_data`` or ``reliable``.
             receive: called with each message, in the intake's thread.
             grey: scales values of 16 bits; None takes them as they are.
+            lend: lends the memory that images are decoded into; None takes what comes.
         """
         self._node = node
         self._intake = intake
         self._receive = receive
         self._grey = grey
+        self._lend = lend
         self._message_type = CompressedImage if transport == 'compressed' else ImageMessage
         self.topic = self.base_topic = node.resolve_topic_name(topic)
         # rclpy remaps what it is given: a name that is resolved would be remapped once more.
@@ -179,7 +182,7 @@ class ImageInput:
             raise ImageError(f'expected {TYPE_NAMES[self._message_type]}: {error}') from None
         if self._message_type is CompressedImage:
             return message.header, decode_compressed(
-                format=message.format, data=message.data, grey=self._grey
+                format=message.format, data=message.data, grey=self._grey, lend=self._lend
             )
         try:
             image = decode_image(
@@ -190,6 +193,7 @@ class ImageInput:
                 step=message.step,
                 data=message.data,
                 grey=self._grey,
+                lend=self._lend,
             )
         except UnsupportedEncodingError as error:
             image = _decode_with_cv_bridge(partial(self._deserialised, data), error)

@@ -53,6 +53,7 @@ class Worker:
         self._settings = settings
         self._log = log
         self._step_down = step_down
+        self._lend = engine.lend
         self._schedule: Schedule[Frame] = Schedule(len(cameras))
         self._inference: Inference[Header] = Inference(
             engine, lambda: settings.node.schedule, len(cameras), log.info
@@ -69,7 +70,7 @@ class Worker:
     def start(self) -> None:
         """Subscribe and begin."""
         for number, camera in enumerate(self._cameras):
-            camera.subscribe(partial(self._receive, number))
+            camera.subscribe(partial(self._receive, number), self._lend)
         self._overlap.start()
 
     def broken(self) -> bool:

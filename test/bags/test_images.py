@@ -23,6 +23,7 @@ from seeds import fresh_seeds
 
 from segnode.bags.images import read_header, read_image, read_labels
 from segnode.bags.record import Header, Record, Topic
+from segnode.engine.host_buffers import FrameMemory
 from segnode.errors import ImageError
 from segnode.live.grey_values import GreyValues
 
@@ -121,6 +122,14 @@ def test_the_node_has_the_same_image(encoding: str) -> None:
     assert header == Header(stamp_ns, ros_header.frame_id) == Header(STAMP_NS, 'camera')
     assert of_bag.order == of_node.order
     np.testing.assert_array_equal(of_bag.pixels, of_node.pixels)
+    # Both decode into what an engine lends them.
+    memory = FrameMemory(pinned=False)
+    lending = (node_input._node, None, 'camera', transport, 'reliable', lambda _: None, None)
+    lent = [ImageInput(*lending, memory.lend).decode(data)[1]]
+    lent.append(read_image(record(type_name, data), lend=memory.lend)[1])
+    for image in lent:
+        assert memory.source(image.pixels) is not None
+        np.testing.assert_array_equal(image.pixels, of_node.pixels)
 
 
 def test_grey_values_are_scaled_as_the_camera_needs_it() -> None:

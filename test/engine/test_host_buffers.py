@@ -24,7 +24,7 @@ from segnode.config import Config
 from segnode.demo.scene import VALIDATION_SEEDS, Scene
 from segnode.engine import Engine, host_buffers
 from segnode.engine import path as path_module
-from segnode.engine.host_buffers import MOST, LabelBuffers
+from segnode.engine.host_buffers import MOST, FrameMemory, LabelBuffers
 from segnode.engine.path import StaticPath
 from segnode.engine.program import PathKey
 from segnode.image import Image
@@ -68,7 +68,7 @@ class Unpinned:
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
 
-    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype, pin_memory: bool = False) -> Any:
+    def zeros(self, shape: Any, dtype: torch.dtype, pin_memory: bool = False) -> Any:
         return torch.zeros(shape, dtype=dtype)
 
     empty = zeros
@@ -203,3 +203,200 @@ def test_what_cannot_be_pinned_is_plain_memory(monkeypatch: pytest.MonkeyPatch) 
     held = [buffers.take() for _ in range(3)]
     assert len({each.target.data_ptr() for each in held}) == 3
     assert host_buffers.torch.pinned == 2
+
+
+def test_frames_are_lent_what_nobody_looks_at() -> None:
+    memory = FrameMemory(pinned=False)
+    held = [memory.lend(24).reshape(2, 4, 3) for _ in range(10)]
+    for number, each in enumerate(held):
+        each[:] = number
+    assert len({each.ctypes.data for each in held}) == 10
+    assert all((each == number).all() for number, each in enumerate(held))
+    addresses = {each.ctypes.data for each in held}
+    view = held.pop()[1:]
+    held.clear()
+    again = [memory.lend(24) for _ in range(9)]
+    assert {each.ctypes.data for each in again} == addresses - {view.base.ctypes.data}
+    assert memory.lend(24).ctypes.data not in addresses, 'a view of it is still held'
+    assert (view == 9).all()
+
+
+def test_memory_is_by_bytes_and_not_by_shape() -> None:
+    memory = FrameMemory(pinned=False)
+    address = memory.lend(640 * 480 * 3).ctypes.data
+    assert memory.lend(480 * 640 * 3).ctypes.data == address
+    # As many as the next power of two, and what is larger serves as well.
+    assert memory.lend(2**20).ctypes.data == address
+    small = memory.lend(100)
+    assert small.ctypes.data == address
+    assert small.shape == (100,)
+    larger = memory.lend(2**20 + 1)
+    del small, larger
+    assert memory.lend(2**20).ctypes.data == address, 'the smallest that will do'
+    assert memory.lend(2**20 + 1).shape == (2**20 + 1,), 'and no smaller'
+
+
+def test_frames_that_no_memory_is_left_for_lie_in_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_buffers, 'MOST_FOR_FRAMES', 3 * 64)
+    memory = FrameMemory(pinned=False)
+    held = [memory.lend(60) for _ in range(5)]
+    lent = [memory.source(each) is not None for each in held]
+    assert lent == [True] * 3 + [False] * 2
+    del held[0]
+    again = memory.lend(60)
+    assert memory.source(again) is not None
+
+
+def test_frames_that_cannot_be_pinned_lie_in_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Limited(Unpinned):
+        """A system that pins two stretches."""
+
+        asked = 0
+
+        def empty(self, shape: Any, dtype: torch.dtype, pin_memory: bool = False) -> Tensor:
+            assert pin_memory
+            self.asked += 1
+            if self.asked > 2:
+                raise RuntimeError('CUDA error: OS call failed or operation not supported')
+            return torch.empty(shape, dtype=dtype)
+
+    monkeypatch.setattr(host_buffers, 'torch', Limited())
+    memory = FrameMemory(pinned=True)
+    held = [memory.lend(60) for _ in range(4)]
+    assert [memory.source(each) is not None for each in held] == [True, True, False, False]
+    assert host_buffers.torch.asked == 3, 'it is not asked again and again'
+    held.pop(0)
+    assert memory.source(memory.lend(60)) is not None
+
+
+def test_only_whole_lent_pixels_are_fetched_from_where_they_are() -> None:
+    memory = FrameMemory(pinned=False)
+    pixels = memory.lend(2 * 4 * 3).reshape(2, 4, 3)
+    pixels[:] = np.arange(24).reshape(2, 4, 3)
+    source = memory.source(pixels)
+    assert source is not None
+    assert source.data_ptr() == pixels.ctypes.data
+    np.testing.assert_array_equal(source.numpy(), pixels)
+    for other in (pixels[:, 1:], pixels[..., ::-1], pixels[:, :2], pixels[1:], pixels.copy()):
+        assert memory.source(other) is None
+    first = memory.source(pixels[:1])
+    assert first is not None
+    np.testing.assert_array_equal(first.numpy(), pixels[:1])
+
+
+def test_memory_that_goes_leaves_a_frame_what_it_has() -> None:
+    memory = FrameMemory(pinned=False)
+    kept, other = memory.lend(24), memory.lend(24)
+    gone = weakref.ref(other.base)
+    stretches = [weakref.ref(each) for each in memory._by_address.values()]
+    del other
+    assert gone() is None
+    del memory
+    # A finaliser holds the one of ``kept``, whose memory it is.
+    assert sum(each() is not None for each in stretches) == 1
+    kept[:] = 7
+    assert kept.sum() == 7 * 24
+
+
+class Uploads(TorchDispatchMode):
+    """From where frames are copied to the device, and bytes that the host copies before."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.sources: list[int] = []
+        self.staged: list[int] = []
+        monkeypatch.setattr(path_module, 'np', self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def copyto(self, target: Any, source: Any) -> None:
+        self.staged.append(source.nbytes)
+        np.copyto(target, source)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        if func is torch.ops.aten.copy_.default and args[1].dtype == torch.uint8:
+            self.sources.append(args[1].data_ptr())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine whose device is emulated, and that launches one by one."""
+    EmulatedCuda().install(monkeypatch)
+    monkeypatch.setenv('SEGNODE_GRAPHS', '0')
+    monkeypatch.setattr(path_module, 'CAPACITIES', (8,))
+    monkeypatch.setattr('segnode.engine.network.fuse_convolutions', lambda model: 'none')
+    changes = {'resolution.short_side': 96, 'proposals': 20, 'filter.max_instances': 5}
+    return Engine(Config(device='cpu', precision='fp32').replace(changes), static=True)
+
+
+@pytest.fixture(scope='module')
+def scenes() -> list[Any]:
+    found = [Scene(seed).frame(0).image[::4, ::4] for seed in VALIDATION_SEEDS[300:303]]
+    return [np.ascontiguousarray(each) for each in found]
+
+
+def lent(engine: Engine, pixels: Any) -> Any:
+    assert engine.lend is not None
+    into = engine.lend(pixels.nbytes).reshape(pixels.shape)
+    into[:] = pixels
+    return into
+
+
+@pytest.mark.parametrize('lend', [(True,), (False,), (True, False, True), (False, True, False)])
+def test_lent_frames_go_up_from_where_they_are(
+    engine: Engine, scenes: list[Any], monkeypatch: pytest.MonkeyPatch, lend: tuple[bool, ...]
+) -> None:
+    pixels = scenes[: len(lend)]
+    expected = engine.segment([Image(each, 'bgr') for each in pixels])
+    placed = [
+        lent(engine, each) if wanted else each for each, wanted in zip(pixels, lend, strict=True)
+    ]
+    with Uploads(monkeypatch) as uploads:
+        answers = engine.segment([Image(each, 'bgr') for each in placed])
+    assert uploads.staged == [pixels[0].nbytes] * lend.count(False)
+    sources = uploads.sources[: len(lend)]
+    for each, source, wanted in zip(placed, sources, lend, strict=True):
+        assert (source == each.ctypes.data) == wanted
+    assert len(set(sources)) == len(lend), 'a copy under way would be overwritten'
+    for answer, right in zip(answers, expected, strict=True):
+        np.testing.assert_array_equal(answer.label_image, right.label_image)
+        np.testing.assert_array_equal(answer.detections.scores, right.detections.scores)
+
+
+def test_lent_frames_of_another_order_are_staged(
+    engine: Engine, scenes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch has one order, that of its first frame."""
+    images = [Image(each, 'bgr') for each in scenes[:2]]
+    expected = engine.segment(images)
+    turned = Image(lent(engine, scenes[1][..., ::-1]), 'rgb')
+    with Uploads(monkeypatch) as uploads:
+        answers = engine.segment([Image(lent(engine, scenes[0]), 'bgr'), turned])
+    assert uploads.staged == [scenes[1].nbytes]
+    for answer, right in zip(answers, expected, strict=True):
+        np.testing.assert_array_equal(answer.label_image, right.label_image)
+
+
+def test_a_frame_that_fails_gives_its_memory_back(
+    engine: Engine, scenes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = engine.segment([Image(scenes[0], 'bgr')])[0]
+    first = lent(engine, scenes[1])
+    address = first.ctypes.data
+
+    def fail(path: StaticPath, *_: object) -> None:
+        raise RuntimeError('an illegal memory access was encountered')
+
+    with monkeypatch.context() as failing:
+        failing.setattr(StaticPath, '_mask', fail)
+        with pytest.raises(RuntimeError, match='illegal'):
+            engine.segment([Image(first, 'bgr')])
+    del first
+    again = lent(engine, scenes[0])
+    assert again.ctypes.data == address
+    (answer,) = engine.segment([Image(again, 'bgr')])
+    np.testing.assert_array_equal(answer.label_image, expected.label_image)

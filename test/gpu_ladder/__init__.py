@@ -9,7 +9,7 @@ order of a run:
 ``rungs``, ``engines``: the four ways to run, and all that is touched inside of segnode
 ``reference``: what float32 on the CPU answers
 ``checks``: what is done on a rung, in order; it is in ``operators``, ``answers``, ``precision``,
-``average_precision``, ``poison`` and ``timing``, and tells by ``outcome``
+``average_precision``, ``edges``, ``poison`` and ``timing``, and tells by ``outcome``
 ``processes``: one for every rung; ``afterwards``: pytest and the benchmark
 ``record``, ``report``: the JSON file, and what is said at the end
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gpu_ladder import answers, limits, operators, poison, precision, timing, ways
+from gpu_ladder import answers, edges, limits, operators, poison, precision, timing, ways
 from gpu_ladder.engines import Climb, describe_machine, exact_float32
 from gpu_ladder.options import Options, shape_name
 from gpu_ladder.outcome import Result, SkipCheck, failed, no_time, skipped
@@ -48,6 +48,8 @@ def steps_of(options: Options) -> list[Step]:
         'fp32 batch': answers.check_batch,
         'fp32 empty': answers.check_empty,
         'fp32 predict': answers.check_predict,
+        'fp32 lent frames': edges.check_lent,
+        'fp32 speculation': edges.check_speculation,
         'fp32 poison': partial(poison.check_poison, precision='fp32'),
     }
     for half in limits.HALF:

@@ -14,6 +14,7 @@ import contextlib
 import gc
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ from segnode.demo.scene import CLASS_NAMES, VALIDATION_SEEDS, Scene, SceneFrame
 from segnode.engine import Engine, timing
 from segnode.engine.device import select_device
 from segnode.engine.network import NativeNetwork
+from segnode.engine.speculation import Speculation
 from segnode.engine.timing import device_milliseconds, fastest
 from segnode.hardware.machine import describe_machine
 from segnode.image import Image
@@ -74,6 +76,11 @@ def score_threshold(engine: Engine, threshold: float) -> Iterator[None]:
         yield
     finally:
         engine.configure(before)
+
+
+def speculating(wanted: bool) -> contextlib.AbstractContextManager[Any]:
+    """Have label images begun before the packet for every frame, or for none."""
+    return mock.patch.object(Speculation, 'wanted', return_value=wanted)
 
 
 def planted_engine(

@@ -93,6 +93,8 @@ def _timing_table(entries: Sequence[Mapping[str, Any]], shape: str) -> str:
             ('input', *(f['execution'].get('input_channels', '-') for f in timed.values()))
         )
     rows.append(('peak MB', *(f'{f["memory"]["peak"] / 2**20:.0f}' for f in timed.values())))
+    begun = [f['label_image'].partition(' (')[0] or '-' for f in timed.values()]
+    rows.append(('label image begun', *begun))
     return table(('stage', *timed), rows)
 
 

@@ -69,6 +69,7 @@ def time_shape(climb: Climb, shape: tuple[int, int]) -> Result:
         'frame_ms': stage_summary([{'frame': ms} for _, ms in timed])['frame'],
         'stages_ms': stage_summary([answer.stage_ms for answer, _ in timed]),
         'memory': memory(engine),
+        'label_image': engine.execution().get('label_image', ''),
     }
     return judged(figures)
 

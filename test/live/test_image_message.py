@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from segnode.engine.host_buffers import FrameMemory
 from segnode.errors import ImageError
 from segnode.image import Image
 from segnode.live.image_message import (
@@ -512,3 +513,106 @@ def test_damaged_data_raises_image_errors_only(rng: np.random.Generator) -> None
     assert decoded > 20
     assert len(refused) > 20
     assert '\n' not in ''.join(refused)
+
+
+# What is decoded into memory that is lent
+
+
+class Lender:
+    """Lends memory of a device's kind, and keeps the addresses of what it lent."""
+
+    def __init__(self) -> None:
+        self.memory = FrameMemory(pinned=False)
+        self.addresses: list[int] = []
+
+    def __call__(self, size: int) -> Pixels:
+        lent = self.memory.lend(size)
+        lent[:] = 0xAA
+        self.addresses.append(lent.ctypes.data)
+        return lent
+
+    def assert_lent(self, image: Image, expected: Image) -> None:
+        """All of one picture lies in what was lent once, and a device can fetch it there."""
+        assert image.order == expected.order
+        np.testing.assert_array_equal(image.pixels, expected.pixels)
+        assert self.addresses == [image.pixels.ctypes.data]
+        assert self.memory.source(image.pixels) is not None
+
+
+@pytest.mark.parametrize('padding', [0, 13])
+@pytest.mark.parametrize('encoding', SUPPORTED_ENCODINGS)
+def test_decoding_writes_into_lent_memory(
+    rng: np.random.Generator, encoding: str, padding: int
+) -> None:
+    fields, lend = message(rng, encoding, 10, 12, padding), Lender()
+    lend.assert_lent(decode_image(**fields, lend=lend), decode_image(**fields))
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'dtype', 'format_name'),
+    [
+        ('.jpg', np.uint8, 'jpeg'),
+        ('.png', np.uint8, 'png'),
+        ('.png', np.uint16, 'png'),
+        ('.png', None, 'bayer_rggb8; png compressed '),
+    ],
+)
+def test_files_are_decoded_into_lent_memory(
+    rng: np.random.Generator, suffix: str, dtype: Any, format_name: str
+) -> None:
+    shape = (10, 12) if dtype is None else (10, 12, 3)
+    pixels = rng.integers(0, 256, shape).astype(dtype or np.uint8)
+    data, lend = encode(suffix, pixels), Lender()
+    expected = decode_compressed(format=format_name, data=data)
+    lend.assert_lent(decode_compressed(format=format_name, data=data, lend=lend), expected)
+
+
+def test_ten_pictures_that_are_held_stay_as_they_are(rng: np.random.Generator) -> None:
+    lend, encodings = Lender(), ('bgr8', 'mono8', 'nv12', 'bayer_grbg8', 'yuyv')
+    each = [message(rng, encoding, 10, 12) for encoding in encodings * 2]
+    held = [decode_image(**fields, lend=lend) for fields in each]
+    for image, fields in zip(held, each, strict=True):
+        np.testing.assert_array_equal(image.pixels, decode_image(**fields).pixels)
+    assert len(set(lend.addresses)) == 10
+    del image
+    held.clear()
+    held += [decode_image(**fields, lend=lend) for fields in each]
+    assert len(set(lend.addresses)) == 10, 'memory that was let go of is used again'
+
+
+def test_memory_that_opencv_does_not_take_is_done_without(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields, lend = message(rng, 'nv12', 10, 12), Lender()
+    expected, convert = decode_image(**fields), cv2.cvtColor
+    monkeypatch.setattr(cv2, 'cvtColor', lambda pixels, code, dst: convert(pixels, code))
+    image = decode_image(**fields, lend=lend)
+    np.testing.assert_array_equal(image.pixels, expected.pixels)
+    assert lend.memory.source(image.pixels) is None
+    assert lend(10 * 12 * 3).ctypes.data == lend.addresses[0]
+
+
+def test_what_cannot_be_decoded_keeps_no_memory(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lend = Lender()
+    fields = message(rng, 'bgr8', 10, 12)
+    file = encode('.png', photograph(rng))
+    damaged = file[:60] + bytes(40) + file[100:]
+    for changes in ({'step': 5}, {'encoding': '16UC1'}, {'data': b''}, {'height': 0}):
+        with pytest.raises(ImageError):
+            decode_image(**fields | changes, lend=lend)
+    for data in (b'noise', damaged):
+        with pytest.raises(ImageError):
+            decode_compressed(format='png', data=data, lend=lend)
+    assert not lend.addresses
+
+    def fail(*_: object, **__: object) -> None:
+        raise cv2.error('no memory')
+
+    with monkeypatch.context() as failing:
+        failing.setattr(cv2, 'cvtColor', fail)
+        with pytest.raises(cv2.error):
+            decode_image(**message(rng, 'nv12', 10, 12), lend=lend)
+    image = decode_image(**fields, lend=lend)
+    assert [image.pixels.ctypes.data] * 2 == lend.addresses

@@ -11,6 +11,7 @@ import pytest
 
 from segnode.config import Config
 from segnode.engine import Engine, Segmentation
+from segnode.engine.host_buffers import FrameMemory
 from segnode.errors import ImageError
 from segnode.image import Image
 from segnode.live import pipeline
@@ -83,3 +84,25 @@ def test_what_is_too_old_is_not_for_the_engine() -> None:
         pipeline.decode(
             Frame(b'head' + bytes(3 * HW[0] * HW[1]), time.monotonic()), decode, refuse
         )
+
+
+def test_a_frame_that_is_not_admitted_gives_its_memory_back() -> None:
+    memory, addresses = FrameMemory(pinned=False), []
+
+    def read(data: bytes) -> tuple[str, Image]:
+        pixels = memory.lend(len(data)).reshape(*HW, 3)
+        pixels[:] = np.frombuffer(data, np.uint8).reshape(*HW, 3)
+        addresses.append(pixels.ctypes.data)
+        return 'head', Image(pixels, 'bgr')
+
+    def stale(header: str) -> None:
+        raise StaleFrame
+
+    frame = Frame(bytes(HW[0] * HW[1] * 3), time.monotonic())
+    for _ in range(3):
+        with pytest.raises(StaleFrame):
+            pipeline.decode(frame, read, stale)
+    admitted = pipeline.decode(frame, read)
+    pipeline.decode(frame, read)
+    assert addresses[:4] == [admitted.image.pixels.ctypes.data] * 4
+    assert addresses[4] != addresses[3]

@@ -7,6 +7,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +28,9 @@ from segnode.config import Config
 from segnode.demo.scene import DEMO_SEEDS, Scene
 from segnode.engine import Engine
 from segnode.image import Image
+from segnode.live.schedule import ScheduleConfig
 from segnode.ros.messages import to_nanoseconds
+from segnode.ros.worker import Worker
 
 pytestmark = pytest.mark.ros
 
@@ -298,3 +302,25 @@ def test_whether_cameras_go_together_is_measured(peer: Peer, tmp_path: Path) -> 
                 peer.exchange(camera, bgr_message(peer.header(), small), f'/together/{name}')
         process.wait_for('rehearsed 120x160')
         assert '2 together' in process.output()
+
+
+def test_cameras_decode_into_what_the_engine_lends() -> None:
+    given: list[object] = []
+
+    class Camera:
+        def subscribe(self, receive: Callable[[bytes], None], lend: object) -> None:
+            given.append(lend)
+
+        def unsubscribe(self) -> None:
+            pass
+
+        leave = unsubscribe
+
+    engine: Any = SimpleNamespace(lend=lambda size: np.empty(size, np.uint8))
+    settings: Any = SimpleNamespace(node=SimpleNamespace(schedule=ScheduleConfig()))
+    cameras: Any = [Camera(), Camera()]
+    log: Any = SimpleNamespace(info=lambda line: None)
+    worker = Worker(cameras, engine, settings, log, lambda: None)
+    worker.start()
+    assert worker.stop(10.0)
+    assert given == [engine.lend] * 2
