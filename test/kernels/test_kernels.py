@@ -28,6 +28,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from kernel_softmax import kernel_softmax
 from random_boxes import EMPTY_BOXES, clustered_boxes, random_boxes
 from seeds import fresh_seeds
 from torch import Tensor, inf, nan
@@ -520,29 +521,9 @@ def check_select_detections(device: torch.device, generator: torch.Generator, la
         # Of equal scores, another softmax may make different ones.
         with pytest.MonkeyPatch.context() as patch:
             if count:
-                patch.setattr(Tensor, 'softmax', give_probabilities)
+                patch.setattr(Tensor, 'softmax', kernel_softmax)
             expected = select_detections_static(*inputs)
         compare_selection(found, expected)
-
-
-def give_probabilities(logits: Tensor, *_: Any, **__: Any) -> Tensor:
-    """Return what the kernel makes of (N, P, C + 1) logits in place of softmax, background as 0.
-
-    It is compared with softmax: the exponential of a GPU is in base 2, and exact to a few units in
-    the last place where the difference of two logits is some.
-    """
-    from segnode.kernels.triton.detections import probability_keys
-
-    there = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
-    n, p, columns = logits.shape
-    selection = probability_keys(logits, there, -1.0, 1)
-    keys = selection.keys
-    found = torch.where(keys < 0, -inf, keys.view(torch.float32)).view(n, p, columns - 1)
-    assert torch.equal((found >= 0).sum((1, 2)), selection.spare[:, 0])
-    softmax = torch.softmax(logits, -1, dtype=torch.float32)
-    expected = softmax[..., :-1].nan_to_num(nan=-inf)
-    torch.testing.assert_close(found, expected, rtol=5e-6, atol=1e-30)
-    return torch.nn.functional.pad(found, (0, 1))
 
 
 def compare_selection(found: Any, expected: Any) -> None:
