@@ -60,8 +60,8 @@ class Selection:
 
     @property
     def spare(self) -> Tensor:
-        """Numbers (N, L) int32, 0 at first, of which a selection makes no use."""
-        return self.counts[:, :, -1, 1]
+        """Numbers (N, L) int32, 0 at first, of which a selection makes no use; aligned."""
+        return self.counts[:, :, -1, 4]
 
     @property
     def grid(self) -> tuple[int, int, int]:
