@@ -123,12 +123,13 @@ def launch_selection(
     from segnode.kernels.triton.detections import select_detections
     from segnode.kernels.triton.proposals import select_proposals
 
-    for semantics in SEMANTICS.values():
+    # Families differ in a few instructions, formats in how numbers are read.
+    for semantics in list(SEMANTICS.values())[: None if dtype == torch.float16 else 1]:
         architecture = Architecture(semantics=semantics)
         sizes = [tuple(-(-side // stride) for side in size_hw) for stride in architecture.strides]
         anchors = torch.empty((3 * sum(h * w for h, w in sizes), 4), device=device)
-        # Of one layer that has both, and, in one family, of two.
-        first = semantics is next(iter(SEMANTICS.values()))
+        # Of one layer that has both, and, once, of two.
+        first = semantics.resize == 'detectron2' and dtype == torch.float16
         for pitch in (4, JOINED) if first else (JOINED,):
             rows = [
                 torch.empty((images, 3 * h * w, pitch), dtype=dtype, device=device)

@@ -9,9 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Boxes or scores of a program.
-BLOCK = 256
-
 
 def on_device(value: float | Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a limit as a scalar on the device, where it mostly is already."""

@@ -32,7 +32,7 @@ MOST_PARTS = 5
 BLOCK = 2048
 # Values of a digit, of 8 bits.
 BINS = 256
-# Chosen keys that a program ranks, and those that it compares them with in one go.
+# Chosen keys that a program ranks.
 RANKED = 64
 
 
@@ -151,9 +151,9 @@ def unpack(packed):
 @triton.jit
 def rank_among(packed, chosen, count, block: tl.constexpr):
     """Return how many of the ``count`` numbers at ``chosen`` are beyond each of (block,)."""
-    beyond = tl.zeros([block, block], tl.int32)
-    for start in range(0, count, block):
-        other = start + tl.arange(0, block)
+    beyond = tl.zeros([block, 16], tl.int32)
+    for start in range(0, count, 16):
+        other = start + tl.arange(0, 16)
         value = tl.load(chosen + other, mask=other < count, other=-9223372036854775808)
         beyond += (value[None, :] > packed[:, None]).to(tl.int32)
     return tl.sum(beyond, axis=1)
