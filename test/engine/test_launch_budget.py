@@ -86,13 +86,13 @@ def launches_with_triton(
 
 # Resizing and pooling take more operators in plain PyTorch, and by family not the same.
 PLAIN = {'preprocess': 32, 'backbone': 70, 'rpn': 108, 'box_head': 133, 'filter': 48}
-TRITON = {'preprocess': 8, 'backbone': 70, 'rpn': 34, 'box_head': 15, 'filter': 1}
+TRITON = {'preprocess': 8, 'backbone': 70, 'rpn': 31, 'box_head': 17, 'filter': 1}
 
 
 @pytest.mark.parametrize('family', SEMANTICS)
 @pytest.mark.parametrize(
     ('ways', 'stages', 'most', 'most_in_label'),
-    [(launches_in_plain_operators, PLAIN, 378, 409), (launches_with_triton, TRITON, 121, 13)],
+    [(launches_in_plain_operators, PLAIN, 378, 409), (launches_with_triton, TRITON, 120, 13)],
 )
 def test_a_frame_launches_no_more_than(
     monkeypatch: pytest.MonkeyPatch,
@@ -107,6 +107,6 @@ def test_a_frame_launches_no_more_than(
     assert not {name: n for name, n in detect.items() if n > stages[name]}, detect
     assert sum(detect.values()) <= most, detect
     assert label <= most_in_label
-    # Five levels of the RPN, its proposals and the box head's candidates; plainly its detections.
+    # Five levels of the RPN, its proposals, the box head's candidates and its detections.
     plain = ways is launches_in_plain_operators
-    assert composed == ({'aten::topk': 8, 'aten::sort': 1} if plain else {'aten::topk': 7})
+    assert composed == ({'aten::topk': 8, 'aten::sort': 1} if plain else {})

@@ -56,6 +56,7 @@ def steps_of(options: Options) -> list[Step]:
         named[f'{half} stages'] = partial(precision.check_stages, precision=half)
         named[f'{half} AP'] = partial(precision.check_answers, precision=half)
         named[f'{half} poison'] = partial(poison.check_poison, precision=half)
+    named['selection times'] = timing.check_selection_times
     named['stage times'] = timing.check_stage_times
     named['memory'] = timing.check_memory
     for shape in options.shapes:

@@ -5,16 +5,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gpu_ladder import limits
-from gpu_ladder.engines import Climb, Image
+from gpu_ladder.engines import DTYPES, JOINED, Climb, Image
 from gpu_ladder.options import shape_name
 from gpu_ladder.outcome import Result, judged
 from segnode.cli import stage_summary
 from segnode.engine import Engine, Segmentation
+from segnode.model.boxes import top_k_of_parts
+
+# Candidates of a level.
+CANDIDATES = 1000
 
 
 def check_stage_times(climb: Climb) -> Result:
@@ -50,6 +57,58 @@ def check_memory(climb: Climb) -> Result:
         'reserved_grown_mb': reserved[-1] - reserved[1],
     }
     return judged(figures, most={'grown_mb': 0.5, 'reserved_grown_mb': 2})
+
+
+def check_selection_times(climb: Climb) -> Result:
+    """Milliseconds to choose the RPN's candidates at 800x1344, by top-k and by Triton's kernels.
+
+    Each is replayed where the rung has graphs. Nothing is judged but that they run.
+    """
+    sizes = [3 * 200 * 336 // 4**level for level in range(5)]
+    generator = torch.Generator().manual_seed(0)
+    ways: dict[str, Callable[[], object]] = {}
+    for name in ('fp16', 'fp32'):
+        rows = [torch.randn((1, size, JOINED), generator=generator) for size in sizes]
+        logits = [x.to(climb.device, DTYPES[name])[..., 4] for x in rows]
+        ways[f'top_k_{name}_ms'] = partial(_top_k, logits)
+        if climb.operators().description.startswith('Triton'):
+            ways[f'radix_select_{name}_ms'] = partial(_radix_select, logits)
+    return judged({name: _each_ms(climb, way) for name, way in ways.items()})
+
+
+def _top_k(logits: list[Tensor]) -> list[Tensor]:
+    scores = torch.cat(logits, 1).float()
+    return top_k_of_parts(scores, [x.shape[1] for x in logits], CANDIDATES)
+
+
+def _radix_select(logits: list[Tensor]) -> Tensor:
+    from segnode.kernels.triton.proposals import level_keys
+    from segnode.kernels.triton.radix_select import select
+
+    return select(level_keys(logits, CANDIDATES))
+
+
+def _each_ms(climb: Climb, way: Callable[[], object]) -> float:
+    """Return milliseconds of one of many runs in a row."""
+    way()
+    if not climb.on_gpu:
+        start = time.perf_counter()
+        way()
+        return (time.perf_counter() - start) * 1e3
+    replay: Callable[[], object] = way
+    if climb.rung.graphs:
+        torch.cuda.synchronize(climb.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            way()
+        replay = graph.replay
+    start_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start_event.record()
+    for _ in range(limits.ROUNDS):
+        replay()
+    end_event.record()
+    end_event.synchronize()
+    return start_event.elapsed_time(end_event) / limits.ROUNDS
 
 
 def time_shape(climb: Climb, shape: tuple[int, int]) -> Result:

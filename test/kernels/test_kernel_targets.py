@@ -124,12 +124,14 @@ def launch_selection(
     from segnode.kernels.triton.detections import select_detections
     from segnode.kernels.triton.proposals import select_proposals
 
-    for semantics in SEMANTICS.values():
+    # Families differ in a few instructions, formats in how numbers are read.
+    for semantics in list(SEMANTICS.values())[: None if dtype == torch.float16 else 1]:
         architecture = Architecture(semantics=semantics)
         sizes = [tuple(-(-side // stride) for side in size_hw) for stride in architecture.strides]
         anchors = torch.empty((3 * sum(h * w for h, w in sizes), 4), device=device)
-        # Of two layers, and of one that has both.
-        for pitch in (4, JOINED):
+        # Of one layer that has both, and, once, of two.
+        first = semantics.resize == 'detectron2' and dtype == torch.float16
+        for pitch in (4, JOINED) if first else (JOINED,):
             rows = [
                 torch.empty((images, 3 * h * w, pitch), dtype=dtype, device=device)
                 for h, w in sizes
@@ -146,7 +148,7 @@ def launch_selection(
             allowed=torch.empty(classes, dtype=torch.bool, device=device),
             max_instances=torch.empty((), dtype=torch.int64, device=device),
         )
-        for columns in (4, 4 * classes):
+        for columns in (4, 4 * classes) if first else (4 * classes,):
             select_detections(
                 torch.empty((images, count, classes + 1), dtype=dtype, device=device),
                 torch.empty((images, count, columns), dtype=dtype, device=device),

@@ -29,6 +29,7 @@ import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_softmax import kernel_softmax
 from random_boxes import EMPTY_BOXES, clustered_boxes, random_boxes
 from seeds import fresh_seeds
 from torch import Tensor, inf, nan
@@ -48,6 +49,7 @@ from segnode.kernels.resampling import prepare_preprocess
 from segnode.model.anchors import make_anchors
 from segnode.model.architecture import SEMANTICS, Architecture, Pooler
 from segnode.model.box_head import BoxDetections, Limits
+from segnode.model.boxes import top_k_of_parts
 from segnode.model.maps import add_enlarged as add_enlarged_plainly
 from segnode.model.pooler import assign_levels
 from segnode.model.rpn import Proposals, anchor_rows
@@ -56,6 +58,8 @@ CPU = torch.device('cpu')
 FAMILIES = ('detectron2', 'torchvision')
 # Whose resizes there are. But for torchvision's, which is of floats, they are exact.
 RESIZES = (*FAMILIES, 'mmdetection')
+# Keys of a program of the selections under the interpreter: more than one of it, of the largest.
+BLOCK = 512
 # A value this close to the threshold may fall on either side by rounding.
 ROUNDING = 2e-5
 # Frame and network input: enlarged, shrunk, kept, one side kept, single pixels, portrait far
@@ -432,13 +436,15 @@ def random_detections(
 @contextlib.contextmanager
 def small_blocks(large: bool) -> Iterator[None]:
     """Make several blocks of the few boxes that the interpreter gets through."""
-    from segnode.kernels.triton import detections, proposals
+    from segnode.kernels.triton import detections, proposals, radix_select
 
     with pytest.MonkeyPatch.context() as patch:
         if not large:
-            patch.setattr(proposals, 'BLOCK', 32)
-            patch.setattr(detections, 'BLOCK', 32)
+            for module in (proposals, radix_select):
+                patch.setattr(module, 'BLOCK', BLOCK)
+            patch.setattr(proposals, 'MERGED', 128)
             patch.setattr(detections, 'ROWS', 64)
+            patch.setattr(detections, 'PAIRS', 256)
         yield
 
 
@@ -449,6 +455,43 @@ def stretch(deltas: Tensor, large: bool) -> None:
     threshold, and its rounding, which is the device's, would decide.
     """
     deltas[..., 2:] = (deltas[..., 2:].round() if large else deltas[..., 2:]) * 24
+
+
+def check_radix_select(device: torch.device, generator: torch.Generator, large: bool) -> None:
+    """The very keys are chosen, of equal ones the first, whatever there is of them."""
+    from segnode.kernels.triton.proposals import level_keys
+    from segnode.kernels.triton.radix_select import select
+
+    def falls(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    scale = 100 if large else 1
+    # Levels end on a block, next to it, within the first, and all fit into one.
+    sizes = [x * scale for x in (2 * BLOCK, BLOCK + 1, BLOCK - 1, 7, 1)]
+    cases: list[tuple[list[Tensor], int]] = [
+        # All apart; few values, of which many equal the last one; all the same.
+        ([falls(1, size) for size in sizes], 300),
+        ([(falls(3, size) * 2).round().half() for size in sizes[:3]], 300),
+        ([torch.full((1, size), -1.5).bfloat16() for size in sizes[:2]], BLOCK + 1),
+        # Both zeros and what is no number, and less of others than is wanted.
+        ([falls(2, size) * 0 for size in sizes[1:3]], 200),
+        # One of them, and all.
+        ([falls(2, size).half() for size in sizes[:2]], 1),
+        ([falls(1, 70)], 70),
+    ]
+    for x in cases[3][0]:
+        x[:, ::5], x[:, 3::7], x[:, 4::9] = nan, -inf, inf
+        x[0, 100:] = nan
+    for levels, k in cases:
+        with small_blocks(large):
+            selection = level_keys([x.to(device) for x in levels], k)
+            chosen = select(selection).cpu().numpy()
+        scores = torch.cat(levels, 1).float().nan_to_num(nan=-inf, posinf=inf, neginf=-inf)
+        parts = top_k_of_parts(scores, [x.shape[1] for x in levels], k)
+        for part, expected in enumerate(parts):
+            # The lower half of a number is the index, negated.
+            ranked = -np.sort(-chosen[:, part, : expected.shape[1]], axis=1)
+            assert np.array_equal(-ranked & 0xFFFFFFFF, expected.numpy()), (part, k)
 
 
 def check_select_proposals(device: torch.device, generator: torch.Generator, large: bool) -> None:
@@ -467,7 +510,8 @@ def check_select_proposals(device: torch.device, generator: torch.Generator, lar
             rpn_bbox_weights=(1.0, 2.0, 1.5, 1.0),
         )
         anchors = make_anchors(architecture, sizes, CPU).to(device)
-        for spread, dtype in ((3.0, torch.float16), (0.0, torch.float32)):
+        formats = ((3.0, torch.float16), (0.0, torch.float32))
+        for spread, dtype in formats if large or number == 0 else formats[number - 1 : number]:
             logits = [torch.randn((2, 3, *hw), generator=generator) * spread for hw in sizes]
             # Ties, over the sign of zero as well, and what is no number.
             logits = [(x * 2).round().to(dtype) / 2 for x in logits]
@@ -509,6 +553,8 @@ def check_select_detections(device: torch.device, generator: torch.Generator, la
         (7, 5, 9, 3, 0.5, False),
         (7, 1, 9, 9, 0.99, False),
         (7, 0, 9, 9, 0.1, False),
+        (1, 40, 30, 100, 0.1, False),
+        (1203, 2, 50, 100, 0.002, False),
     ]
     if large:
         cases += [(80, 1000, candidates, 1000, 0.01, True) for candidates in (1000, 3000) * 3]
@@ -549,10 +595,13 @@ def check_select_detections(device: torch.device, generator: torch.Generator, la
             candidates=candidates,
         )
         inputs = (*predicted, proposals, image_hw, architecture, limits)
-        # On the same device: of equal scores, another one's softmax may make different ones.
-        expected = select_detections_static(*inputs)
         with small_blocks(large):
             found = select_detections(*inputs)
+        # Of equal scores, another softmax may make different ones.
+        with pytest.MonkeyPatch.context() as patch:
+            if count:
+                patch.setattr(Tensor, 'softmax', kernel_softmax)
+            expected = select_detections_static(*inputs)
         compare_selection(found, expected)
 
 
@@ -577,6 +626,7 @@ CHECKS: dict[str, Callable[[torch.device, torch.Generator, bool], None]] = {
     'choose': check_choose,
     'max_pool': check_max_pool,
     'add_enlarged': check_add_enlarged,
+    'radix_select': check_radix_select,
     'select_proposals': check_select_proposals,
     'select_detections': check_select_detections,
 }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""What the kernels that select boxes share: keys of scores, and the arithmetic on boxes."""
+"""What the kernels that select boxes share: the arithmetic on boxes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Boxes or scores of a program.
-BLOCK = 256
-
 
 def on_device(value: float | Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a limit as a scalar on the device, where it mostly is already."""
     if isinstance(value, Tensor):
         return value
     return torch.full((), value, dtype=dtype, device=like.device)
-
-
-@triton.jit
-def rank_key(score, index):
-    """Return 64 bits that order as ``segnode.model.boxes.top_k`` does."""
-    bits = score.to(tl.int32, bitcast=True).to(tl.int64)
-    ordered = tl.where(bits < 0, -2147483648 - bits, bits)
-    return (ordered << 32) - index
 
 
 @triton.jit

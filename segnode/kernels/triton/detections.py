@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""The box head's selection in Triton kernels around PyTorch's softmax and top-k.
+"""The box head's selection in Triton kernels, softmax included.
 
 Shapes: N images, P proposals, C classes, K candidates, D detections.
 """
@@ -13,8 +13,19 @@ import triton.language as tl
 from torch import Tensor
 
 from segnode.kernels.plain.selection import select_detections_static
-from segnode.kernels.triton.boxes import BLOCK, decode_box, on_device, rank_key, store_box
+from segnode.kernels.triton.boxes import decode_box, on_device, store_box
 from segnode.kernels.triton.nms import nms
+from segnode.kernels.triton.radix_select import (
+    RANKED,
+    Selection,
+    count_first_digit,
+    ordered,
+    prepare,
+    rank_among,
+    score_of,
+    select,
+    unpack,
+)
 from segnode.model.architecture import Architecture
 from segnode.model.box_head import BoxDetections, Limits
 from segnode.model.boxes import SCALE_CLAMP
@@ -22,6 +33,8 @@ from segnode.model.rpn import Proposals
 
 # Candidates that one program looks at in one go.
 ROWS = 1024
+# Numbers of a program that makes probabilities, of whole proposals.
+PAIRS = 2048
 
 
 def select_detections(
@@ -34,33 +47,22 @@ def select_detections(
 ) -> BoxDetections:
     """As ``segnode.kernels.plain.selection.select_detections_static``, its twin.
 
-    Nothing, and what has no bound, is left to that.
+    Nothing, and what has no bound, is left to that. Probabilities round otherwise than those of
+    PyTorch's softmax; what is chosen of them, and in which order, is the same.
     """
     n, p, classes = logits.shape[0], logits.shape[1], logits.shape[2] - 1
     if limits.candidates is None or logits.numel() == 0:
         return select_detections_static(logits, deltas, proposals, image_hw, architecture, limits)
-    device, pairs = logits.device, p * classes
-    k = min(limits.candidates, pairs)
-    probabilities = logits.softmax(-1, dtype=torch.float32)
-    usable = (
-        probabilities.contiguous(),
-        proposals.valid.contiguous().view(torch.uint8),
-        on_device(limits.score_threshold, probabilities, torch.float32),
-    )
-    keys = torch.empty((n, pairs), dtype=torch.int64, device=device)
-    total = torch.zeros(n, dtype=torch.int64, device=device)
+    device = logits.device
+    k = min(limits.candidates, p * classes)
     boxes = torch.empty((n, k, 4), device=device)
     scores = torch.empty((n, k), device=device)
     class_ids = torch.empty((n, k), dtype=torch.int64, device=device)
     valid = torch.empty((n, k), dtype=torch.bool, device=device)
-    with torch.cuda.device_of(probabilities):
-        _pair_keys_kernel[(triton.cdiv(pairs, ROWS), n)](
-            *usable, keys, total, p, classes=classes, block=ROWS, num_warps=4
-        )
-        chosen = torch.topk(keys, k, dim=1).indices
-        _pairs_kernel[(triton.cdiv(k, BLOCK), n)](
-            *usable,
-            chosen,
+    with torch.cuda.device_of(logits):
+        selection = probability_keys(logits, proposals.valid, limits.score_threshold, k)
+        _pairs_kernel[(triton.cdiv(k, RANKED), n)](
+            select(selection),
             deltas.contiguous(),
             proposals.boxes.contiguous(),
             boxes,
@@ -76,7 +78,7 @@ def select_detections(
             classes=classes,
             agnostic=deltas.shape[-1] == 4,
             clamp_shrinking=architecture.semantics.clamp_shrinking,
-            block=BLOCK,
+            block=RANKED,
             num_warps=4,
             # A fused multiply-add rounds once where the twin rounds twice.
             enable_fp_fusion=False,
@@ -97,8 +99,8 @@ def select_detections(
             class_ids,
             kept.view(torch.uint8),
             limits.allowed.view(torch.uint8),
-            on_device(limits.max_instances, total, torch.int64),
-            total,
+            on_device(limits.max_instances, boxes, torch.int64),
+            selection.spare,
             found.boxes,
             found.scores,
             found.class_ids,
@@ -107,44 +109,88 @@ def select_detections(
             found.overflow.view(torch.uint8),
             k,
             count,
+            selection.spare.stride(0),
             block=ROWS,
             num_warps=8,
         )
     return found
 
 
-@triton.jit(do_not_specialize=['proposals'])
-def _pair_keys_kernel(
-    probabilities,
+def probability_keys(
+    logits: Tensor, valid: Tensor, threshold: float | Tensor, k: int
+) -> Selection:
+    """Return the keys of class probabilities, from which the K best are to be selected.
+
+    Args:
+        logits: (N, P, C + 1), any float dtype, background last.
+        valid: (N, P) bool, which proposals there are.
+        threshold: what a probability must exceed; others are -inf.
+        k: at most P * C.
+
+    Returns:
+        Keys (N, P * C) of float32, and as ``spare`` how many are above the threshold.
+    """
+    n, p, classes = logits.shape[0], logits.shape[1], logits.shape[2] - 1
+    selection = prepare(n, [p * classes], k, torch.float32, logits.device)
+    columns = triton.next_power_of_2(classes + 1)
+    rows = max(PAIRS // columns, 1)
+    _probability_keys_kernel[(triton.cdiv(p, rows), n)](
+        logits.contiguous(),
+        valid.contiguous().view(torch.uint8),
+        on_device(threshold, logits, torch.float32),
+        selection.keys,
+        selection.counts,
+        selection.spare,
+        p,
+        selection.spare.stride(0),
+        classes=classes,
+        rows=rows,
+        columns=columns,
+        num_warps=8,
+    )
+    return selection
+
+
+@triton.jit(do_not_specialize=['proposals', 'pitch'])
+def _probability_keys_kernel(
+    logits,
     proposed,
     threshold,
     keys,
+    counts,
     total,
     proposals,
+    pitch,
     classes: tl.constexpr,
-    block: tl.constexpr,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
 ):
-    """Make the key of every (proposal, class) of one image, and count those that may be one."""
+    """Make the key of every class of some proposals of one image, and count those above."""
     image = tl.program_id(1).to(tl.int64)
-    index = tl.program_id(0) * block + tl.arange(0, block)
-    there = index < proposals * classes
-    score, usable = _score(
-        probabilities, proposed, threshold, image * proposals, index, there, classes
-    )
-    tl.store(keys + image * proposals * classes + index, rank_key(score, index), mask=there)
-    tl.atomic_add(total + image, tl.sum(usable.to(tl.int64), axis=0))
+    proposal = tl.program_id(0) * rows + tl.arange(0, rows)
+    column = tl.arange(0, columns)
+    here = proposal < proposals
+    row = image * proposals + proposal
+    read = here[:, None] & (column < classes + 1)[None, :]
+    place = logits + row[:, None] * (classes + 1) + column[None, :]
+    logit = tl.load(place, mask=read, other=float('-inf')).to(tl.float32)
+    # Rows beyond the last give no numbers, which are not used.
+    share = tl.exp(logit - tl.max(logit, axis=1)[:, None])
+    all_shares = tl.zeros_like(share) + tl.sum(share, axis=1)[:, None]
+    probability = tl.div_rn(share, all_shares)
 
-
-@triton.jit
-def _score(probabilities, proposed, threshold, first, index, there, classes: tl.constexpr):
-    """Return probabilities, -inf where they may not be a detection, and which may."""
-    proposal = first + index // classes
     # The background, behind the classes, is none.
-    place = probabilities + proposal * (classes + 1) + index % classes
-    score = tl.load(place, mask=there, other=0.0)
-    usable = there & (score > tl.load(threshold))
-    usable = usable & (tl.load(proposed + proposal, mask=there, other=0) != 0)
-    return tl.where(usable, score, float('-inf')), usable
+    there = here[:, None] & (column < classes)[None, :]
+    usable = there & (probability > tl.load(threshold))
+    usable = usable & (tl.load(proposed + row, mask=here, other=0) != 0)[:, None]
+    key = ordered(tl.where(usable, probability, float('-inf')))
+    target = row[:, None] * classes + column[None, :]
+    tl.store(keys + target, key, mask=there)
+    size: tl.constexpr = rows * columns
+    flat_key = tl.reshape(key, [size])
+    count_first_digit(counts, image, flat_key, tl.reshape(there, [size]), 32, size)
+    above = tl.sum(tl.sum(usable.to(tl.int32), axis=1), axis=0)
+    tl.atomic_add(total + image * pitch, above, sem='relaxed')
 
 
 @triton.jit(
@@ -154,9 +200,6 @@ def _score(probabilities, proposed, threshold, first, index, there, classes: tl.
     ]
 )
 def _pairs_kernel(
-    probabilities,
-    proposed,
-    threshold,
     chosen,
     moves,
     origins,
@@ -179,14 +222,17 @@ def _pairs_kernel(
     clamp_shrinking: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Decode, clip and check candidates of one image."""
+    """Sort candidates of one image, decode, clip and check them."""
     image = tl.program_id(1).to(tl.int64)
     slot = tl.program_id(0) * block + tl.arange(0, block)
     there = slot < candidates
-    target = image * candidates + slot
-    index = tl.load(chosen + target, mask=there, other=0)
+    chosen += image * candidates
+    packed = tl.load(chosen + slot, mask=there, other=0)
+    target = image * candidates + rank_among(packed, chosen, candidates, block)
+    key, index = unpack(packed)
+    score = score_of(key, tl.float32)
+    usable = score > float('-inf')
     first = image * proposals
-    score, usable = _score(probabilities, proposed, threshold, first, index, there, classes)
     proposal = first + index // classes
     row = proposal if agnostic else first * classes + index
     left, top, right, bottom, finite = decode_box(
@@ -211,7 +257,7 @@ def _pairs_kernel(
     tl.store(valid + target, usable.to(tl.uint8), mask=there)
 
 
-@triton.jit(do_not_specialize=['candidates', 'count'])
+@triton.jit(do_not_specialize=['candidates', 'count', 'pitch'])
 def _detections_kernel(
     boxes,
     scores,
@@ -228,6 +274,7 @@ def _detections_kernel(
     overflow,
     candidates,
     count,
+    pitch,
     block: tl.constexpr,
 ):
     """Move the candidates of one image that stay to the front, in the order in which they are.
@@ -271,7 +318,7 @@ def _detections_kernel(
 
     tl.store(filtered_class + image, survivors - passing)
     detected = tl.minimum(passing, count)
-    lacking = (tl.load(total + image) > candidates) & (detected < most)
+    lacking = (tl.load(total + image * pitch) > candidates) & (detected < most)
     tl.store(overflow + image, lacking.to(tl.uint8))
 
 

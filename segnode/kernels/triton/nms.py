@@ -22,10 +22,18 @@ def nms(
     boxes: Tensor, valid: Tensor, threshold: float | Tensor, groups: Tensor | None = None
 ) -> Tensor:
     """As ``segnode.kernels.plain.nms.nms_static``, its twin."""
+    return nms_and_count(boxes, valid, threshold, groups)[0]
+
+
+def nms_and_count(
+    boxes: Tensor, valid: Tensor, threshold: float | Tensor, groups: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """As ``nms``; also return (..., K) int32, how many stay up to each box, with it."""
     k = valid.shape[-1]
     keep = torch.empty(valid.shape, dtype=torch.bool, device=valid.device)
+    count = torch.empty(valid.shape, dtype=torch.int32, device=valid.device)
     if keep.numel() == 0:
-        return keep
+        return keep, count
     if not isinstance(threshold, Tensor):
         threshold = torch.full((), largest_float32(threshold), device=boxes.device)
     sets, blocks = keep.numel() // k, triton.cdiv(k, BLOCK)
@@ -49,6 +57,7 @@ def nms(
             mask,
             valid.contiguous().view(torch.uint8),
             keep.view(torch.uint8),
+            count,
             k,
             blocks,
             capacity=capacity,
@@ -56,7 +65,7 @@ def nms(
             # One warp needs no barriers; more only where its registers cannot hold a tile.
             num_warps=1 if capacity <= 16 else capacity // 8,
         )
-    return keep
+    return keep, count
 
 
 @triton.jit(do_not_specialize=['k', 'blocks'])
@@ -115,6 +124,7 @@ def _scan_kernel(
     mask,
     valid,
     keep,
+    count,
     k,
     blocks,
     capacity: tl.constexpr,
@@ -124,12 +134,14 @@ def _scan_kernel(
     one_set = tl.program_id(0).to(tl.int64)
     valid += one_set * k
     keep += one_set * k
+    count += one_set * k
     mask += one_set * blocks * blocks * block
     index = tl.arange(0, block)
     bit = tl.full([block], 1, tl.int64) << index.to(tl.int64)
     row_block = tl.arange(0, capacity)
     tile = row_block[:, None] * block + index[None, :]
     kept = tl.zeros([capacity], tl.int64)
+    staying = 0
     following = tl.load(mask + tile, mask=row_block[:, None] < 1, other=0)
     for column_block in range(blocks):
         words = following
@@ -150,4 +162,7 @@ def _scan_kernel(
             before = word
             word = tl.sum(tl.where(candidate & ((own & before) == 0), bit, 0), axis=0)
         kept = tl.where(row_block == column_block, word, kept)
-        tl.store(keep + column, ((word & bit) != 0).to(tl.uint8), mask=column < k)
+        stays = ((word & bit) != 0).to(tl.int32)
+        tl.store(keep + column, stays.to(tl.uint8), mask=column < k)
+        tl.store(count + column, staying + tl.cumsum(stays, axis=0), mask=column < k)
+        staying += tl.sum(stays, axis=0)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""The RPN's selection in Triton kernels around PyTorch's top-k of each level.
+"""The RPN's selection in Triton kernels.
 
 Shapes: N images, L levels, S_l anchors of a level, S of all levels, K candidates a level, P
 proposals.
@@ -8,22 +8,34 @@ proposals.
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from segnode.kernels.plain.selection import select_proposals_static
-from segnode.kernels.triton.boxes import BLOCK, decode_box, rank_key, store_box
-from segnode.kernels.triton.nms import nms
+from segnode.kernels.triton.boxes import decode_box, store_box
+from segnode.kernels.triton.nms import nms_and_count
+from segnode.kernels.triton.radix_select import (
+    BLOCK,
+    MOST_PARTS,
+    RANKED,
+    Selection,
+    count_first_digit,
+    ordered,
+    part_of,
+    prepare,
+    rank_among,
+    score_of,
+    select,
+    unpack,
+)
 from segnode.model.architecture import Architecture
 from segnode.model.boxes import SCALE_CLAMP
 from segnode.model.rpn import Proposals
 
-# Levels that the kernel tells apart.
-MOST_LEVELS = 5
+# Candidates that a program merges.
+MERGED = 256
 
 
 def select_proposals(
@@ -36,103 +48,132 @@ def select_proposals(
 ) -> Proposals:
     """As ``segnode.kernels.plain.selection.select_proposals_static``, its twin.
 
-    What has more levels, or deltas of several formats, is left to that.
+    What has more levels, or logits or deltas of several formats, is left to that.
     """
-    dtypes = {x.dtype for x in deltas}
-    if len(logits) > MOST_LEVELS or len(dtypes) > 1:
+    formats = max(len({x.dtype for x in rows}) for rows in (logits, deltas))
+    if len(logits) > MOST_PARTS or formats > 1:
         return select_proposals_static(
             logits, deltas, anchors, image_hw, architecture, post_nms_topk
         )
     n, levels, candidates = len(logits[0]), len(logits), architecture.rpn_pre_nms_topk
     if architecture.semantics.rank_probabilities:
         logits = [torch.sigmoid(x.float().contiguous()) for x in logits]
-    scores, sizes = torch.cat(logits, 1), [x.shape[1] for x in logits]
-    device, everything = scores.device, levels * candidates
-    keys = torch.empty(scores.shape, dtype=torch.int64, device=device)
+    device, everything = anchors.device, levels * candidates
     boxes = torch.empty((n, levels, candidates, 4), device=device)
     best = torch.empty((n, levels, candidates), device=device)
     valid = torch.empty((n, levels, candidates), dtype=torch.bool, device=device)
-    with torch.cuda.device_of(scores):
-        _score_keys_kernel[(triton.cdiv(sum(sizes), BLOCK), n)](
-            scores, scores, keys, sum(sizes), masked=False, block=BLOCK, num_warps=4
-        )
-        index = [
-            torch.topk(part, min(candidates, size), dim=1).indices
-            for part, size in zip(keys.split(sizes, 1), sizes, strict=True)
-        ]
-        moves, pitch = _in_step(deltas)
-        missing = MOST_LEVELS - levels
-        _candidates_kernel[(triton.cdiv(candidates, BLOCK), levels, n)](
-            scores,
+    count = min(post_nms_topk, everything)
+    proposals = Proposals(
+        torch.empty((n, count, 4), device=device),
+        torch.empty((n, count), device=device),
+        torch.empty((n, count), dtype=torch.bool, device=device),
+    )
+    moves, pitch = _in_step(deltas)
+    with torch.cuda.device_of(anchors):
+        selection = level_keys(logits, candidates)
+        _candidates_kernel[(triton.cdiv(candidates, RANKED), levels, n)](
+            select(selection),
             anchors,
-            *(moves + moves[-1:] * missing),
-            *(index + index[-1:] * missing),
+            *_filled(moves),
             boxes,
             best,
             valid.view(torch.uint8),
-            *(accumulate([*sizes, *[0] * missing])),
+            *selection.ends,
             candidates,
             *architecture.rpn_bbox_weights,
             *(float(side) for side in image_hw),
             SCALE_CLAMP,
             architecture.rpn_min_size,
-            levels=levels,
+            dtype=getattr(tl, str(logits[0].dtype).removeprefix('torch.')),
             pitch=pitch,
             clamp_shrinking=architecture.semantics.clamp_shrinking,
             inclusive=architecture.semantics.inclusive_sides,
-            block=BLOCK,
+            block=RANKED,
             num_warps=4,
             # A fused multiply-add rounds once where the twin rounds twice.
             enable_fp_fusion=False,
         )
-        keep = nms(boxes, valid, architecture.rpn_nms_threshold)
-        keys = torch.empty((n, everything), dtype=torch.int64, device=device)
-        kept = keep.view(torch.uint8)
-        _score_keys_kernel[(triton.cdiv(everything, BLOCK), n)](
-            best, kept, keys, everything, masked=True, block=BLOCK, num_warps=4
-        )
-        chosen = torch.topk(keys, min(post_nms_topk, everything), dim=1).indices
-        count = chosen.shape[1]
-        proposals = Proposals(
-            torch.empty((n, count, 4), device=device),
-            torch.empty((n, count), device=device),
-            torch.empty((n, count), dtype=torch.bool, device=device),
-        )
-        _take_kernel[(triton.cdiv(count, BLOCK), n)](
+        keep, staying = nms_and_count(boxes, valid, architecture.rpn_nms_threshold)
+        _merge_kernel[(triton.cdiv(candidates, MERGED), levels, n)](
             boxes,
             best,
-            kept,
-            chosen,
+            keep.view(torch.uint8),
+            staying,
             proposals.boxes,
             proposals.scores,
             proposals.valid.view(torch.uint8),
-            everything,
+            candidates,
             count,
-            block=BLOCK,
+            levels=levels,
+            halvings=candidates.bit_length(),
+            block=MERGED,
             num_warps=4,
         )
     return proposals
 
 
+def level_keys(logits: list[Tensor], k: int) -> Selection:
+    """Return the keys of the scores (N, S_l) of levels, each of whose K best is to be selected."""
+    scores, pitch = _in_step([x[..., None] for x in logits])
+    n, sizes = len(logits[0]), [x.shape[1] for x in logits]
+    selection = prepare(n, sizes, k, logits[0].dtype, logits[0].device)
+    _level_keys_kernel[selection.grid](
+        *_filled(scores),
+        selection.keys,
+        selection.counts,
+        *selection.ends,
+        pitch=pitch,
+        block=BLOCK,
+        num_warps=8,
+    )
+    return selection
+
+
+def _filled(levels: list[Tensor]) -> list[Tensor]:
+    """Return as many levels as the kernels take, the last one again and again."""
+    return levels + levels[-1:] * (MOST_PARTS - len(levels))
+
+
 def _in_step(rows: list[Tensor]) -> tuple[list[Tensor], int]:
-    """Return rows (N, S_l, 4), and how many numbers lie from one to the next in all levels."""
+    """Return rows (N, S_l, X), and how many numbers lie from one to the next in all levels."""
     pitch = rows[0].stride(1)
     if all(x.stride() == (x.shape[1] * pitch, pitch, 1) for x in rows):
         return rows, pitch
-    return [x.contiguous() for x in rows], 4
+    return [x.contiguous() for x in rows], rows[0].shape[2]
 
 
-@triton.jit(do_not_specialize=['size'])
-def _score_keys_kernel(scores, mask, keys, size, masked: tl.constexpr, block: tl.constexpr):
-    """Make keys of (N, size) scores; what is no number, or not in the mask, comes last."""
+@triton.jit(do_not_specialize=['end_1', 'end_2', 'end_3', 'end_4', 'end_5'])
+def _level_keys_kernel(
+    scores_1,
+    scores_2,
+    scores_3,
+    scores_4,
+    scores_5,
+    keys,
+    counts,
+    end_1,
+    end_2,
+    end_3,
+    end_4,
+    end_5,
+    pitch: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Make keys of the scores of one level and image, and count their first digit."""
+    level = tl.program_id(1)
+    image = tl.program_id(2).to(tl.int64)
+    start, size = part_of(level, end_1, end_2, end_3, end_4, end_5)
     index = tl.program_id(0) * block + tl.arange(0, block)
-    place = tl.program_id(1).to(tl.int64) * size + index
-    score = tl.load(scores + place, mask=index < size, other=0.0).to(tl.float32)
-    usable = score == score
-    if masked:
-        usable = usable & (tl.load(mask + place, mask=index < size, other=0) != 0)
-    key = rank_key(tl.where(usable, score, float('-inf')), index)
-    tl.store(keys + place, key, mask=index < size)
+    if tl.program_id(0) * block < size:
+        scores = tl.where(level > 0, scores_2, scores_1)
+        scores = tl.where(level > 1, scores_3, scores)
+        scores = tl.where(level > 2, scores_4, scores)
+        scores = tl.where(level > 3, scores_5, scores)
+        there = index < size
+        key = ordered(tl.load(scores + (image * size + index) * pitch, mask=there, other=0.0))
+        tl.store(keys + image * end_5 + start + index, key, mask=there)
+        bits: tl.constexpr = keys.dtype.element_ty.primitive_bitwidth
+        count_first_digit(counts, image * tl.num_programs(1) + level, key, there, bits, block)
 
 
 @triton.jit(
@@ -142,18 +183,13 @@ def _score_keys_kernel(scores, mask, keys, size, masked: tl.constexpr, block: tl
     ]
 )
 def _candidates_kernel(
-    scores,
+    chosen,
     anchors,
     moves_1,
     moves_2,
     moves_3,
     moves_4,
     moves_5,
-    index_1,
-    index_2,
-    index_3,
-    index_4,
-    index_5,
     boxes,
     best,
     valid,
@@ -171,38 +207,31 @@ def _candidates_kernel(
     width,
     clamp,
     min_side,
-    levels: tl.constexpr,
+    dtype: tl.constexpr,
     pitch: tl.constexpr,
     clamp_shrinking: tl.constexpr,
     inclusive: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Decode, clip and check the candidates of one level; slots that it does not fill hold 0."""
+    """Sort candidates of one level, decode, clip and check them.
+
+    Of slots that a level does not fill the boxes are 0 and the scores -inf.
+    """
     level = tl.program_id(1)
     image = tl.program_id(2).to(tl.int64)
     moves = tl.where(level > 0, moves_2, moves_1)
     moves = tl.where(level > 1, moves_3, moves)
     moves = tl.where(level > 2, moves_4, moves)
     moves = tl.where(level > 3, moves_5, moves)
-    places = tl.where(level > 0, index_2, index_1)
-    places = tl.where(level > 1, index_3, places)
-    places = tl.where(level > 2, index_4, places)
-    places = tl.where(level > 3, index_5, places)
-    start = tl.where(level > 0, end_1, 0)
-    start = tl.where(level > 1, end_2, start)
-    start = tl.where(level > 2, end_3, start)
-    start = tl.where(level > 3, end_4, start)
-    end = tl.where(level > 0, end_2, end_1)
-    end = tl.where(level > 1, end_3, end)
-    end = tl.where(level > 2, end_4, end)
-    end = tl.where(level > 3, end_5, end)
-    size = end - start
+    start, size = part_of(level, end_1, end_2, end_3, end_4, end_5)
     count = tl.minimum(candidates, size)
     slot = tl.program_id(0) * block + tl.arange(0, block)
     there = slot < count
-    index = tl.load(places + image * count + slot, mask=there, other=0)
-    # The last level's end is that of all.
-    score = tl.load(scores + image * end_5 + start + index, mask=there, other=0.0).to(tl.float32)
+    first = (image * tl.num_programs(1) + level) * candidates
+    packed = tl.load(chosen + first + slot, mask=there, other=0)
+    place = tl.where(there, rank_among(packed, chosen + first, count, block), slot)
+    key, index = unpack(packed)
+    score = tl.where(there, score_of(key, dtype), float('-inf'))
     left, top, right, bottom, finite = decode_box(
         moves + (image * size + index) * pitch,
         anchors + (start + index) * 4,
@@ -219,7 +248,7 @@ def _candidates_kernel(
     side = tl.minimum(right - left, bottom - top)
     large = side >= min_side if inclusive else side > min_side
     usable = there & finite & large & (tl.abs(score) < float('inf'))
-    target = (image * levels + level) * candidates + slot
+    target = first + place
     inside = slot < candidates
     store_box(boxes + target * 4, left, top, right, bottom, inside)
     tl.store(best + target, score, mask=inside)
@@ -227,34 +256,64 @@ def _candidates_kernel(
 
 
 @triton.jit(do_not_specialize=['candidates', 'count'])
-def _take_kernel(
+def _merge_kernel(
     boxes,
     best,
     kept,
-    chosen,
+    staying,
     proposals,
     scores,
     valid,
     candidates,
     count,
+    levels: tl.constexpr,
+    halvings: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Gather the proposals of one image."""
-    image = tl.program_id(1).to(tl.int64)
+    """Move what NMS kept of one level to its rank among that of all; what it did not comes last.
+
+    How many are ahead of it in another level is found by halving, as scores fall in each.
+    """
+    level = tl.program_id(1)
+    image = tl.program_id(2).to(tl.int64)
     slot = tl.program_id(0) * block + tl.arange(0, block)
-    there = slot < count
-    target = image * count + slot
-    index = image * candidates + tl.load(chosen + target, mask=there, other=0)
-    stays = tl.load(kept + index, mask=there, other=0) != 0
-    score = tl.load(best + index, mask=there, other=0.0)
-    tl.store(scores + target, tl.where(stays, score, float('-inf')), mask=there)
-    tl.store(valid + target, stays.to(tl.uint8), mask=there)
-    box = boxes + index * 4
+    there = slot < candidates
+    everything = image * levels * candidates
+    index = level * candidates + slot
+    source = everything + index
+    stays = tl.load(kept + source, mask=there, other=0) != 0
+    score = tl.load(best + source, mask=there, other=0.0)
+    # Those of its own level, with itself; of all levels; and of those in front of its own.
+    own = tl.load(staying + source, mask=there, other=0)
+    rank = own - 1
+    total = 0
+    passed = 0
+    for other in tl.static_range(levels):
+        first = everything + other * candidates
+        all_of_it = tl.load(staying + first + candidates - 1)
+        total += all_of_it
+        passed += tl.where(other < level, all_of_it, 0)
+        # Of equal scores the earlier level's comes first.
+        searched = stays & (level != other)
+        ahead = tl.zeros([block], tl.int32)
+        for step in tl.static_range(halvings):
+            more = ahead + (1 << (halvings - 1 - step))
+            open_still = searched & (more <= candidates)
+            rival = tl.load(best + first + more - 1, mask=open_still, other=float('-inf'))
+            beaten = (rival > score) | ((rival == score) & (other < level))
+            ahead = tl.where(open_still & beaten, more, ahead)
+        rank += tl.load(staying + first + ahead - 1, mask=ahead > 0, other=0)
+    rank = tl.where(stays, rank, total + index - passed - own)
+    stored = there & (rank < count)
+    target = image * count + rank
+    tl.store(scores + target, tl.where(stays, score, float('-inf')), mask=stored)
+    tl.store(valid + target, stays.to(tl.uint8), mask=stored)
+    box = boxes + source * 4
     store_box(
         proposals + target * 4,
-        tl.load(box, mask=there, other=0.0),
-        tl.load(box + 1, mask=there, other=0.0),
-        tl.load(box + 2, mask=there, other=0.0),
-        tl.load(box + 3, mask=there, other=0.0),
-        there,
+        tl.load(box, mask=stored, other=0.0),
+        tl.load(box + 1, mask=stored, other=0.0),
+        tl.load(box + 2, mask=stored, other=0.0),
+        tl.load(box + 3, mask=stored, other=0.0),
+        stored,
     )
