@@ -693,10 +693,10 @@ def test_half_precision_products_are_summed_whole(
     for part in (network.backbone, network.roi_heads.mask_head):
         forward = part.forward
 
-        def watch(x: torch.Tensor, forward: Any = forward) -> Any:
+        def watch(x: torch.Tensor, *steps: Any, forward: Any = forward) -> Any:
             seen.add(cublas.allow_fp16_reduced_precision_reduction)
             seen.add(cublas.allow_bf16_reduced_precision_reduction)
-            return forward(x)
+            return forward(x, *steps)
 
         monkeypatch.setattr(part, 'forward', watch)
     before = cublas.allow_fp16_reduced_precision_reduction

@@ -33,7 +33,7 @@ def test_an_allocation_that_fails_is_one_typed_error(
     engine.segment([FRAME])
     backbone = engine._backend.network.model.backbone
 
-    def forward(x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(*_: object) -> list[torch.Tensor]:
         return [torch.empty((2**50,))]
 
     with monkeypatch.context() as patch:
