@@ -75,6 +75,7 @@ class Inference(Generic[Header]):
         settings: Callable[[], ScheduleConfig],
         cameras: int,
         report: Callable[[str], None],
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the engine.
 
@@ -83,17 +84,19 @@ class Inference(Generic[Header]):
             settings: asked at every frame.
             cameras: how many there are.
             report: is told in a line what was measured.
+            monotonic_s: tells the time.
         """
         self._engine = engine
         self._settings = settings
         self._cameras = cameras
         self._report = report
+        self._monotonic_s = monotonic_s
         self._kinds: dict[int, Kind] = {}
         self._measured: dict[Kind, Measured] = {}
         # What the measurements are made for, from when on, and when the last one ended.
         self._made_for: tuple[int, ...] = ()
-        self._settled_s = self._rehearsed_s = time.monotonic()
-        self._budget = LatencyBudget(cameras)
+        self._settled_s = self._rehearsed_s = monotonic_s()
+        self._budget = LatencyBudget(cameras, monotonic_s)
         self._budget_ms = 0.0
         # By how much inference lately took longer than it did when it was rehearsed.
         self._slower: deque[float] = deque(maxlen=20)
@@ -217,22 +220,22 @@ class Inference(Generic[Header]):
         wanted = (settings.short_side, settings.long_side, settings.proposals, len(scales), most)
         if wanted != self._made_for:
             if self._made_for:
-                self._settled_s = time.monotonic() + SETTLED_S
+                self._settled_s = self._monotonic_s() + SETTLED_S
             self._made_for = wanted
             self._measured.clear()
         if kind in self._measured or (len(scales) == 1 and most == 1) or self._closed.is_set():
             return
-        if time.monotonic() < self._settled_s:
+        if self._monotonic_s() < self._settled_s:
             return
         while len(self._measured) >= KINDS:
             del self._measured[next(iter(self._measured))]
         self._engine.reserve((len(self._measured) + 1) * len(scales) * most)
-        began_s = time.monotonic()
+        began_s = self._monotonic_s()
         measured, said = self._rehearse(image, scales, most)
         if self._closed.is_set():
             return
         self._measured[kind] = measured
-        self._rehearsed_s = time.monotonic()
+        self._rehearsed_s = self._monotonic_s()
         if costs_ms := self._costs_ms():
             self._budget.restart(schedule.latency_budget_ms, costs_ms)
         spent_s = self._rehearsed_s - began_s
@@ -284,7 +287,7 @@ class Inference(Generic[Header]):
         for run in range(TIMED):
             if self._closed.is_set():
                 break
-            began_s = time.monotonic()
+            began_s = self._monotonic_s()
             self._engine.segment([image] * frames, scale=scale)
-            spent_s[run:] = [time.monotonic() - began_s]
+            spent_s[run:] = [self._monotonic_s() - began_s]
         return min(spent_s) * 1e3
