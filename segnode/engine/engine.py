@@ -223,7 +223,7 @@ class Engine:
 
     @property
     def lend(self) -> Lend | None:
-        """Lends memory to decode frames into, from which a GPU fetches them without a copy.
+        """Lends one thread memory to decode frames into, from which a GPU fetches them uncopied.
 
         None on a CPU, and where a program takes its frames otherwise. Frames from elsewhere are
         copied into such memory when they are run.

@@ -36,6 +36,9 @@ def choose_input(
         network: what reads the input; nothing may run it meanwhile.
         preprocess: makes the input of so many channels, at the size that is timed.
         captured: kernels are chosen as for a capture.
+
+    Raises:
+        Exception: whatever the input of three channels raises; nothing is chosen then.
     """
     conv = network.model.first_conv
     if network.input_choice or not is_asynchronous(network.device):
@@ -44,6 +47,8 @@ def choose_input(
         return
     with as_for_a_capture() if captured else whole_sums():
         candidates = {count: _candidate(conv, preprocess, count) for count in CHANNELS}
+        # What fails as it is would fail in a frame: who builds may have other operators for it.
+        candidates[conv.in_channels]()
         chosen, medians = fastest(candidates, device_milliseconds)
     if chosen != conv.in_channels:
         conv.widen_input(chosen)

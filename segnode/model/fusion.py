@@ -109,9 +109,9 @@ def fuse_convolutions(model: nn.Module) -> str:
 
 
 def fuse_convolution(conv: Conv) -> None:
-    """Give a convolution its fused form where that agrees, else none."""
+    """Give a convolution its fused form where that agrees, else none, as before a norm."""
     cuda = conv.weight.is_cuda
-    agrees = _agrees(conv, cudnn_conv if cuda else OneDNNConv())
+    agrees = conv.norm is None and _agrees(conv, cudnn_conv if cuda else OneDNNConv())
     conv.fused = (cudnn_conv if cuda else OneDNNConv()) if agrees else None
 
 

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segnode.engine import input_channels, timing
 from segnode.engine.input_channels import choose_input
@@ -25,6 +26,11 @@ ARCHITECTURE = Architecture(
     box_fc_dims=(8,),
     mask_conv_dims=(8, 8, 8, 8),
     num_classes=2,
+)
+
+GROUP_NORMS = replace(
+    ARCHITECTURE,
+    backbone=ResNetSpec(norm='GN', width_per_group=32, stem_out_channels=32, res2_out_channels=64),
 )
 
 
@@ -114,12 +120,15 @@ class FakeGpu:
     It stands for the network that is prepared, too.
     """
 
-    def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, architecture: Architecture = ARCHITECTURE) -> None:
+        dtype = torch.bfloat16
         self.milliseconds = {3: 1.0, 4: 0.9, 8: 0.7}
         self.written: list[int] = []
-        self.model = MaskRCNN(ARCHITECTURE).requires_grad_(requires_grad=False)
+        self.model = MaskRCNN(architecture).requires_grad_(requires_grad=False)
         self.model.fold_norms()
         self.model.first_conv.to(dtype)
+        if self.model.first_conv.norm is not None:
+            self.model.first_conv.norm.float()  # As every group norm stays.
         self.device = torch.device('cpu')
         self.input_choice = ''
 
@@ -136,7 +145,7 @@ class FakeGpu:
     def clock(self, run: Callable[[], Any]) -> float:
         self.written.clear()
         out = run()
-        assert out.shape == (1, 8, 32, 32)
+        assert out.shape == (1, self.conv.out_channels, 32, 32)
         assert out.dtype == self.conv.weight.dtype
         (channels,) = self.written  # What preprocessing writes is timed.
         return self.milliseconds[channels]
@@ -147,8 +156,8 @@ class FakeGpu:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    gpu = FakeGpu()
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    gpu = FakeGpu(getattr(request, 'param', ARCHITECTURE))
     monkeypatch.setattr(input_channels, 'device_milliseconds', gpu.clock)
     monkeypatch.setattr(input_channels, 'is_asynchronous', lambda device: True)
     return gpu
@@ -169,6 +178,29 @@ def test_the_network_gets_the_fastest_input(gpu: FakeGpu, captured: bool) -> Non
     gpu.milliseconds[3] = 0.1
     gpu.choose(captured=captured)
     assert conv.in_channels == 8
+
+
+@pytest.mark.parametrize('gpu', [ARCHITECTURE, GROUP_NORMS], indirect=True)
+def test_the_first_layer_gives_what_it_gave(gpu: FakeGpu) -> None:
+    for module in gpu.model.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.weight.normal_()
+    before = gpu.conv(gpu.preprocess(3))
+    gpu.choose()
+    assert gpu.conv.in_channels == 8
+    torch.testing.assert_close(gpu.conv(gpu.preprocess(8)), before, rtol=2**-7, atol=1e-2)
+
+
+def test_what_fails_as_it_is_leaves_it_open(gpu: FakeGpu) -> None:
+    def fail(channels: int) -> Tensor:
+        raise RuntimeError(f'no kernel for {channels}')
+
+    network: Any = gpu
+    with pytest.raises(RuntimeError, match='no kernel for 3'):
+        choose_input(network, fail, captured=True)
+    assert gpu.input_choice == ''
+    gpu.choose()
+    assert gpu.conv.in_channels == 8
 
 
 def test_three_channels_stay_where_no_others_are_faster(gpu: FakeGpu) -> None:

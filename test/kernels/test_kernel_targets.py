@@ -375,7 +375,7 @@ def test_every_kernel_is_launched() -> None:
             if isinstance(value, JITFunction) and name.endswith('_kernel')
         }
     assert kernels == {launch.kernel.__name__ for launch in everything_launched()}
-    assert len(kernels) == 17
+    assert len(kernels) == 19
 
 
 @needs_triton
