@@ -385,6 +385,8 @@ def check_add_enlarged(device: torch.device, generator: torch.Generator, large: 
             else:
                 assert same_bits(found, expected), (tuple(x.shape), fine, coarse)
             assert found.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match='does not fit'):
+        add_enlarged(x[:, :, 1:].to(device), small.to(device))
 
 
 def check_choose(device: torch.device, generator: torch.Generator, large: bool) -> None:

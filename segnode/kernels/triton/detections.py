@@ -183,7 +183,7 @@ def _probability_keys_kernel(
     there = here[:, None] & (column < classes)[None, :]
     usable = there & (probability > tl.load(threshold))
     usable = usable & (tl.load(proposed + row, mask=here, other=0) != 0)[:, None]
-    key = ordered(tl.where(usable, probability, float('-inf')))
+    key = ordered(tl.where(usable, probability, float('-inf')), 32)
     target = row[:, None] * classes + column[None, :]
     tl.store(keys + target, key, mask=there)
     size: tl.constexpr = rows * columns
@@ -230,7 +230,7 @@ def _pairs_kernel(
     packed = tl.load(chosen + slot, mask=there, other=0)
     target = image * candidates + rank_among(packed, chosen, candidates, block)
     key, index = unpack(packed)
-    score = score_of(key, tl.float32)
+    score = score_of(key, 32, tl.float32)
     usable = score > float('-inf')
     first = image * proposals
     proposal = first + index // classes

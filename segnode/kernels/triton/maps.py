@@ -54,9 +54,15 @@ def max_pool(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
 
 
 def add_enlarged(x: Tensor, small: Tensor) -> Tensor:
-    """As ``segnode.model.maps.add_enlarged``, its twin; maps not in channels_last are copied."""
+    """As ``segnode.model.maps.add_enlarged``, its twin; maps not in channels_last are copied.
+
+    Raises:
+        ValueError: the maps do not fit together.
+    """
     x, small = (each.contiguous(memory_format=torch.channels_last) for each in (x, small))
     n, channels, height, width = x.shape
+    if (n, channels, height, width) != (*small.shape[:2], *(2 * side for side in small.shape[2:])):
+        raise ValueError(f'{tuple(small.shape)} enlarged does not fit {tuple(x.shape)}')
     dtype = x.dtype if x.dtype == small.dtype else torch.promote_types(x.dtype, small.dtype)
     total = torch.empty(
         x.shape,

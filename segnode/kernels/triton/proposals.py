@@ -48,10 +48,11 @@ def select_proposals(
 ) -> Proposals:
     """As ``segnode.kernels.plain.selection.select_proposals_static``, its twin.
 
-    What has more levels, or logits or deltas of several formats, is left to that.
+    What has more levels, logits or deltas of several formats, or logits beyond float32, is left to
+    that.
     """
     formats = max(len({x.dtype for x in rows}) for rows in (logits, deltas))
-    if len(logits) > MOST_PARTS or formats > 1:
+    if len(logits) > MOST_PARTS or formats > 1 or logits[0].dtype == torch.float64:
         return select_proposals_static(
             logits, deltas, anchors, image_hw, architecture, post_nms_topk
         )
@@ -84,6 +85,7 @@ def select_proposals(
             *(float(side) for side in image_hw),
             SCALE_CLAMP,
             architecture.rpn_min_size,
+            bits=selection.bits,
             dtype=getattr(tl, str(logits[0].dtype).removeprefix('torch.')),
             pitch=pitch,
             clamp_shrinking=architecture.semantics.clamp_shrinking,
@@ -123,6 +125,7 @@ def level_keys(logits: list[Tensor], k: int) -> Selection:
         selection.counts,
         *selection.ends,
         pitch=pitch,
+        bits=selection.bits,
         block=BLOCK,
         num_warps=8,
     )
@@ -157,6 +160,7 @@ def _level_keys_kernel(
     end_4,
     end_5,
     pitch: tl.constexpr,
+    bits: tl.constexpr,
     block: tl.constexpr,
 ):
     """Make keys of the scores of one level and image, and count their first digit."""
@@ -170,9 +174,9 @@ def _level_keys_kernel(
         scores = tl.where(level > 2, scores_4, scores)
         scores = tl.where(level > 3, scores_5, scores)
         there = index < size
-        key = ordered(tl.load(scores + (image * size + index) * pitch, mask=there, other=0.0))
+        score = tl.load(scores + (image * size + index) * pitch, mask=there, other=0.0)
+        key = ordered(score, bits)
         tl.store(keys + image * end_5 + start + index, key, mask=there)
-        bits: tl.constexpr = keys.dtype.element_ty.primitive_bitwidth
         count_first_digit(counts, image * tl.num_programs(1) + level, key, there, bits, block)
 
 
@@ -207,6 +211,7 @@ def _candidates_kernel(
     width,
     clamp,
     min_side,
+    bits: tl.constexpr,
     dtype: tl.constexpr,
     pitch: tl.constexpr,
     clamp_shrinking: tl.constexpr,
@@ -231,7 +236,7 @@ def _candidates_kernel(
     packed = tl.load(chosen + first + slot, mask=there, other=0)
     place = tl.where(there, rank_among(packed, chosen + first, count, block), slot)
     key, index = unpack(packed)
-    score = tl.where(there, score_of(key, dtype), float('-inf'))
+    score = tl.where(there, score_of(key, bits, dtype), float('-inf'))
     left, top, right, bottom, finite = decode_box(
         moves + (image * size + index) * pitch,
         anchors + (start + index) * 4,

@@ -54,6 +54,11 @@ class Selection:
     k: int
 
     @property
+    def bits(self) -> int:
+        """Bits of a key."""
+        return 8 * self.keys.element_size()
+
+    @property
     def ends(self) -> list[int]:
         """Where each of ``MOST_PARTS`` parts ends; those that there are not are empty."""
         return list(accumulate([*self.sizes, *[0] * (MOST_PARTS - len(self.sizes))]))
@@ -106,32 +111,32 @@ def select(selection: Selection) -> Tensor:
 
 
 @triton.jit
-def ordered(score):
-    """Return int32 that order as scores in half or single precision; NaN is as -inf.
+def ordered(score, bits: tl.constexpr):
+    """Return int32 that order as scores of 16 or 32 bits; NaN is as -inf.
 
     Zeros are equal, whatever their sign, see ``segnode.model.boxes.top_k_of_parts``. What comes of
     16 bits fits into as many.
     """
     wide = score.to(tl.float32)
     score = tl.where(wide == wide, wide, float('-inf')).to(score.dtype)
-    if score.dtype.primitive_bitwidth == 16:
-        bits = score.to(tl.int16, bitcast=True).to(tl.int32)
-        key = tl.where(bits < 0, -32768 - bits, bits)
+    if bits == 16:
+        pattern = score.to(tl.int16, bitcast=True).to(tl.int32)
+        key = tl.where(pattern < 0, -32768 - pattern, pattern)
     else:
-        bits = score.to(tl.int32, bitcast=True)
-        key = tl.where(bits < 0, -2147483648 - bits, bits)
+        pattern = score.to(tl.int32, bitcast=True)
+        key = tl.where(pattern < 0, -2147483648 - pattern, pattern)
     return key
 
 
 @triton.jit
-def score_of(key, dtype: tl.constexpr):
+def score_of(key, bits: tl.constexpr, dtype: tl.constexpr):
     """Return the float32 score that ``ordered`` made int32 of, in a format; zero has no sign."""
-    if dtype.primitive_bitwidth == 16:
-        bits = tl.where(key < 0, -32768 - key, key)
-        score = bits.to(tl.int16).to(dtype, bitcast=True).to(tl.float32)
+    if bits == 16:
+        pattern = tl.where(key < 0, -32768 - key, key)
+        score = pattern.to(tl.int16).to(dtype, bitcast=True).to(tl.float32)
     else:
-        bits = tl.where(key < 0, -2147483648 - key, key)
-        score = bits.to(tl.float32, bitcast=True)
+        pattern = tl.where(key < 0, -2147483648 - key, key)
+        score = pattern.to(tl.float32, bitcast=True)
     return score
 
 
