@@ -118,7 +118,8 @@ def ordered(score, bits: tl.constexpr):
     16 bits fits into as many.
     """
     wide = score.to(tl.float32)
-    score = tl.where(wide == wide, wide, float('-inf')).to(score.dtype)
+    lowest = tl.full(score.shape, float('-inf'), tl.float32).to(score.dtype)
+    score = tl.where(wide == wide, score, lowest)
     if bits == 16:
         pattern = score.to(tl.int16, bitcast=True).to(tl.int32)
         key = tl.where(pattern < 0, -32768 - pattern, pattern)
