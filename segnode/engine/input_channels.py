@@ -30,7 +30,8 @@ def choose_input(
 ) -> None:
     """Give a network in half precision on a GPU the input that is fastest, if none was chosen yet.
 
-    It takes some 60 ms, and what a library needs to find its kernels; it waits for the device.
+    It waits for the device: a few rounds, see ``fastest``, and what a library needs to find its
+    kernels.
 
     Args:
         network: what reads the input; nothing may run it meanwhile.

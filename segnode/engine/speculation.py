@@ -88,7 +88,8 @@ class Speculation:
         least_ms = WORTH * without_ms
         self.pays = saved_ms > (-least_ms if self.pays else least_ms)
         way = 'speculated' if self.pays else 'after the packet'
-        self._said = f'{way} ({with_ms:.2f} ms a frame speculated, {without_ms:.2f} ms not)'
+        timed = f'{with_ms:.2f} ms a frame speculated, {without_ms:.2f} ms not'
+        self._said = f'{way} ({timed if without_ms else "no frames to compare"})'
         self._standing, self._timed = STANDS, 0
         self._took_ms.clear()
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The segnode authors
-"""Where the milliseconds of a frame go."""
+"""Where the milliseconds of a frame go, and which of several ways takes the fewest."""
 
 from __future__ import annotations
 

@@ -170,9 +170,10 @@ class MaskRCNN(nn.Module):
                 channels as ``first_conv``, and gives those of fewer the zeros that they lack.
         """
         heads, rpn_head = self.roi_heads, self.proposal_generator.rpn_head
+        first_conv = self.first_conv
 
         def trunk(x: Tensor) -> Trunk:
-            missing = self.first_conv.in_channels - x.shape[1]
+            missing = first_conv.in_channels - x.shape[1]
             if missing:
                 x = F.pad(x, (0, 0, 0, 0, 0, missing))
             features: list[Tensor] = self.backbone(x, map_steps)

@@ -138,6 +138,18 @@ def test_it_is_measured_again_and_changes_for_a_reason_alone() -> None:
     assert device.speculation.pays
 
 
+def test_frames_that_cannot_be_compared_decide_for_the_packet() -> None:
+    """Where every guess is right and every other frame needs another capacity than before."""
+    speculation, capacity = Speculation(), 8
+    speculation.note(capacity, lambda: 1.0)
+    for _ in range(TIMED):
+        if not speculation.guess():
+            capacity = 24 - capacity
+        speculation.note(capacity, lambda: 1.0)
+    assert not speculation.pays
+    assert speculation.describe() == 'after the packet (no frames to compare)'
+
+
 # The captured path
 
 

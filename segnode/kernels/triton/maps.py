@@ -3,8 +3,7 @@
 """Max-pooling and the pyramid's sums in Triton, on channels_last maps, to the last bit.
 
 PyTorch's own pooling on a GPU writes the int64 index of each value beside it, four times the bytes
-of the map in half precision. Its sum of a map and a coarser one has six dimensions, and moves
-single values.
+of the map in half precision. Its sum of a map and a coarser one has six dimensions.
 
 Shapes: N images, C channels, H and W of the map at hand, h and w of one half as fine.
 """

@@ -30,7 +30,7 @@ from torch import Tensor
 MOST_PARTS = 5
 # Keys of a program.
 BLOCK = 2048
-# Values of a digit, of 8 bits.
+# Values of a digit, of 8 bits; kernels, which read no globals, have the number itself.
 BINS = 256
 # Chosen keys that a program ranks.
 RANKED = 64
