@@ -193,6 +193,34 @@ def test_a_damaged_chunk_is_skipped_and_counted(
         assert camera + lost == sum(m.topic == '/camera' for m in messages)
 
 
+@pytest.mark.parametrize('compression', ['none', 'lz4', 'zstd'])
+def test_messages_whose_topic_a_damaged_chunk_alone_names_are_counted(
+    tmp_path: Path, compression: str
+) -> None:
+    rng = np.random.default_rng(SEED)
+    late = int(rng.integers(20, 50))
+    messages = [
+        Message('/camera' if n < late else '/named_late', IMAGE, n, rng.bytes(90))
+        for n in range(60)
+    ]
+    path = write_mcap(tmp_path / 'a.mcap', messages, compression, chunk_size=900)
+    chunks = placed_chunks(path)
+    firsts = [sum(len(c.ends) for c in chunks[:n]) for n in range(len(chunks) + 1)]
+    number = next(n for n, chunk in enumerate(chunks) if b'/named_late' in chunk.records)
+    chunk = chunks[number]
+    data = bytearray(path.read_bytes())
+    data[chunk.data_start + int(rng.integers(0, len(chunk.data)))] ^= 0xFF
+    before, behind = messages[: firsts[number]], messages[firsts[number + 1] :]
+    # The index at the end of the file names it, too.
+    path.write_bytes(data)
+    found, _ = read(path)
+    assert found == expected(before + behind)
+    path.write_bytes(data[: chunks[-1].end])
+    found, bag = read(path)
+    assert found == expected(before)
+    assert bag.damage.skipped['its topic is not known'] == len(behind) > 0
+
+
 def test_messages_without_chunks_that_are_cut_or_broken(tmp_path: Path) -> None:
     messages = random_messages(np.random.default_rng(SEED), 40, disorder_ns=300_000_000)
     path = write_mcap(tmp_path / 'a.mcap', messages, use_chunking=False)
