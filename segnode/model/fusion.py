@@ -20,6 +20,8 @@ from segnode.model.conv import Conv, FusedConv
 
 # Height and width of the inputs that a fused form is tried on.
 TRIAL_SIZES = ((16, 16), (25, 42))
+# Whether the fused form of a convolution agrees, by what ``_form`` tells of it.
+_tried: dict[tuple[object, ...], bool] = {}
 
 
 class OneDNNConv:
@@ -109,10 +111,29 @@ def fuse_convolutions(model: nn.Module) -> str:
 
 
 def fuse_convolution(conv: Conv) -> None:
-    """Give a convolution its fused form where that agrees, else none, as before a norm."""
-    cuda = conv.weight.is_cuda
-    agrees = conv.norm is None and _agrees(conv, cudnn_conv if cuda else OneDNNConv())
-    conv.fused = (cudnn_conv if cuda else OneDNNConv()) if agrees else None
+    """Give a convolution its fused form where that agrees, else none, as before a norm.
+
+    It is tried with the first of its form that this process has, whatever the numbers.
+    """
+    conv.fused = None
+    if conv.norm is None:
+        form = _form(conv)
+        if form not in _tried:
+            _tried[form] = _agrees(conv, _fused_form(conv))
+        if _tried[form]:
+            conv.fused = _fused_form(conv)
+
+
+def _fused_form(conv: Conv) -> FusedConv:
+    return cudnn_conv if conv.weight.is_cuda else OneDNNConv()
+
+
+def _form(conv: Conv) -> tuple[object, ...]:
+    """Return all that a library may choose a convolution's kernel by."""
+    weight = conv.weight
+    memory = (weight.device, weight.dtype, weight.shape, weight.stride())
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    return (*memory, *geometry, conv.bias is None, conv.relu)
 
 
 @contextmanager
@@ -162,8 +183,11 @@ def _agrees(conv: Conv, fused: FusedConv) -> bool:
     for size in TRIAL_SIZES:
         x = torch.randn((1, conv.in_channels, *size), generator=generator).to(conv.weight)
         x = x.to(memory_format=torch.channels_last)
+        plain = _plainly(conv, x)
+        summand = torch.ones_like(plain, dtype=x.dtype, memory_format=torch.channels_last)
         for residual in (False, True):
-            expected, summand = _plainly(conv, x, residual)
+            expected = plain + 1 if residual else plain
+            expected = torch.relu(expected) if conv.relu else expected
             _leave_nan_behind(summand)
             try:
                 with measured_convolutions(), whole_sums():  # as where it is captured
@@ -179,9 +203,9 @@ def _agrees(conv: Conv, fused: FusedConv) -> bool:
     return True
 
 
-def _plainly(conv: Conv, x: Tensor, residual: bool) -> tuple[Tensor, Tensor]:
-    """Return a convolution's answer in float64, and a summand of its shape in its format."""
-    out = torch.conv2d(
+def _plainly(conv: Conv, x: Tensor) -> Tensor:
+    """Return a convolution's answer in float64, before a residual and ReLU."""
+    return torch.conv2d(
         x.double(),
         conv.weight.double(),
         None if conv.bias is None else conv.bias.double(),
@@ -190,10 +214,6 @@ def _plainly(conv: Conv, x: Tensor, residual: bool) -> tuple[Tensor, Tensor]:
         _ints(conv.dilation),
         conv.groups,
     )
-    summand = torch.ones_like(out, dtype=conv.weight.dtype, memory_format=torch.channels_last)
-    if residual:
-        out = out + 1
-    return torch.relu(out) if conv.relu else out, summand
 
 
 def _leave_nan_behind(like: Tensor) -> None:

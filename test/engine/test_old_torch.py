@@ -148,6 +148,7 @@ def no_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
         """Of a build without the pointwise forms."""
 
     monkeypatch.setattr(torch.ops, 'mkldnn', Operators())
+    monkeypatch.setattr(fusion, '_tried', {})
 
 
 def no_word_of_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,43 @@ def test_one_that_gives_no_number_or_fails_is_refused(dtype: torch.dtype) -> Non
     assert not fusion._agrees(conv(dtype), fail)
 
 
+def test_each_form_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network has some seventy convolutions, of some twenty forms."""
+    forms = [
+        {'relu': True},
+        {'relu': False},
+        {'relu': True, 'stride': 2},
+        {'relu': True, 'padding': 0},
+        {'relu': True, 'groups': 2},
+        {'relu': True, 'norm': 'BN'},
+    ]
+    layers = [Conv(16, 24, 3, **form) for form in forms for _ in range(3)]
+    layers += [Conv(16, 24, 1, relu=True), Conv(16, 32, 3, relu=True)]
+    for layer in layers:
+        layer.fold_norm()
+    network = torch.nn.Sequential(*layers, Conv(16, 32, 3, norm='GN', relu=True)).eval()
+    network[0].to(torch.bfloat16)
+    network.requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    tried: list[Conv] = []
+
+    def agrees(layer: Conv, fused: Any) -> bool:
+        assert isinstance(fused, fusion.OneDNNConv)
+        tried.append(layer)
+        return layer.stride == (1, 1)
+
+    monkeypatch.setattr(fusion, '_agrees', agrees)
+    monkeypatch.setattr(fusion, '_tried', {})
+    assert fusion.fuse_convolutions(network) == 'onednn'
+    # A norm that is folded leaves a convolution as others are.
+    assert [layers.index(layer) for layer in tried] == [0, 1, 3, 6, 9, 12, 18, 19]
+    for layer in layers:
+        assert (layer.fused is None) == (layer.stride == (2, 2))
+    # Each has its weight in the order that suits its own input.
+    fused = [layer.fused for layer in layers if layer.fused]
+    assert len(set(map(id, fused))) == len(fused)
+    assert network[-1].fused is None
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize('size', [(16, 16), (25, 42), (120, 160), (200, 336)])
