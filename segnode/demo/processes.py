@@ -46,6 +46,8 @@ _ROS_VARIABLES = (
     'ROS_PYTHON_VERSION',
 )
 _PR_SET_PDEATHSIG = 1
+# Of the domains that are kept.
+_marks = contextlib.ExitStack()
 
 
 class DemoError(SegnodeError):
@@ -135,17 +137,23 @@ def require_ros(what: str = 'the demo') -> None:
 
 
 def free_domain_id() -> int:
-    """Return a ROS domain that no process of this machine seems to use.
+    """Return a ROS domain that no process of this machine seems to use, and keep it for this one.
 
     The first participant of domain d takes UDP port 7410 + 250 d (DDSI-RTPS 9.6.1); domains above
-    101 would reach into the ports that Linux hands out.
+    101 would reach into the ports that Linux hands out. Whoever asks before that participant is
+    there gets another domain: a name in Linux's abstract namespace (unix(7)) marks this one until
+    this process ends. Where all are taken, it is a random one of them.
     """
     candidates = random.SystemRandom().sample(range(10, 102), 92)
     for domain in candidates:
         probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with probe, contextlib.suppress(OSError):
+            mark.bind(f'\0segnode-ros-domain-{domain}')
             probe.bind(('', 7410 + 250 * domain))
+            _marks.enter_context(mark)
             return domain
+        mark.close()
     return candidates[0]
 
 

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -131,11 +133,19 @@ def test_the_camera_gets_a_bare_environment(
     assert environments(tmp_path)[1][profile] == '/own.xml'
 
 
-def test_a_domain_in_use_is_passed_over() -> None:
-    taken = free_domain_id()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind(('', 7410 + 250 * taken))
-        assert taken not in {free_domain_id() for _ in range(200)}
+def test_a_domain_that_is_used_or_kept_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.ExitStack() as marks:
+        monkeypatch.setattr('segnode.demo.processes._marks', marks)
+        first = free_domain_id()
+        others = [domain for domain in range(10, 102) if domain != first]
+        monkeypatch.setattr(random.SystemRandom, 'sample', lambda *_: [first, *others])
+        # It is kept for whoever asked.
+        assert free_domain_id() != first
+        marks.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as participant:
+            participant.bind(('', 7410 + 250 * first))
+            assert free_domain_id() != first
+        assert free_domain_id() == first
 
 
 def children(output: Path) -> list[int]:
