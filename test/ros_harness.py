@@ -281,6 +281,8 @@ class Peer:
         """Ask for a lifecycle transition; return whether it succeeded."""
         request = ChangeState.Request()
         request.transition.id = transition
+        # What it publishes and subscribes to may be new.
+        self._heard.discard(node)
         return self.call(ChangeState, f'{node}/change_state', request).success
 
     def state(self, node: str = '/segnode') -> str:

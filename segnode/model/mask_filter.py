@@ -15,6 +15,9 @@ from torch import Tensor
 from segnode.model.architecture import Semantics
 from segnode.model.boxes import smaller_sides
 
+# Of a mask cell and a pixel, how far beyond a box's edge float32 may see a pixel's centre in it.
+ROUNDING = 2.0**-14
+
 
 @dataclass(frozen=True, slots=True)
 class FilteredDetections:
@@ -77,8 +80,8 @@ def pixel_bound(
     """Return the most pixels that the mask of each box can have.
 
     For Detectron2's paste at a threshold of 0.5 and more it is the number of pixel centres in
-    the closed box, clipped to the image. Otherwise a mask may reach beyond its box: the box is
-    widened by one mask cell and one pixel a side first.
+    the closed box, clipped to the image, with those that rounding may put into it. Otherwise a
+    mask may reach beyond its box: the box is widened by one mask cell and one pixel a side first.
 
     Args:
         boxes: (..., 4) float32 xyxy, input pixels.
@@ -93,7 +96,8 @@ def pixel_bound(
     low, high = boxes[..., :2], boxes[..., 2:]
     margin = (high - low) / cells + 1
     if semantics.paste == 'detectron2':
-        margin = margin * (torch.as_tensor(mask_threshold, device=boxes.device) < 0.5)
+        below = torch.as_tensor(mask_threshold, device=boxes.device) < 0.5
+        margin = margin * torch.where(below, 1.0, ROUNDING)
     first = torch.ceil(low - margin - 0.5).clamp(min=0)
     last = torch.floor(high + margin - 0.5)
     columns, rows = (last[..., i].clamp(max=image_hw[1 - i] - 1) for i in range(2))

@@ -28,11 +28,14 @@ def assign_levels(boxes: Tensor, pooler: Pooler) -> Tensor:
         level = torch.floor(torch.log2(side / FINEST_SIDE + 1e-6))
         return level.clamp(0, len(pooler.strides) - 1).long()
     scale = side / CANONICAL_SIDE
-    inside = pooler.levels == 'detectron2'
-    level = torch.log2(scale + 1e-8) if inside else torch.log2(scale) + 1e-6
-    # An empty RoI has no logarithm; it takes the finest level, as clamping -inf does.
     canonical = math.log2(CANONICAL_STRIDE)
-    level = torch.floor(canonical + level).nan_to_num(nan=0.0, neginf=0.0)
+    if pooler.levels == 'detectron2':
+        level = canonical + torch.log2(scale + 1e-8)
+    else:
+        # Added in torchvision's order (``LevelMapper``): near a border rounding decides.
+        level = canonical + torch.log2(scale) + 1e-6
+    # An empty RoI has no logarithm; it takes the finest level, as clamping -inf does.
+    level = torch.floor(level).nan_to_num(nan=0.0, neginf=0.0)
     finest, coarsest = (int(math.log2(pooler.strides[end])) for end in (0, -1))
     return level.clamp(finest, coarsest).long() - finest
 

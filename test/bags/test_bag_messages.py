@@ -26,6 +26,7 @@ CLASS_NAMES = ('cone', 'ball', 'Kübel')
 def random_detections(seed: int, count: int) -> Detections:
     random = np.random.default_rng(seed)
     corners = np.sort(random.uniform(0, 500, (count, 2, 2)), axis=1)
+    corners[:, 1] += 1  # None is empty.
     return Detections(
         boxes_xyxy=corners.reshape(count, 4).astype(np.float32),
         scores=np.sort(random.uniform(0, 1, count))[::-1].astype(np.float32),

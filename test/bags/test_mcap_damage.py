@@ -29,6 +29,9 @@ MAGIC = b'\x89MCAP0\r\n'
 SEED = fresh_seeds(1)[0]
 
 
+UNPACK = {'none': bytes, 'lz4': lz4.frame.decompress, 'zstd': zstandard.decompress}
+
+
 @dataclass(frozen=True)
 class Placed:
     """A chunk of a whole file: where it is, and where each of its messages ends in its records."""
@@ -66,8 +69,7 @@ def placed_chunks(path: Path) -> list[Placed]:
     for number, index in enumerate(summary.chunk_indexes):
         end = index.chunk_start_offset + index.chunk_length
         packed = data[end - index.compressed_size : end]
-        unpack = {'': bytes, 'lz4': lz4.frame.decompress, 'zstd': zstandard.decompress}
-        records = unpack[index.compression](packed)
+        records = UNPACK[index.compression or 'none'](packed)
         ends = []
         for offset in sorted(offsets[number]):
             (length,) = struct.unpack_from('<Q', records, offset + 1)
@@ -76,6 +78,23 @@ def placed_chunks(path: Path) -> list[Placed]:
         place = Placed(start, end - len(packed), end, packed, records, tuple(ends))
         found.append(place)
     return found
+
+
+def damaged(rng: np.random.Generator, data: bytes, chunk: Placed, compression: str) -> bytearray:
+    """Return a file with a byte of a chunk changed so that it gives other records, or none.
+
+    Another offset of lz4 may copy the same bytes from another place.
+    """
+    while True:
+        position = int(rng.integers(len(chunk.data)))
+        changed = bytearray(chunk.data)
+        changed[position] ^= 0xFF
+        try:
+            is_damaged = UNPACK[compression](bytes(changed)) != chunk.records
+        except (RuntimeError, zstandard.ZstdError):
+            is_damaged = True
+        if is_damaged:
+            return bytearray(data[: chunk.data_start] + changed + data[chunk.end :])
 
 
 def messages_before(chunks: list[Placed], cut: int, compression: str) -> int:
@@ -172,11 +191,9 @@ def test_a_damaged_chunk_is_skipped_and_counted(
     messages = random_messages(rng, 40)
     path = write_mcap(tmp_path / 'a.mcap', messages, compression, chunk_size=900)
     chunks = placed_chunks(path)
-    data = bytearray(path.read_bytes())
     # The last but one: an earlier one may be the only one that names a topic.
     chunk = chunks[-2]
-    position = chunk.data_start + int(rng.integers(0, len(chunk.data)))
-    data[position] ^= 0xFF
+    data = damaged(rng, path.read_bytes(), chunk, compression)
     path.write_bytes(data if is_closed else data[: chunks[-1].end])
     found, bag = read(path)
     first = sum(len(each.ends) for each in chunks[:-2])
@@ -208,8 +225,7 @@ def test_messages_whose_topic_a_damaged_chunk_alone_names_are_counted(
     firsts = [sum(len(c.ends) for c in chunks[:n]) for n in range(len(chunks) + 1)]
     number = next(n for n, chunk in enumerate(chunks) if b'/named_late' in chunk.records)
     chunk = chunks[number]
-    data = bytearray(path.read_bytes())
-    data[chunk.data_start + int(rng.integers(0, len(chunk.data)))] ^= 0xFF
+    data = damaged(rng, path.read_bytes(), chunk, compression)
     before, behind = messages[: firsts[number]], messages[firsts[number + 1] :]
     # The index at the end of the file names it, too.
     path.write_bytes(data)

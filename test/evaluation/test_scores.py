@@ -105,7 +105,12 @@ def pycocotools_stats(
         if iou_type == 'segm':  # loadRes takes the area of boxes where there are any
             for item in found:
                 del item['bbox']
-        detections = reference.loadRes(found)
+        if found:
+            detections = reference.loadRes(found)
+        else:  # loadRes looks into the first one
+            detections = COCO()
+            detections.dataset = {**reference.dataset, 'annotations': []}
+            detections.createIndex()
         evaluation = COCOeval(reference, detections, iou_type)
         evaluation.evaluate()
         evaluation.accumulate()

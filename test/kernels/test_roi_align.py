@@ -61,6 +61,27 @@ def test_levels_are_the_references(detectron2: ModuleType, seed: int) -> None:
     assert assign_levels(boxes[:10].view(2, 5, 4), OF_DETECTRON2).shape == (2, 5)
 
 
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+def test_levels_beside_a_border_are_the_references(detectron2: ModuleType, seed: int) -> None:
+    """Sides a few roundings from where the level changes, and one that was drawn by chance."""
+    from detectron2.modeling.poolers import assign_boxes_to_levels
+    from detectron2.structures import Boxes
+
+    generator = torch.Generator().manual_seed(seed)
+    border = torch.tensor([112.0, 224.0, 448.0]).repeat_interleave(20_000)[:, None]
+    shape = torch.exp(torch.rand((len(border), 1), generator=generator) - 0.5)
+    off = 1 + 1e-5 * (torch.rand((len(border), 1), generator=generator) - 0.5)
+    low = torch.rand((len(border), 2), generator=generator) * 300
+    boxes = torch.cat((low, low + torch.cat((border * shape * off, border / shape), 1)), 1)
+    drawn = torch.tensor([[563.04065, 99.635635, 797.16003, 313.9533]])
+    boxes = torch.cat((boxes, drawn))
+    expected = LevelMapper(2, 5)([boxes])
+    assert torch.equal(assign_levels(boxes, OF_TORCHVISION), expected)
+    assert expected[:-1].view(3, -1).float().std(dim=1).min() > 0, 'no side of a border is empty'
+    expected = assign_boxes_to_levels([Boxes(boxes)], 2, 5, 224, 4)
+    assert torch.equal(assign_levels(boxes, OF_DETECTRON2), expected)
+
+
 @pytest.mark.parametrize(('resolution', 'images'), [(7, 1), (14, 3)])
 @pytest.mark.parametrize('seed', fresh_seeds(1))
 def test_pooling_is_detectron2s(

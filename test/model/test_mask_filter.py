@@ -80,6 +80,37 @@ def test_no_mask_is_larger_than_its_bound(seed: int, threshold: float, paste: st
     assert bounds.sum() <= 1.5 * areas.sum()
 
 
+@pytest.mark.parametrize('image_hw', [(97, 130), (480, 640), (2160, 3840)])
+@pytest.mark.parametrize('threshold', [0.5, 0.7])
+@pytest.mark.parametrize('seed', fresh_seeds(1))
+def test_rounding_adds_no_pixel_beyond_the_bound(
+    seed: int, threshold: float, image_hw: tuple[int, int]
+) -> None:
+    """Of boxes with edges beside pixels' centres, by a few roundings."""
+    generator = torch.Generator().manual_seed(seed)
+    extent = torch.tensor(image_hw[::-1])
+    low = (torch.rand((300, 2), generator=generator) * (extent - 40)).floor() + 0.5
+    side = torch.exp(torch.rand((300, 2), generator=generator) * (extent - low - 1).log()).ceil()
+    exact = torch.cat((low, torch.minimum(low + side, extent - 0.5)), dim=1)
+    ulps = torch.randint(-4, 5, exact.shape, generator=generator)
+    boxes = (exact.view(torch.int32) + ulps.int()).view(torch.float32)
+    # One that was drawn by chance: rounding sees a row in it that begins above it.
+    drawn = torch.tensor(
+        [[74.8603515625, 0.5000000596046448, 91.5000228881836, 66.50001525878906]]
+    )
+    boxes = torch.cat((boxes, drawn))
+    bounds = pixel_bound(boxes, image_hw, 28, threshold, DETECTRON2)
+    ones = torch.ones((28, 28)).numpy()
+    areas = torch.tensor(
+        [paste_mask(ones, box.numpy(), image_hw, threshold, 'detectron2').area for box in boxes]
+    )
+    assert (areas <= bounds).all(), boxes[areas > bounds]
+    # Nor does it count what is further away than rounding reaches.
+    inside = exact + torch.tensor([1e-2, 1e-2, -1e-2, -1e-2])
+    centres = (exact[:, 2:] - exact[:, :2] - 1).prod(1)
+    assert torch.equal(pixel_bound(inside, image_hw, 28, threshold, DETECTRON2), centres.long())
+
+
 @pytest.mark.parametrize(
     ('box', 'pixels'),
     [

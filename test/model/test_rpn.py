@@ -157,10 +157,11 @@ def test_one_layer_predicts_what_two_do(seed: int, ratios: tuple[float, ...]) ->
     architecture = dataclasses.replace(
         ARCHITECTURE, fpn_channels=16, anchor_ratios=(ratios,) * len(SIZES)
     )
-    head = RPNHead(architecture)
+    # In float64: of a sum near zero float32 leaves few digits.
+    head = RPNHead(architecture).double()
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
-    features = [torch.randn((2, 16, *size)) for size in SIZES]
+    features = [torch.randn((2, 16, *size), dtype=torch.float64) for size in SIZES]
     expected = anchor_rows(*head.maps(features))
     for found, apart in zip(head(features), expected, strict=True):
         assert all(map(torch.equal, found, apart))
@@ -169,7 +170,7 @@ def test_one_layer_predicts_what_two_do(seed: int, ratios: tuple[float, ...]) ->
     for found, apart in zip(head(features), expected, strict=True):
         for x, y in zip(found, apart, strict=True):
             assert x.shape == y.shape
-            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-11)
 
 
 def test_predictors_of_two_formats_stay_two() -> None:

@@ -223,6 +223,8 @@ def test_a_storm_of_transitions(
         if (state, name) in possible:
             assert peer.change_state(TRANSITIONS[name], '/sturdy')
             state = possible[state, name]
+    wait_until(lambda: camera.get_subscription_count() == 1, 'subscription')
+    peer.watch('/sturdy')
     assert_alive(peer, camera, node)
 
 

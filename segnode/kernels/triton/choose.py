@@ -15,6 +15,7 @@ from torch import Tensor
 from segnode.kernels.plain.choose import FIELDS, HEADER, Choice
 from segnode.model.architecture import Semantics
 from segnode.model.box_head import BoxDetections
+from segnode.model.mask_filter import ROUNDING
 
 
 def choose(
@@ -58,6 +59,7 @@ def choose(
             clip=semantics.clip_detections,
             # Detectron2's paste reaches beyond a box only below a threshold of 0.5.
             exact=semantics.paste == 'detectron2',
+            rounding=ROUNDING,
             capacity=capacity,
             header=HEADER,
             fields=FIELDS,
@@ -91,6 +93,7 @@ def _choose_kernel(
     cells: tl.constexpr,
     clip: tl.constexpr,
     exact: tl.constexpr,
+    rounding: tl.constexpr,
     capacity: tl.constexpr,
     header: tl.constexpr,
     fields: tl.constexpr,
@@ -119,7 +122,7 @@ def _choose_kernel(
         right = tl.minimum(tl.maximum(right, 0.0), width)
         bottom = tl.minimum(tl.maximum(bottom, 0.0), height)
         wanted = wanted & (right > left) & (bottom > top)
-    beyond = tl.where(tl.load(mask_threshold) < 0.5, 1.0, 0.0) if exact else 1.0
+    beyond = tl.where(tl.load(mask_threshold) < 0.5, 1.0, rounding) if exact else 1.0
     columns = _pixels(left, right, width, beyond, cells)
     rows = _pixels(top, bottom, height, beyond, cells)
     kept = wanted & ((columns * rows).to(tl.int64) >= tl.load(min_mask_area))
