@@ -450,6 +450,19 @@ def small_blocks(large: bool) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def interpreters_exponential(device: torch.device) -> Iterator[None]:
+    """Have the twin take the interpreter's, which is NumPy's, where that runs the kernels.
+
+    PyTorch's differs in the last bit of every third number, which decides where two boxes overlap
+    by almost the threshold.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if device.type == 'cpu':
+            patch.setattr(torch, 'exp', lambda x: torch.from_numpy(np.exp(x.numpy())))
+        yield
+
+
 def stretch(deltas: Tensor, large: bool) -> None:
     """Move sides (..., 4) far beyond both bounds.
 
@@ -533,7 +546,8 @@ def check_select_proposals(device: torch.device, generator: torch.Generator, lar
                     for y, x in zip(*placed, strict=True)
                 ]
                 placed = [[x[..., 4] for x in wider], [x[..., :4] for x in wider]]
-            expected = select_proposals_static(*placed, anchors, *inputs)
+            with interpreters_exponential(device):
+                expected = select_proposals_static(*placed, anchors, *inputs)
             with small_blocks(large):
                 found = select_proposals(*placed, anchors, *inputs)
             compare_selection(found, expected)
@@ -541,7 +555,9 @@ def check_select_proposals(device: torch.device, generator: torch.Generator, lar
     nothing = [x * nan for x in placed[0]]
     assert not select_proposals(nothing, placed[1], anchors, *inputs).valid.any()
     few = (placed[0][:2], placed[1][:2], anchors)
-    compare_selection(select_proposals(*few, *inputs), select_proposals_static(*few, *inputs))
+    with interpreters_exponential(device):
+        expected = select_proposals_static(*few, *inputs)
+    compare_selection(select_proposals(*few, *inputs), expected)
 
 
 def check_select_detections(device: torch.device, generator: torch.Generator, large: bool) -> None:
@@ -600,7 +616,7 @@ def check_select_detections(device: torch.device, generator: torch.Generator, la
         with small_blocks(large):
             found = select_detections(*inputs)
         # Of equal scores, another softmax may make different ones.
-        with pytest.MonkeyPatch.context() as patch:
+        with interpreters_exponential(device), pytest.MonkeyPatch.context() as patch:
             if count:
                 patch.setattr(Tensor, 'softmax', kernel_softmax)
             expected = select_detections_static(*inputs)
@@ -608,11 +624,11 @@ def check_select_detections(device: torch.device, generator: torch.Generator, la
 
 
 def compare_selection(found: Any, expected: Any) -> None:
-    """Compare all that is chosen, ties and order too; the exponential of a box may round."""
+    """Compare all that is chosen, ties and order too; a GPU's exponential of a box may round."""
     for name in (field.name for field in dataclasses.fields(expected)):
         ours, theirs = getattr(found, name).cpu(), getattr(expected, name).cpu()
         assert ours.dtype == theirs.dtype
-        if name == 'boxes':
+        if name == 'boxes' and found.boxes.is_cuda:
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-3)
         elif name == 'scores':
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
