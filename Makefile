@@ -22,8 +22,8 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 # One whose torch sees the GPU; it needs neither ROS nor .venv.
 GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
 
-.PHONY: help setup setup-test demo test test-untimed test-timed test-oracles test-old smoke lint gpu \
-    arm arm-wheels format clean
+.PHONY: help setup setup-test demo test test-core test-nodes test-timed test-oracles test-old smoke \
+    lint gpu arm arm-wheels format clean
 # Timed tests have the machine to themselves, and each target sets up first.
 .NOTPARALLEL:
 
@@ -41,15 +41,18 @@ demo: setup  ## play a rendered scene as a camera through the node, and score wh
 
 ifeq ($(ROS),kilted)
 test: lint  ## lint, run every test, and a few on Jazzy (ROS=jazzy: those that need ROS, on Jazzy)
-	@# All three, whatever one of them finds.
-	@$(MAKE) --no-print-directory --keep-going test-untimed test-timed smoke
+	@# All of them, whatever one finds.
+	@$(MAKE) --no-print-directory --keep-going test-core test-nodes test-timed smoke
 
-# Side by side where nothing is timed; what is, and nodes, have the machine to themselves.
-test-untimed:
+# Side by side where nothing is timed; what is has the machine to itself.
+test-core:
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m 'not (ros or timed)' $(SIDE_BY_SIDE)
 
+test-nodes:
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m 'ros and not timed' $(SIDE_BY_SIDE)
+
 test-timed:
-	$(VENV)/python -m pytest -m 'ros or timed'
+	$(VENV)/python -m pytest -m timed
 else
 test: setup-test
 	$(ROS_VENV)/python -m pytest -m ros

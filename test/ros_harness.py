@@ -167,7 +167,7 @@ class Peer:
         )
 
     def subscribe(self, message_type: type, topic: str, *, latched: bool = False) -> Any:
-        """Record a topic in ``received``, and wait until someone publishes it if it is known."""
+        """Record a topic in ``received``."""
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         messages = self.received.setdefault(topic, [])
         return self.node.create_subscription(
@@ -175,7 +175,11 @@ class Peer:
         )
 
     def watch(self, node: str, **more: type) -> None:
-        """Subscribe to the standing outputs of a node, and to others by topic."""
+        """Subscribe to the standing outputs of a node, and to others by topic.
+
+        Of a node that was watched before, it waits for the publishers, which may be new.
+        """
+        self._heard.discard(node)
         topics = {
             'detections': Detection2DArray,
             'instance_mask': ImageMessage,
@@ -183,7 +187,8 @@ class Peer:
             **more,
         }
         for topic, message_type in topics.items():
-            self.subscribe(message_type, f'{node}/{topic}')
+            if f'{node}/{topic}' not in self.received:
+                self.subscribe(message_type, f'{node}/{topic}')
             wait_until(
                 lambda name=f'{node}/{topic}': self.node.count_publishers(name) > 0,
                 f'publisher of {node}/{topic}',
@@ -281,8 +286,6 @@ class Peer:
         """Ask for a lifecycle transition; return whether it succeeded."""
         request = ChangeState.Request()
         request.transition.id = transition
-        # What it publishes and subscribes to may be new.
-        self._heard.discard(node)
         return self.call(ChangeState, f'{node}/change_state', request).success
 
     def state(self, node: str = '/segnode') -> str:

@@ -25,6 +25,7 @@ from exported_models import TwoBoxes, script
 from rendered_bag import write_bag
 
 from segnode.__main__ import COMMANDS, main
+from segnode.demo.processes import free_domain_id
 from segnode.demo.scene import CLASS_NAMES, DEMO_SEEDS, Scene, coco_annotations
 from segnode.demo.train import main as train
 
@@ -268,7 +269,14 @@ def contents(folder: Path) -> dict[str, str]:
 def run(command: str, options: list[str]) -> int:
     if command == 'node':  # It owns its process.
         line = [sys.executable, '-m', 'segnode', command, *options]
-        return subprocess.run(line, cwd=ROOT, capture_output=True, timeout=120).returncode
+        # Neither a robot nor another run of the tests shall see it.
+        apart = {
+            'ROS_DOMAIN_ID': str(free_domain_id()),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        }
+        environment = os.environ | apart
+        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, timeout=120)
+        return done.returncode
     return main([command, *options])
 
 

@@ -146,14 +146,14 @@ def free_domain_id() -> int:
     """
     candidates = random.SystemRandom().sample(range(10, 102), 92)
     for domain in candidates:
-        probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        with probe, contextlib.suppress(OSError):
-            mark.bind(f'\0segnode-ros-domain-{domain}')
-            probe.bind(('', 7410 + 250 * domain))
-            _marks.enter_context(mark)
+        with contextlib.ExitStack() as sockets, contextlib.suppress(OSError):
+            if sys.platform == 'linux':
+                mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                sockets.enter_context(mark).bind(f'\0segnode-ros-domain-{domain}')
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind(('', 7410 + 250 * domain))
+            _marks.push(sockets.pop_all())
             return domain
-        mark.close()
     return candidates[0]
 
 

@@ -8,6 +8,7 @@ interface, so each is tried first and must agree with the plain operators.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -113,13 +114,14 @@ def fuse_convolutions(model: nn.Module) -> str:
 def fuse_convolution(conv: Conv) -> None:
     """Give a convolution its fused form where that agrees, else none, as before a norm.
 
-    It is tried with the first of its form that this process has, whatever the numbers.
+    It is tried once for all of its form that a process has.
     """
     conv.fused = None
     if conv.norm is None:
         form = _form(conv)
         if form not in _tried:
-            _tried[form] = _agrees(conv, _fused_form(conv))
+            like = _of_random_numbers(conv)
+            _tried[form] = _agrees(like, _fused_form(like))
         if _tried[form]:
             conv.fused = _fused_form(conv)
 
@@ -128,8 +130,20 @@ def _fused_form(conv: Conv) -> FusedConv:
     return cudnn_conv if conv.weight.is_cuda else OneDNNConv()
 
 
+@torch.no_grad()
+def _of_random_numbers(conv: Conv) -> Conv:
+    """Return a convolution like another, whose own numbers may hide what is wrong: all zeros."""
+    like = copy.deepcopy(conv)
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(like.weight.shape, generator=generator)
+    like.weight.copy_(numbers / like.weight[0].numel() ** 0.5)
+    if like.bias is not None:
+        like.bias.copy_(torch.randn(like.bias.shape, generator=generator))
+    return like
+
+
 def _form(conv: Conv) -> tuple[object, ...]:
-    """Return all that a library may choose a convolution's kernel by."""
+    """Return what a library may choose a convolution's kernel by, apart from its input's size."""
     weight = conv.weight
     memory = (weight.device, weight.dtype, weight.shape, weight.stride())
     geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -97,9 +97,9 @@ def pixel_bound(
     margin = (high - low) / cells + 1
     if semantics.paste == 'detectron2':
         below = torch.as_tensor(mask_threshold, device=boxes.device) < 0.5
-        margin = margin * torch.where(below, 1.0, ROUNDING)
+        margin = torch.where(below, margin, margin * ROUNDING)
     first = torch.ceil(low - margin - 0.5).clamp(min=0)
-    last = torch.floor(high + margin - 0.5)
-    columns, rows = (last[..., i].clamp(max=image_hw[1 - i] - 1) for i in range(2))
-    pixels = (torch.stack((columns, rows), dim=-1) - first + 1).clamp(min=0)
+    end = torch.floor(high + margin + 0.5)
+    columns, rows = (end[..., i].clamp(max=image_hw[1 - i]) for i in range(2))
+    pixels = (torch.stack((columns, rows), dim=-1) - first).clamp(min=0)
     return pixels.prod(-1).long()

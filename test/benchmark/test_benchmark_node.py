@@ -24,6 +24,7 @@ COUNTS = ('sent', 'received', 'published', 'dropped')
 
 
 @pytest.mark.ros
+@pytest.mark.timed
 def test_two_cameras_through_the_real_node(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

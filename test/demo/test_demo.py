@@ -161,6 +161,7 @@ def children(output: Path) -> list[int]:
 
 
 @pytest.mark.ros
+@pytest.mark.timed
 def test_the_scene_through_the_real_node(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +199,7 @@ def test_the_scene_through_the_real_node(
 
 
 @pytest.mark.ros
+@pytest.mark.timed
 def test_photographs_of_any_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos, output = tmp_path / 'photos', tmp_path / 'out'
     photos.mkdir()

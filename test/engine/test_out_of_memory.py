@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from segnode.config import Config
+from segnode.demo.processes import free_domain_id
 from segnode.engine import Engine
 from segnode.errors import ConfigError, OutOfMemoryError
 from segnode.image import Image
@@ -98,7 +99,8 @@ def ros() -> Iterator[None]:
     import rclpy
 
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    rclpy.init(args=['--ros-args', '-p', 'autostart:=false', '-p', 'resolution.short_side:=120'])
+    arguments = ['--ros-args', '-p', 'autostart:=false', '-p', 'resolution.short_side:=120']
+    rclpy.init(args=arguments, domain_id=free_domain_id())
     yield
     rclpy.shutdown()
 

@@ -415,6 +415,25 @@ def check_choose(device: torch.device, generator: torch.Generator, large: bool) 
             for ours, theirs in zip(placed, expected, strict=True):
                 assert ours.dtype == theirs.dtype
                 assert torch.equal(ours.cpu(), theirs), (count, share, min_area, family, threshold)
+    # Boxes of 21 x 21 pixels' centres, but for a few roundings.
+    found = random_detections(generator, 2, 100, 1.0)
+    corner = torch.randint(200, (2, 100, 2), generator=generator) + 0.5
+    exact = torch.cat((corner, corner + 20), dim=-1)
+    ulps = torch.randint(-3, 4, exact.shape, generator=generator, dtype=torch.int32)
+    found = dataclasses.replace(found, boxes=(exact.view(torch.int32) + ulps).view(torch.float32))
+    there = BoxDetections(*(x.to(device) for x in dataclasses.astuple(found)))
+    for min_area, threshold in itertools.product((441, 442), (0.5, 0.7)):
+        scalars = {
+            'min_mask_area': torch.tensor(min_area),
+            'mask_threshold': torch.tensor(threshold),
+        }
+        moved = {name: value.to(device) for name, value in scalars.items()}
+        how = {'cells': 28, 'semantics': SEMANTICS['detectron2']}
+        expected = choose_static(found, (240, 320), (240, 320), **scalars, **how)
+        placed = choose(there, (240, 320), (240, 320), **moved, **how)
+        for ours, theirs in zip(placed, expected, strict=True):
+            assert torch.equal(ours.cpu(), theirs), (min_area, threshold)
+        assert (placed.keep == (min_area == 441)).all()
 
 
 def random_detections(

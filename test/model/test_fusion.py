@@ -137,10 +137,16 @@ def test_each_form_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network = torch.nn.Sequential(*layers, Conv(16, 32, 3, norm='GN', relu=True)).eval()
     network[0].to(torch.bfloat16)
     network.requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    # What one is trained to does not vouch for the others.
+    for parameter in network[1].parameters():
+        parameter.zero_()
+    network[3].weight.fill_(torch.nan)
     tried: list[Conv] = []
 
     def agrees(layer: Conv, fused: Any) -> bool:
         assert isinstance(fused, fusion.OneDNNConv)
+        assert 0.05 < layer.weight.float().std() < 1
+        assert 0.1 < layer.bias.float().std() < 3
         tried.append(layer)
         return layer.stride == (1, 1)
 
@@ -148,7 +154,9 @@ def test_each_form_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fusion, '_tried', {})
     assert fusion.fuse_convolutions(network) == 'onednn'
     # A norm that is folded leaves a convolution as others are.
-    assert [layers.index(layer) for layer in tried] == [0, 1, 3, 6, 9, 12, 18, 19]
+    wanted = [layers[index] for index in (0, 1, 3, 6, 9, 12, 18, 19)]
+    assert list(map(fusion._form, tried)) == list(map(fusion._form, wanted))
+    assert not layers[1].weight.any()
     for layer in layers:
         assert (layer.fused is None) == (layer.stride == (2, 2))
     # Each has its weight in the order that suits its own input.

@@ -37,7 +37,7 @@ from segnode.demo.scene import DEMO_SEEDS, Scene
 from segnode.engine import Engine
 from segnode.image import Image
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.timed]
 
 TOPICS = {'front': '/front/image_raw', 'rear': '/rear/image_raw'}
 SIZES = {'front': (240, 320), 'rear': (180, 320)}

@@ -132,6 +132,7 @@ def test_a_publisher_that_dies_in_mid_stream(
     assert_alive(peer, camera, node)
 
 
+@pytest.mark.timed
 def test_a_subscriber_that_stops_reading(
     node: Process, peer: Peer, camera: Publisher, tmp_path: Path
 ) -> None:

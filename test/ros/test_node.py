@@ -292,6 +292,7 @@ def test_bad_frames_are_counted_and_stop_nothing(
     assert 'Traceback' not in node.output()
 
 
+@pytest.mark.timed
 def test_ten_failures_in_a_row_and_recovery(
     peer: Peer, camera: Publisher, scene: npt.NDArray[np.uint8]
 ) -> None:

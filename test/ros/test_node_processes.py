@@ -219,6 +219,7 @@ def test_simulated_time_and_its_jumps(
     peer.node.destroy_publisher(clock)
 
 
+@pytest.mark.timed
 def test_silence_is_reported_with_its_reason(managed: Process, peer: Peer) -> None:
     def silent_because(reason: str) -> bool:
         status = peer.status('managed')
@@ -257,6 +258,7 @@ def test_shutdown_and_ctrl_c(managed: Process, peer: Peer) -> None:
     assert 'Traceback' not in managed.output()
 
 
+@pytest.mark.timed
 def test_ctrl_c_at_any_moment(peer: Peer, tmp_path: Path) -> None:
     """At 20 moments: while Python imports, while the model is warmed up, while frames come."""
     moments = random.Random(7)
@@ -296,6 +298,7 @@ def test_ctrl_c_at_any_moment(peer: Peer, tmp_path: Path) -> None:
     peer.node.destroy_publisher(camera)
 
 
+@pytest.mark.timed
 def test_a_long_frame_does_not_keep_it(peer: Peer, tmp_path: Path) -> None:
     """It is left behind: who sends a signal is patient for some seconds alone."""
     arguments = '-r __node:=long -r image:=/long_image -p model:=null:5000'
@@ -358,6 +361,7 @@ def test_shipped_parameters_come_first(peer: Peer, tmp_path: Path) -> None:
         assert '[WARN]' not in bare.output()
 
 
+@pytest.mark.timed
 def test_it_answers_while_it_configures(
     peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ from segnode.live.schedule import ScheduleConfig
 from segnode.ros.messages import to_nanoseconds
 from segnode.ros.worker import Worker
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.timed]
 
 WAIT_MS = 30
 HOST_STAGES = ('wait', 'decode', 'device_wait', 'publish_wait', 'publish', 'total')

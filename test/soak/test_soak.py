@@ -84,6 +84,7 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.timed
 def test_faults_break_nothing(tmp_path: Path) -> None:
     temporary = tmp_path / 'temporary'
     temporary.mkdir()

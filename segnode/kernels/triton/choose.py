@@ -164,5 +164,5 @@ def _pixels(low, high, size, beyond, cells: tl.constexpr):
     """Return the most pixels of an axis that a mask can have, see ``pixel_bound``."""
     margin = (tl.div_rn(high - low, tl.zeros_like(high) + cells) + 1.0) * beyond
     first = tl.maximum(tl.ceil(low - margin - 0.5), 0.0)
-    last = tl.minimum(tl.floor(high + margin - 0.5), size - 1.0)
-    return tl.maximum(last - first + 1.0, 0.0)
+    end = tl.minimum(tl.floor(high + margin + 0.5), size)
+    return tl.maximum(end - first, 0.0)
