@@ -290,6 +290,7 @@ def test_bad_frames_are_counted_and_stop_nothing(
     assert after['published'] == before['published'] + 1
     assert after['received'] == before['received'] + len(bad) + 1
     assert 'Traceback' not in node.output()
+    wait_until(lambda: peer.status().level == DiagnosticStatus.OK, 'recovery', 15.0)
 
 
 @pytest.mark.timed

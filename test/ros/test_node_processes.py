@@ -219,7 +219,6 @@ def test_simulated_time_and_its_jumps(
     peer.node.destroy_publisher(clock)
 
 
-@pytest.mark.timed
 def test_silence_is_reported_with_its_reason(managed: Process, peer: Peer) -> None:
     def silent_because(reason: str) -> bool:
         status = peer.status('managed')
