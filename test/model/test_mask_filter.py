@@ -94,7 +94,7 @@ def test_rounding_adds_no_pixel_beyond_the_bound(
     exact = torch.cat((low, torch.minimum(low + side, extent - 0.5)), dim=1)
     ulps = torch.randint(-4, 5, exact.shape, generator=generator)
     boxes = (exact.view(torch.int32) + ulps.int()).view(torch.float32)
-    # One that was drawn by chance: rounding sees a row in it that begins above it.
+    # One that was drawn by chance: rounding sees a row in it that lies above it.
     drawn = torch.tensor(
         [[74.8603515625, 0.5000000596046448, 91.5000228881836, 66.50001525878906]]
     )

@@ -150,8 +150,7 @@ def test_head_is_detectron2s(detectron2: ModuleType, dims: tuple[int, ...]) -> N
             torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
 
 
-# A sum of some hundreds may come near zero.
-@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 2e-4), (torch.float64, 1e-11)])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 1e-5), (torch.float64, 1e-11)])
 @pytest.mark.parametrize('ratios', [(1.0,), (0.5, 1.0, 2.0)])
 @pytest.mark.parametrize('seed', fresh_seeds(1))
 def test_one_layer_predicts_what_two_do(
@@ -163,7 +162,8 @@ def test_one_layer_predicts_what_two_do(
     )
     head = RPNHead(architecture).to(dtype)
     for parameter in head.parameters():
-        torch.nn.init.normal_(parameter)
+        # Maps of about one: of large ones that cancel, rounding leaves more than the tolerance.
+        torch.nn.init.normal_(parameter, std=0.1)
     features = [torch.randn((2, 16, *size), dtype=dtype) for size in SIZES]
     expected = anchor_rows(*head.maps(features))
     for found, apart in zip(head(features), expected, strict=True):
