@@ -259,6 +259,25 @@ class Peer:
             if key in ('received', 'published') or key.startswith('dropped_')
         }
 
+    def recover(
+        self, camera: Publisher, pixels: npt.NDArray[np.uint8], node: str = 'segnode'
+    ) -> None:
+        """Wait until nothing is wrong, with an image a second as the last that was published.
+
+        Without them only a status of one moment is OK: a failure is told for as long as a camera
+        may be silent.
+        """
+        told = ''
+
+        def well() -> bool:
+            nonlocal told
+            camera.publish(bgr_message(self.header(), pixels))
+            status = self.status(node)
+            told = status.message
+            return status.level == DiagnosticStatus.OK
+
+        wait_until(well, lambda: f'recovery of {node}: {told}')
+
     def call(self, service_type: type, service: str, request: Any) -> Any:
         """Call a service and return its response."""
         client = self.node.create_client(service_type, service)

@@ -138,7 +138,7 @@ def test_no_fault_stops_the_node(faults: list[Exception], peer: Peer, camera: Pu
     counts = peer.counts('faulty')
     assert (counts['dropped_error'], counts['published']) == (11, 3)
     assert counts['received'] == 14
-    wait_until(lambda: peer.status('faulty').level == DiagnosticStatus.OK, 'recovery')
+    peer.recover(camera, PIXELS, 'faulty')
 
 
 def test_diagnostics_tell_how_frames_are_run(faults: list[Exception], peer: Peer) -> None:
@@ -207,12 +207,7 @@ def test_another_node_of_the_same_name_is_told(
     running: SegmentationNode, peer: Peer, camera: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr('segnode.ros.node.NAMESAKE_S', 1.5)
-
-    def level() -> bytes:
-        camera.publish(bgr_message(peer.header(), PIXELS))
-        return peer.status('faulty').level
-
-    wait_until(lambda: level() == DiagnosticStatus.OK, 'nothing wrong')
+    peer.recover(camera, PIXELS, 'faulty')
     with Peer('faulty'):
 
         def told() -> bool:
