@@ -81,6 +81,11 @@ class Process:
         self._process.kill()
         self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def output(self) -> str:
         """Return what it has written so far."""
         return self._log.read_text(encoding='utf-8', errors='replace')

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +22,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from ros_harness import Peer, Process, bgr_message, start_node, values, wait_until
+from ros_harness import ROOT, Peer, Process, bgr_message, start_node, values, wait_until
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
+from sized_null_node import FULL_HW, FULL_MS
 
 from segnode.config import Config
 from segnode.demo.scene import DEMO_SEEDS, Scene
@@ -35,6 +38,8 @@ from segnode.ros.worker import Worker
 pytestmark = [pytest.mark.ros, pytest.mark.timed]
 
 WAIT_MS = 30
+# Of a processor, by others than the node and this process: too much for a promise to be kept.
+DISTURBED = 0.1
 HOST_STAGES = ('wait', 'decode', 'device_wait', 'publish_wait', 'publish', 'total')
 
 
@@ -225,64 +230,143 @@ def test_raw_masks_are_the_networks_own(
     np.testing.assert_allclose(found.astype(int), expected.raw_masks.astype(int), atol=6)
 
 
+class Promise:
+    """A camera of a node that has a latency budget, and what becomes of its frames."""
+
+    def __init__(
+        self, peer: Peer, node: Process, name: str, topic: str, pixels: npt.NDArray[np.uint8]
+    ) -> None:
+        self._peer, self._name, self._pixels = peer, name, pixels
+        self._camera = peer.camera(topic=topic)
+        self._processes = [os.getpid(), node.pid]
+        self._arrived: list[tuple[float, float]] = []
+        self._heights: list[int] = []
+        peer.node.create_subscription(DiagnosticArray, f'/{name}/stage_times', self._note, 100)
+
+    def _note(self, message: DiagnosticArray) -> None:
+        age_ns = time.time_ns() - to_nanoseconds(message.header.stamp)
+        self._arrived.append((time.monotonic(), age_ns / 1e6))
+        self._heights.append(int(values(message.status[0])['network_height']))
+
+    def play(self, seconds: float) -> None:
+        """Send frames."""
+        play(self._peer, self._camera, self._pixels, seconds)
+
+    def play_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+        """Send frames until a condition holds.
+
+        The test is skipped where it does not and other work took the processors meanwhile.
+        """
+        end_s, before = time.monotonic() + timeout_s, processor_times_s(self._processes)
+        while not condition():
+            if time.monotonic() > end_s:
+                passed, own = np.subtract(processor_times_s(self._processes), before)
+                if passed - own > DISTURBED * timeout_s:
+                    pytest.skip(f'other work took {passed - own:.0f} s of {timeout_s:g} s')
+                raise AssertionError(f'{what}: {self._peer.status(self._name).message}')
+            self.play(0.25)
+
+    def height(self) -> int:
+        """Return that of the network's input of the last frame, 0 before the first."""
+        return self._heights[-1] if self._heights else 0
+
+    def ages_ms(self, seconds: float) -> list[float]:
+        """Return the ages of the last frames."""
+        now_s = time.monotonic()
+        return [ms for at_s, ms in self._arrived if now_s - at_s < seconds]
+
+    def late_ms(self, seconds: float) -> float:
+        """Return the p95 of their ages."""
+        return float(np.percentile(self.ages_ms(seconds), 95))
+
+    def set_budget(self, ms: float) -> None:
+        """Set it, 0 for none."""
+        changes = {'schedule.latency_budget_ms': ms}
+        assert self._peer.set(changes, f'/{self._name}').successful
+
+    def missed(self) -> bool:
+        """Return whether the node says that it cannot keep the budget."""
+        status = self._peer.status(self._name)
+        return status.level == DiagnosticStatus.WARN and 'latency_budget_ms' in status.message
+
+
+def processor_times_s(processes: Sequence[int]) -> tuple[float, float]:
+    """Return what all processors worked, or were lent elsewhere, and what of it was for some."""
+    user, nice, system, _, _, irq, soft, steal = map(
+        int, Path('/proc/stat').read_text(encoding='ascii').split()[1:9]
+    )
+    own = 0
+    for process in processes:
+        fields = Path(f'/proc/{process}/stat').read_text(encoding='ascii').rpartition(')')[2]
+        own += sum(map(int, fields.split()[11:13]))
+    ticks = os.sysconf('SC_CLK_TCK')
+    return (user + nice + system + irq + soft + steal) / ticks, own / ticks
+
+
+def test_the_latency_budget_is_kept(peer: Peer, tmp_path: Path) -> None:
+    """On a device that nothing else on the machine makes slower."""
+    with Process(
+        [
+            *(sys.executable, str(ROOT / 'test' / 'sized_null_node.py'), '--ros-args'),
+            *('-r', '__node:=sized', '-r', 'image:=/sized_image', '-p', 'model:=null'),
+            *('-p', f'resolution.short_side:={FULL_HW[0]}'),
+        ],
+        tmp_path / 'log',
+    ) as process:
+        process.wait_for('active')
+        peer.watch('/sized')
+        pixels = np.zeros((*FULL_HW, 3), np.uint8)
+        promise = Promise(peer, process, 'sized', '/sized_image', pixels)
+        promise.play_until(lambda: promise.height() == FULL_HW[0], 'a frame', 20)
+        budget_ms = 0.8 * FULL_MS
+        late = []
+        # The best of some: the machine may have other work.
+        for _ in range(5):
+            promise.set_budget(0)
+            promise.play_until(lambda: promise.height() == FULL_HW[0], 'the full input', 20)
+            promise.play(1)
+            assert min(promise.ages_ms(1), default=FULL_MS) >= FULL_MS
+            promise.set_budget(budget_ms)
+            promise.play(10)
+            late.append(promise.late_ms(5))
+            if late[-1] <= budget_ms:
+                break
+        assert late[-1] <= budget_ms, late
+        assert 0.4 * FULL_HW[0] < promise.height() < FULL_HW[0]
+        promise.set_budget(20 * FULL_MS)
+        promise.play_until(lambda: promise.height() == FULL_HW[0], 'the full input', 60)
+
+
 def test_the_latency_budget_steps_the_input(
     peer: Peer, demo: Process, scene: npt.NDArray[np.uint8]
 ) -> None:
-    """On two shared cores; test_resolution times it on a device that nothing disturbs."""
-    camera = peer.camera(topic='/promise_image')
-    times = peer.received['/promise/stage_times']
-    arrived: list[tuple[float, float]] = []
-
-    def note(message: DiagnosticArray) -> None:
-        age_ns = time.time_ns() - to_nanoseconds(message.header.stamp)
-        arrived.append((time.monotonic(), age_ns / 1e6))
-
-    peer.node.create_subscription(DiagnosticArray, '/promise/stage_times', note, 100)
-
-    def height() -> int:
-        return int(values(times[-1].status[0])['network_height'])
-
-    def play_until(condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-        end_s = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < end_s, f'{what}: {peer.status("promise").message}'
-            play(peer, camera, scene, 0.25)
-
+    """With a network, on cores that may be shared."""
+    promise = Promise(peer, demo, 'promise', '/promise_image', scene)
     # So large that the network takes the most of a frame's time, and a smaller input helps.
     sides = {'resolution.short_side': 800, 'resolution.long_side': 1344}
     assert peer.set(sides, '/promise').successful
-    play_until(lambda: len(times) > 0 and height() == 800, 'the size that was set', 20)
-    began_s = time.monotonic()
-    play(peer, camera, scene, 2.0)
-    full = height()
+    promise.play_until(lambda: promise.height() == 800, 'the size that was set', 20)
+    promise.play(2.0)
+    full = promise.height()
     # Less than full size takes even where nothing disturbs it.
-    full_ms = min(ms for at_s, ms in arrived if at_s >= began_s)
+    full_ms = min(promise.ages_ms(2.0))
     budget_ms = 0.75 * full_ms
-    assert peer.set({'schedule.latency_budget_ms': budget_ms}, '/promise').successful
+    promise.set_budget(budget_ms)
     # On a busy machine it may take a little longer to see.
-    play_until(lambda: height() < full, 'a smaller input', 60)
+    promise.play_until(lambda: promise.height() < full, 'a smaller input', 60)
     status = values(peer.status('promise'))
     assert 0.4 < float(status['resolution_scale']) < 1
-    assert int(status['network_height']) == height()
+    assert int(status['network_height']) == promise.height()
     assert 'rehearsed 480x640' in demo.output()
-
-    def late_ms() -> float:
-        end_s = time.monotonic()
-        return float(np.percentile([ms for at_s, ms in arrived if end_s - at_s < 2], 95))
-
-    def missed() -> bool:
-        status = peer.status('promise')
-        return status.level == DiagnosticStatus.WARN and 'latency_budget_ms' in status.message
-
-    play_until(lambda: late_ms() <= budget_ms, 'ages within the budget', 60)
+    promise.play_until(lambda: promise.late_ms(2) <= budget_ms, 'ages within the budget', 60)
     # With room again it climbs back.
-    assert peer.set({'schedule.latency_budget_ms': 20 * full_ms}, '/promise').successful
-    play_until(lambda: height() == full, 'the full input', 90)
+    promise.set_budget(20 * full_ms)
+    promise.play_until(lambda: promise.height() == full, 'the full input', 90)
     # What cannot be kept is said.
-    assert peer.set({'schedule.latency_budget_ms': 1.0}, '/promise').successful
-    play_until(missed, 'a warning', 60)
-    assert peer.set({'schedule.latency_budget_ms': 0.0}, '/promise').successful
-    play_until(lambda: height() == full, 'the full input', 10)
+    promise.set_budget(1.0)
+    promise.play_until(promise.missed, 'a warning', 60)
+    promise.set_budget(0)
+    promise.play_until(lambda: promise.height() == full, 'the full input', 10)
 
 
 def test_whether_cameras_go_together_is_measured(peer: Peer, tmp_path: Path) -> None:
