@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -62,26 +63,28 @@ def test_frames_of_several_cameras_are_taken_together() -> None:
 
 
 def test_whoever_knows_of_another_time_wakes_it() -> None:
-    schedule: Schedule[int] = Schedule(1)
-    schedule.put(0, 1)
-    begin_s = [time.monotonic() + 60.0]
-    asked = threading.Event()
+    woken_s = []
+    # The best of some: the machine may have other work.
+    for _ in range(5):
+        schedule: Schedule[int] = Schedule(1)
+        schedule.put(0, 1)
+        begin_s = [time.monotonic() + 60.0]
+        asked = threading.Event()
 
-    def not_before_s() -> float:
-        asked.set()
-        return begin_s[0]
+        def not_before_s(begin_s: list[float] = begin_s, asked: threading.Event = asked) -> float:
+            asked.set()
+            return begin_s[0]
 
-    taken: list[object] = []
-    worker = threading.Thread(target=lambda: taken.append(schedule.take(not_before_s)))
-    worker.start()
-    assert asked.wait(5)
-    begin_s[0] = 0.0
-    woken_s = time.monotonic()
-    schedule.wake()
-    worker.join(5)
-    assert taken == [[(0, 1)]]
+        with ThreadPoolExecutor(1) as pool:
+            taken = pool.submit(schedule.take, not_before_s)
+            assert asked.wait(60)
+            begin_s[0] = 0.0
+            started_s = time.monotonic()
+            schedule.wake()
+            assert taken.result(60) == [(0, 1)]
+        woken_s.append(time.monotonic() - started_s)
     # Asking again and again would have found out, too, only later.
-    assert time.monotonic() - woken_s < ASKED_AGAIN_S
+    assert min(woken_s) < ASKED_AGAIN_S / 2
 
 
 def test_closed_schedule_gives_everything_back() -> None:
