@@ -112,14 +112,23 @@ def test_close_ends_a_waiting_worker(rest_s: float) -> None:
 
 
 def test_a_frame_may_be_replaced_until_its_time() -> None:
-    schedule: Schedule[int] = Schedule(1)
+    now_s = [0.0]
+    schedule: Schedule[int] = Schedule(1, lambda: now_s[0])
     schedule.put(0, 1)
-    started_s = time.monotonic()
-    newer = threading.Timer(0.05, schedule.put, (0, 2))
-    newer.start()
-    assert schedule.take(lambda: started_s + 0.2) == [(0, 2)]
-    assert time.monotonic() - started_s >= 0.2
-    newer.join()
+    asked = threading.Event()
+
+    def not_before_s() -> float:
+        asked.set()
+        return 1.0
+
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(schedule.take, not_before_s)
+        assert asked.wait(60)
+        assert schedule.put(0, 2) == 1
+        time.sleep(2 * ASKED_AGAIN_S)
+        assert not taken.done()
+        now_s[0] = 1.0
+        assert taken.result(60) == [(0, 2)]
 
 
 def test_the_time_may_change_meanwhile() -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -106,6 +107,9 @@ def test_decoding_and_publishing_cost_no_rate(peer: Peer, scene: npt.NDArray[np.
         play(peer, camera, scene, 2.0)
         peer.counts('waiting')
         window = arrived[first + 5 :]
+        if len(window) < 10:
+            ratios.append((0.0, 1.0))
+            continue
         stages = [stage_times(message) for _, message in window]
         steps = np.array(
             [
@@ -276,8 +280,9 @@ class Promise:
         return [ms for at_s, ms in self._arrived if now_s - at_s < seconds]
 
     def late_ms(self, seconds: float) -> float:
-        """Return the p95 of their ages."""
-        return float(np.percentile(self.ages_ms(seconds), 95))
+        """Return the p95 of their ages, infinite where none came."""
+        ages_ms = self.ages_ms(seconds)
+        return float(np.percentile(ages_ms, 95)) if ages_ms else math.inf
 
     def set_budget(self, ms: float) -> None:
         """Set it, 0 for none."""
@@ -346,10 +351,10 @@ def test_the_latency_budget_steps_the_input(
     sides = {'resolution.short_side': 800, 'resolution.long_side': 1344}
     assert peer.set(sides, '/promise').successful
     promise.play_until(lambda: promise.height() == 800, 'the size that was set', 20)
-    promise.play(2.0)
+    promise.play(4.0)
     full = promise.height()
     # Less than full size takes even where nothing disturbs it.
-    full_ms = min(promise.ages_ms(2.0))
+    full_ms = min(promise.ages_ms(4.0))
     budget_ms = 0.75 * full_ms
     promise.set_budget(budget_ms)
     # On a busy machine it may take a little longer to see.
