@@ -267,10 +267,10 @@ class Peer:
     def recover(
         self, camera: Publisher, pixels: npt.NDArray[np.uint8], node: str = 'segnode'
     ) -> None:
-        """Wait until nothing is wrong, with an image a second as the last that was published.
+        """Wait until the node's status is OK, while images go on coming.
 
-        Without them only a status of one moment is OK: a failure is told for as long as a camera
-        may be silent.
+        Without them it may never be: a failure is told for five seconds, and after as many
+        without an image that is told.
         """
         told = ''
 
