@@ -141,20 +141,30 @@ def make_own_folder(path: Path, kind: str) -> None:
     """
     check_own_folder(path, kind)
     make_folder(path)
+    remove_parts(path)
     write_whole(path / FOLDER_MARK, f'{_FOLDER_TEXT}{_KIND}{kind}\n'.encode())
 
 
+def remove_parts(path: Path) -> None:
+    """Remove from a folder of segnode's own what was being written when a process was killed."""
+    with contextlib.suppress(OSError):
+        for left in path.iterdir():
+            if not _PART.fullmatch(left.name):
+                continue
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
 def make_part_folder(path: Path) -> Path:
-    """Make a folder inside an own one for what is not whole yet; remove what is left of others.
+    """Make a folder inside an own one for what is not whole yet.
 
     Raises:
         OutputError: it cannot be made.
     """
     part = path / f'.{MARK}-{secrets.token_hex(6)}.part'  # as _PART
     try:
-        for left in path.iterdir():
-            if _PART.fullmatch(left.name) and left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
     except OSError as error:
         raise OutputError(f'{path}: cannot be written ({error.strerror})') from None

@@ -528,6 +528,7 @@ def test_a_folder_of_which_only_a_part_of_the_mark_was_written_is_taken(
     out.mkdir()
     (out / '.segnode-0123456789ab.part').write_text('segnode wri')
     assert main(['evaluate', str(bag), '--model', 'null', '--output', str(out)]) == 0
+    assert not list(out.glob('.*'))
 
 
 def test_no_earlier_answers_stay_beside_new_ones(tmp_path: Path) -> None:

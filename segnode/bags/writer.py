@@ -91,9 +91,6 @@ class BagWriter:
         self._folder = folder
         self._messages = 0
         self._connections: dict[str, Connection] = {}
-        # What a run that was killed has left.
-        for left in folder.glob(f'.{MARK}-*.part'):
-            shutil.rmtree(left, ignore_errors=True)
         self._part = folder / f'.{MARK}-{secrets.token_hex(6)}.part'
         # rosbags calls the file as its folder.
         self._writer: Writer | None = Writer(

@@ -32,7 +32,7 @@ from segnode.evaluation.sweep.derive import Limits, derived_results
 from segnode.evaluation.sweep.engine_rows import ROWS, RUNS, TIMINGS, EngineRows, unscored
 from segnode.evaluation.sweep.grid import Row
 from segnode.evaluation.truth import read_truth
-from segnode.output_files import make_folder
+from segnode.output_files import make_folder, remove_parts
 
 AGREEMENTS = 'agreements'
 
@@ -66,6 +66,7 @@ def sweep(
     """
     for name in (RUNS, TIMINGS, ROWS, AGREEMENTS):
         make_folder(folder / name)
+        remove_parts(folder / name)
     truth = read_truth(selection, report)
     with Replay(selection, lambda _: None) as source:
         # By name, as a run that is not scored knows no label images to leave out.
