@@ -34,6 +34,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from segnode.demo.processes import free_domain_id
+from segnode.ros.messages import to_nanoseconds
 
 ROOT = Path(__file__).resolve().parents[1]
 SEG_YAML = ROOT / 'config' / 'seg.yaml'
@@ -214,7 +215,7 @@ class Peer:
     ) -> dict[str, Any]:
         """Publish an image and return what the node publishes for it, by topic.
 
-        The first image for a node is published once more where no answer came at all: whether
+        The first image for a node is published once more where not all answers came: whether
         the node's publishers know of these subscriptions yet is nothing that DDS tells here.
         """
         wanted = ('detections', 'instance_mask', 'stage_times', *topics)
@@ -226,8 +227,8 @@ class Peer:
         camera.publish(message)
         if node not in self._heard:
             with contextlib.suppress(AssertionError):
-                wait_until(lambda: bool(answers()), '', MATCHING_S)
-            if not answers():
+                wait_until(lambda: len(answers()) == len(wanted), '', MATCHING_S)
+            if len(answers()) < len(wanted):
                 camera.publish(message)
             self._heard.add(node)
         wait_until(
@@ -237,14 +238,23 @@ class Peer:
         return answers()
 
     def status(self, node: str = 'segnode') -> DiagnosticStatus:
-        """Return a status of the node that was published after this call."""
+        """Return a status of the node, or of one of its cameras, composed after this call.
+
+        Args:
+            node: its name, or all of the status's: ``segnode: rear``.
+        """
         diagnostics = self.received['/diagnostics']
-        seen = len(diagnostics)
+        seen, called_ns = len(diagnostics), time.time_ns()
 
         def latest() -> DiagnosticStatus | None:
-            statuses = [s for message in diagnostics[seen:] for s in message.status]
-            own = [s for s in statuses if s.name.startswith(f'{node}:')]
-            return own[-1] if own else None
+            found = []
+            for message in diagnostics[seen:]:
+                own = [s for s in message.status if f'{s.name}:'.startswith(f'{node}:')]
+                if own:
+                    found.append((to_nanoseconds(message.header.stamp), own[-1]))
+            # The first may have been on its way; of simulated time the stamp does not tell.
+            later = [s for k, (stamp_ns, s) in enumerate(found) if k or stamp_ns >= called_ns]
+            return later[-1] if later else None
 
         wait_until(lambda: latest() is not None, f'diagnostics of {node}')
         return latest()
