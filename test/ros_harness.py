@@ -274,6 +274,27 @@ class Peer:
             if key in ('received', 'published') or key.startswith('dropped_')
         }
 
+    def status_once(
+        self,
+        told: Callable[[DiagnosticStatus], bool],
+        send: Callable[[], object],
+        node: str = 'segnode',
+    ) -> DiagnosticStatus:
+        """Send images until the node's status tells something, and return that status.
+
+        What one image tells is told for five seconds alone, which a busy machine may let pass.
+        """
+        status = None
+
+        def said() -> bool:
+            nonlocal status
+            send()
+            status = self.status(node)
+            return told(status)
+
+        wait_until(said, lambda: f'what is told of {node}: {status}')
+        return status
+
     def recover(
         self, camera: Publisher, pixels: npt.NDArray[np.uint8], node: str = 'segnode'
     ) -> None:
@@ -282,16 +303,11 @@ class Peer:
         Without them it may never be: a failure is told for five seconds, and after as many
         without an image that is told.
         """
-        told = ''
-
-        def well() -> bool:
-            nonlocal told
-            camera.publish(bgr_message(self.header(), pixels))
-            status = self.status(node)
-            told = status.message
-            return status.level == DiagnosticStatus.OK
-
-        wait_until(well, lambda: f'recovery of {node}: {told}')
+        self.status_once(
+            lambda status: status.level == DiagnosticStatus.OK,
+            lambda: camera.publish(bgr_message(self.header(), pixels)),
+            node,
+        )
 
     def call(self, service_type: type, service: str, request: Any) -> Any:
         """Call a service and return its response."""
