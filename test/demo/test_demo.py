@@ -265,7 +265,7 @@ def segments(processes: list[int]) -> dict[int, set[str]]:
 def test_nothing_outlives_the_demo(number: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / 'out'
     # So many that it cannot end by itself before all three processes were seen at work.
-    command = [sys.executable, '-m', 'segnode', 'demo', '--frames', '60', *SMALL]
+    command = [sys.executable, '-m', 'segnode', 'demo', '--frames', '120', *SMALL]
     demo = subprocess.Popen(
         [*command, '--output', str(output)], stderr=subprocess.PIPE, text=True, env=os.environ
     )

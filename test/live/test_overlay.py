@@ -140,6 +140,6 @@ def test_a_search_for_fonts_has_an_end(tmp_path: Path, monkeypatch: pytest.Monke
     labels.class_labels.cache_clear()
     started_s = time.monotonic()
     found = labels.class_labels(tuple(chr(0x4E00 + n) for n in range(40)))
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 15
     assert len(found) == 40
     labels.class_labels.cache_clear()

@@ -97,7 +97,7 @@ def test_closed_schedule_gives_everything_back() -> None:
     assert schedule.take() == []
 
 
-@pytest.mark.parametrize('rest_s', [0.0, 60.0])
+@pytest.mark.parametrize('rest_s', [0.0, 3600.0])
 def test_close_ends_a_waiting_worker(rest_s: float) -> None:
     schedule: Schedule[int] = Schedule(1)
     taken: list[object] = []
@@ -106,7 +106,7 @@ def test_close_ends_a_waiting_worker(rest_s: float) -> None:
     )
     worker.start()
     schedule.close()
-    worker.join(5)
+    worker.join(60)
     assert not worker.is_alive()
     assert taken == [[]]
 
@@ -139,7 +139,7 @@ def test_the_time_may_change_meanwhile() -> None:
     sooner.start()
     started_s = time.monotonic()
     assert schedule.take(lambda: end_s[0]) == [(0, 1)]
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 60
     sooner.join()
 
 
@@ -163,9 +163,9 @@ def test_no_frame_is_lost_between_threads() -> None:
     for thread in (worker, *cameras):
         thread.start()
     for thread in cameras:
-        thread.join(30)
+        thread.join(60)
     left = list(schedule.close())
-    worker.join(5)
+    worker.join(60)
     everything = [(camera, frame) for camera in range(3) for frame in range(1, 3001)]
     assert sorted(taken + given_back + left) == everything
     for camera in range(3):
