@@ -68,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         server = self.server
         server.requests.append((self.command, self.path, self.headers))
-        server.answering.wait(20.0)
+        server.answering.wait(120.0)
         if self.command == 'HEAD' and server.head_status != 200:
             if server.head_status:
                 self.send_error(server.head_status)
