@@ -24,6 +24,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -44,6 +45,8 @@ DOMAIN_ID = free_domain_id()
 TIMEOUT_S = 180.0
 # After so long, publishers and subscriptions that see each other have matched.
 MATCHING_S = 30.0
+# Of 2001: later ones are of a clock that is not simulated.
+SIMULATED_NS = 10**18
 
 _FROM_SOURCED_ROS = ('AMENT_PREFIX_PATH', 'LD_LIBRARY_PATH', 'RMW_IMPLEMENTATION', 'ROS_DISTRO')
 
@@ -99,6 +102,16 @@ class Process:
         )
         assert text in self.output(), self.output()
 
+    def wait_for_handlers(self) -> None:
+        """Wait until it takes care of signals; of SIGTERM Python itself does not."""
+
+        def caught() -> bool:
+            status = Path(f'/proc/{self.pid}/status').read_text(encoding='ascii')
+            mask = int(status.partition('SigCgt:')[2].split()[0], 16)
+            return bool(mask >> (signal.SIGTERM - 1) & 1)
+
+        wait_until(caught, 'handlers of signals')
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         os.kill(self._process.pid, number)
@@ -142,6 +155,7 @@ class Peer:
         self._stamp_s = int(time.time()) - 3600
         self.received: dict[str, list[Any]] = {}
         self._heard: set[str] = set()
+        self._clients: dict[str, Client] = {}
         self.subscribe(DiagnosticArray, '/diagnostics')
 
     def __enter__(self) -> Peer:
@@ -252,8 +266,12 @@ class Peer:
                 own = [s for s in message.status if f'{s.name}:'.startswith(f'{node}:')]
                 if own:
                     found.append((to_nanoseconds(message.header.stamp), own[-1]))
-            # The first may have been on its way; of simulated time the stamp does not tell.
-            later = [s for k, (stamp_ns, s) in enumerate(found) if k or stamp_ns >= called_ns]
+            # The first may have been on its way; stamps of simulated time do not tell.
+            later = [
+                status
+                for k, (stamp_ns, status) in enumerate(found)
+                if stamp_ns >= called_ns or (k and stamp_ns < SIMULATED_NS)
+            ]
             return later[-1] if later else None
 
         wait_until(lambda: latest() is not None, f'diagnostics of {node}')
@@ -277,10 +295,10 @@ class Peer:
     def status_once(
         self,
         told: Callable[[DiagnosticStatus], bool],
-        send: Callable[[], object],
+        send: Callable[[], object] = lambda: None,
         node: str = 'segnode',
     ) -> DiagnosticStatus:
-        """Send images until the node's status tells something, and return that status.
+        """Return a status of the node that tells something; images are sent until it does.
 
         What one image tells is told for five seconds alone, which a busy machine may let pass.
         """
@@ -311,11 +329,13 @@ class Peer:
 
     def call(self, service_type: type, service: str, request: Any) -> Any:
         """Call a service and return its response."""
-        client = self.node.create_client(service_type, service)
+        # A new client for each call would have to be found by the server each time.
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(service_type, service)
+        client = self._clients[service]
         assert client.wait_for_service(TIMEOUT_S), service
         future = client.call_async(request)
         wait_until(future.done, f'response of {service}')
-        self.node.destroy_client(client)
         return future.result()
 
     def set(self, changes: Mapping[str, Any], node: str = '/segnode') -> SetParametersResult:

@@ -287,11 +287,14 @@ def test_remapped_topics_are_remapped_once(
         answer = other.exchange(camera, message, '/swapped/l')
         assert answer['detections'].header.frame_id == 'seen by r'
 
-        def properties() -> dict[str, dict[str, str]]:
-            return {
-                s.name: values(s) for m in other.received['/diagnostics'][-2:] for s in m.status
-            }
+        found: dict[str, dict[str, str]] = {}
 
-        wait_until(lambda: 'topic' in properties().get('swapped: own', {}), 'diagnostics')
-        assert properties()['swapped: l']['topic'] == '/r/image'
-        assert properties()['swapped: own']['topic'] == '/swapped/image'
+        def told() -> bool:
+            found.update(
+                (s.name, values(s)) for m in other.received['/diagnostics'] for s in m.status
+            )
+            return all('topic' in found.get(f'swapped: {name}', {}) for name in ('l', 'own'))
+
+        wait_until(told, 'diagnostics')
+        assert found['swapped: l']['topic'] == '/r/image'
+        assert found['swapped: own']['topic'] == '/swapped/image'

@@ -162,7 +162,19 @@ def test_a_callback_may_subscribe_anew(node: Node, intake: Intake, peer: Peer) -
         subscription = intake.subscribe(Header, '/intake/anew', take, QOS)
 
     subscription = intake.subscribe(Header, '/intake/anew', take, QOS)
+    seen: set[tuple[int, ...]] = set()
+
+    def is_new() -> bool:
+        """Whether it has subscribed anew and is known to have."""
+        infos = peer.node.get_subscriptions_info_by_topic('/intake/anew')
+        found = {tuple(info.endpoint_gid) for info in infos}
+        if len(found) != 1 or found <= seen:
+            return False
+        seen.update(found)
+        return True
+
     for text in ('first', 'second', 'third'):
+        wait_until(is_new, 'a new subscription')
         publish(peer, '/intake/anew', [text])
         wait_until(lambda text=text: taken[-1:] == [text], 'message')
 

@@ -227,7 +227,9 @@ def test_a_policy_that_cannot_be_had_is_one_line(
         text=True,
         timeout=TIMEOUT_S,
     )
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    # The middleware tells of processes that were killed, whose memory it finds.
+    own = [line for line in done.stderr.splitlines() if 'RTPS_' not in line]
+    assert (done.returncode, len(own)) == (2, 1), done.stderr
     assert text in done.stderr
     assert (mine.read_text(), params.read_text()) == before
     assert not (tmp_path / 'p.xml').exists()

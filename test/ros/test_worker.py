@@ -361,12 +361,14 @@ def test_the_latency_budget_steps_the_input(
     promise.play_until(lambda: promise.height() == 800, 'the size that was set', 60)
     promise.play(4.0)
     full = promise.height()
+    promise.play_until(lambda: bool(promise.ages_ms(2.0)), 'frames of that size', 60)
     # Less than full size takes even where nothing disturbs it.
     full_ms = min(promise.ages_ms(4.0))
     budget_ms = 0.75 * full_ms
     promise.set_budget(budget_ms)
     # On a busy machine it may take a little longer to see.
     promise.play_until(lambda: promise.height() < full, 'a smaller input', 60)
+    peer.counts('promise')  # Of a frame in flight it would tell another size.
     status = values(peer.status('promise'))
     assert 0.4 < float(status['resolution_scale']) < 1
     assert int(status['network_height']) == promise.height()
