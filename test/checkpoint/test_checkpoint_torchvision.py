@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
@@ -77,29 +79,33 @@ def test_every_module_answers_as_torchvisions(
     theirs = request.getfixturevalue(fixture)
     architecture, state = fit_weights(theirs.state_dict(), PATH, architecture=of, published=False)
     assert architecture == dataclasses.replace(of, num_classes=FOREGROUND)
-    ours = build_mask_rcnn(architecture, state)
-    images = torch.randn(1, 3, 64, 96)
+    # In float64 the sums round to nothing, which differs by processor: what is left is the
+    # rounding of batch normalisation that was folded into float32.
+    ours = build_mask_rcnn(architecture, state).double()
+    theirs = copy.deepcopy(theirs).double()
+    close = functools.partial(torch.testing.assert_close, atol=1e-5, rtol=1.3e-6)
+    images = torch.randn(1, 3, 64, 96, dtype=torch.float64)
     expected = list(theirs.backbone(images).values())
     found = ours.backbone(images)
     for a, b in zip(found, expected, strict=True):
-        spread = float(b.std())
-        torch.testing.assert_close(a, b, atol=1e-3 * max(spread, 1), rtol=1e-3)
+        # Of more than fifty layers.
+        close(a, b, atol=1e-5 * max(float(b.std()), 1))
 
     logits, deltas = ours.proposal_generator.rpn_head.maps(expected)
     their_logits, their_deltas = theirs.rpn.head(expected)
-    torch.testing.assert_close(logits, their_logits)
-    torch.testing.assert_close(deltas, their_deltas)
+    close(logits, their_logits)
+    close(deltas, their_deltas)
 
-    pooled = torch.randn(5, 256, 7, 7)
+    pooled = torch.randn(5, 256, 7, 7, dtype=torch.float64)
     heads = theirs.roi_heads
     their_scores, their_boxes = heads.box_predictor(heads.box_head(pooled))
     scores, boxes = ours.roi_heads.box_predictor(ours.roi_heads.box_head(pooled))
-    torch.testing.assert_close(scores, torch.roll(their_scores, -1, 1))
-    torch.testing.assert_close(boxes, their_boxes[:, 4:])
+    close(scores, torch.roll(their_scores, -1, 1))
+    close(boxes, their_boxes[:, 4:])
 
-    pooled = torch.randn(2, 256, 14, 14)
+    pooled = torch.randn(2, 256, 14, 14, dtype=torch.float64)
     masks = heads.mask_predictor(heads.mask_head(pooled))
-    torch.testing.assert_close(ours.roi_heads.mask_head(pooled), masks[:, 1:])
+    close(ours.roi_heads.mask_head(pooled), masks[:, 1:])
 
 
 def test_names_of_both_ages(theirs: nn.Module) -> None:
