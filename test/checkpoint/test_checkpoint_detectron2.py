@@ -385,12 +385,13 @@ def test_batch_norms_of_fpn_and_heads_are_folded(detectron2: ModuleType, tmp_pat
     }
     assert len(state) == len(expected_state_dict(config.architecture))
     for name, (layer, channels, padding) in layers.items():
-        x = torch.randn(2, channels, 5, 6)
-        weight, bias = state[f'{name}.weight'], state[f'{name}.bias']
+        # In float64, as processors round the sums of float32 differently.
+        x = torch.randn(2, channels, 5, 6, dtype=torch.float64)
+        weight, bias = state[f'{name}.weight'].double(), state[f'{name}.bias'].double()
         ours = torch.nn.functional.conv2d(x, weight, bias, padding=padding)
         if layer.activation is not None:
             ours = ours.relu()
-        torch.testing.assert_close(ours, layer(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours, layer.double()(x), atol=1e-5, rtol=1e-5)
 
 
 def test_python_tags_of_plain_data_are_read(tmp_path: Path) -> None:
