@@ -236,8 +236,8 @@ class Rig:
     def _has_counted(self, times: int) -> bool:
         return self._counted >= times
 
-    def _take(self) -> None:
-        told = self._ask('subscriber', ANSWER_TIMEOUT_S, take=True)
+    def _take(self, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        told = self._ask('subscriber', timeout_s, take=True)
         for name in ('answers', 'relayed', 'stages'):
             found = getattr(self._taken, name)
             found.update({(each['camera'], each['stamp_ns']): each for each in told[name]})
@@ -249,7 +249,8 @@ class Rig:
         end = time.monotonic() + timeout_s
         while True:
             self._check_children()
-            self._take()
+            # At the start it may still be importing, for long on a small board.
+            self._take(timeout_s)
             if condition():
                 return True
             if time.monotonic() > end:
