@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -511,7 +512,8 @@ def test_what_does_not_fit_into_the_time_is_left_out(
     assert {step['status'] for step in data['steps']} == {'skipped'}
     assert not commands.ran
     assert 'plain: 11 not run from operators on: no time' in data['summary']['look_at'][0]
-    assert 'no time: 6 s are left, it needs 30 s' in capsys.readouterr().out
+    # Of 6 s, some of which other work on the machine may take.
+    assert re.search(r'no time: [0-6] s are left, it needs 30 s', capsys.readouterr().out)
 
 
 def test_processes_are_run_and_ended(tmp_path: Path) -> None:

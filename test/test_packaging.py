@@ -67,7 +67,7 @@ def package_files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): b'' if path.suffix == '.so' else path.read_bytes()
         for path in folder.rglob('*')
-        if path.is_file() and path.suffix != '.pyc'
+        if '__pycache__' not in path.parts and path.is_file()
     }
 
 

@@ -166,7 +166,8 @@ def test_the_scene_through_the_real_node(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, target = tmp_path / 'demo', tmp_path / 'demo.json'
-    arguments = ['--frames', '12', '--output', str(output), '--json', str(target)]
+    # Slower than the machine can, which may have other work.
+    arguments = ['--frames', '12', '--rate', '4', '--output', str(output), '--json', str(target)]
     assert main(['demo', *arguments, '--short-side', '320', '--device', 'cpu']) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
@@ -213,7 +214,7 @@ def test_photographs_of_any_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[
     outline = [[9, 9, 39, 9, 39, 29, 9, 29]]
     truth['annotations'] = [{'image_id': 1, 'category_id': 99, 'segmentation': outline}]
     (tmp_path / 'truth.json').write_text(json.dumps(truth))
-    given = ['--annotations', str(tmp_path / 'truth.json')]
+    given = ['--annotations', str(tmp_path / 'truth.json'), '--rate', '2']
     code = main(['demo', '--images', str(photos), '--output', str(output), *given, *SMALL])
     captured = capsys.readouterr()
     assert code == 0
@@ -264,16 +265,17 @@ def segments(processes: list[int]) -> dict[int, set[str]]:
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_demo(number: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / 'out'
-    # So many that it cannot end by itself before all three processes were seen at work.
-    command = [sys.executable, '-m', 'segnode', 'demo', '--frames', '120', *SMALL]
+    # So slow that it cannot end by itself before all three processes were seen at work.
+    show = ('--frames', '120', '--rate', '5')
+    command = [sys.executable, '-m', 'segnode', 'demo', *show, *SMALL]
     demo = subprocess.Popen(
         [*command, '--output', str(output)], stderr=subprocess.PIPE, text=True, env=os.environ
     )
     end = time.monotonic() + 240
-    memory: dict[int, set[str]] = {}
-    while (len(memory) < 3 or not all(memory.values())) and time.monotonic() < end:
+    # A node that still loads its model may not end within the time that it gives itself.
+    while not list(output.glob('answers/*.png')) and time.monotonic() < end:
         time.sleep(0.1)
-        memory = segments(children(output))
+    memory = segments(children(output))
     assert len(memory) == 3
     assert all(memory.values())
     demo.send_signal(number)

@@ -166,15 +166,21 @@ def test_whatever_is_missing_or_broken_is_left_out(tmp_path: Path, name: str) ->
             found.best_mode()
 
 
-def test_tools() -> None:
+def test_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('segnode.hardware.board._TOOL_TIMEOUT_S', 60.0)
     assert run_tool(['no-such-tool-of-a-jetson']) == ''
     assert run_tool([sys.executable, '-c', 'print("x")']) == 'x\n'
     assert run_tool([sys.executable, '-c', 'print("x"); raise SystemExit(1)']) == 'x\n'
 
 
 def test_a_tool_that_goes_on_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('segnode.hardware.board._TOOL_TIMEOUT_S', 1.0)
     code = 'import time\nwhile True: print("RAM 1/2MB", flush=True); time.sleep(0.1)'
-    start = time.monotonic()
-    assert run_tool([sys.executable, '-c', code]).startswith('RAM 1/2MB')
-    assert time.monotonic() - start < 30
+    # Where the machine has other work, Python may take longer to start.
+    for limit_s in (1.0, 5.0, 25.0):
+        monkeypatch.setattr('segnode.hardware.board._TOOL_TIMEOUT_S', limit_s)
+        start = time.monotonic()
+        said = run_tool([sys.executable, '-c', code])
+        assert time.monotonic() - start < limit_s + 30
+        if said:
+            break
+    assert said.startswith('RAM 1/2MB')
