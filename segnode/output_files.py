@@ -132,6 +132,8 @@ def make_folder(path: Path) -> None:
 def make_own_folder(path: Path, kind: str) -> None:
     """Make a folder that is one command's alone, or take an earlier one of it again.
 
+    What a run that was killed left unfinished in it is removed.
+
     Args:
         path: of the folder.
         kind: whose it is, in a word.

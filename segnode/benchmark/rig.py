@@ -236,7 +236,7 @@ class Rig:
     def _has_counted(self, times: int) -> bool:
         return self._counted >= times
 
-    def _take(self, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    def _take(self, timeout_s: float) -> None:
         told = self._ask('subscriber', timeout_s, take=True)
         for name in ('answers', 'relayed', 'stages'):
             found = getattr(self._taken, name)
